@@ -1,0 +1,100 @@
+"""The one contract of every model in the compiler, teacher or student.
+
+Shapes: B batch, D variates, L lookback, H horizon, Q quantile levels, S teacher positions over
+the lookback (special tokens dropped), d the width of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .prunable import PrunableStructure
+
+
+class Forecaster(nn.Module):
+    """A module with ``forward(past [B, D, L]) -> [B, D, H]``, rebuilt from ``config`` and its state dict."""
+
+    config: Mapping[str, Any]
+    """JSON-able description from which an equal module (other weights) can be built."""
+    lookback: int
+    horizon: int
+
+    def forward(self, past: Tensor) -> Tensor:
+        """Point forecast ``[B, D, H]`` of ``past [B, D, L]``, in the units of ``past``."""
+        raise NotImplementedError
+
+
+class Student(Forecaster):
+    """A variate-wise student; the embedding is what FTA aligns with the teacher's states."""
+
+    embedding_dim: int
+
+    def embed(self, past: Tensor) -> Tensor:
+        """Variate embeddings ``[B, D, d_S]`` of ``past [B, D, L]``."""
+        raise NotImplementedError
+
+    def forecast_and_embedding(self, past: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` and ``embed`` in one evaluation: ``([B, D, H], [B, D, d_S])``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """What one evaluation of a teacher gives.
+
+    Attributes:
+        forecast: ``[B, D, H]``.
+        quantiles: ``[B, D, H, Q]``, or None for a family without quantiles.
+        states: ``[B, D, S, d]``, or None when they were not asked for.
+    """
+
+    forecast: Tensor
+    quantiles: Tensor | None = None
+    states: Tensor | None = None
+
+
+class Teacher(Forecaster):
+    """A pretrained TSFM with fixed lookback, horizon and number of variates.
+
+    A family implements ``forward`` and ``states``, overrides ``outputs`` where one evaluation can
+    give all of them, and ``quantiles`` where it has them.
+    """
+
+    quantile_levels: tuple[float, ...] = ()
+    variates: int
+
+    def states(self, past: Tensor) -> Tensor:
+        """Last-layer states over the lookback ``[B, D, S, d]``."""
+        raise NotImplementedError
+
+    def quantiles(self, past: Tensor) -> Tensor:
+        """Quantile forecasts ``[B, D, H, Q]`` at ``quantile_levels``."""
+        raise NotImplementedError(f"{type(self).__name__} has no quantiles")
+
+    def outputs(self, past: Tensor, *, states: bool = True) -> TeacherOutputs:
+        """Everything the teacher store keeps, in as few evaluations as the family allows."""
+        return TeacherOutputs(
+            forecast=self(past),
+            quantiles=self.quantiles(past) if self.quantile_levels else None,
+            states=self.states(past) if states else None,
+        )
+
+    def structure(self) -> PrunableStructure:
+        """Coupled channel groups (paper A, section A.3); empty for a family that cannot be pruned."""
+        return PrunableStructure(())
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Stored parameters; tied tensors count once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def nonzero_count(module: nn.Module) -> int:
+    """Parameters that are not exactly zero.  Zeros are never called removed."""
+    with torch.no_grad():
+        return sum(int(torch.count_nonzero(parameter)) for parameter in module.parameters())

@@ -1,0 +1,10 @@
+"""Targets: where a compiled forecaster runs."""
+
+from ..compiler.registry import Registry
+
+TARGETS = Registry(
+    "target",
+    {
+        "onnx": "targets.onnx:TARGET",
+    },
+)

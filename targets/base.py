@@ -1,0 +1,119 @@
+"""The target protocol: probe, lower, load, describe.
+
+A target turns an exported model into files that a device can run.  It knows no pass, and nothing
+outside ``targets/`` knows a target's name.  Heavy imports live inside methods.
+
+The driver does the rest for every target alike: ``lower -> check -> measure -> pack``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+Engine = Callable[[np.ndarray], np.ndarray]
+"""``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, host memory."""
+
+
+class TargetOptions(BaseModel):
+    """Options of ``[targets.<kind>]`` in a recipe; a target subclasses it.  Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target can lower here, and whether what it lowers can run here.
+
+    ``problems`` are one line each and say what to install.
+    """
+
+    can_lower: bool
+    can_run: bool
+    problems: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Static sizes of the program: D variates, L lookback, H horizon; the batch is dynamic unless fixed."""
+
+    variates: int
+    lookback: int
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What ``lower`` wrote.
+
+    Attributes:
+        files: payload files relative to the artifact directory.
+        entry: the file that the engine loads.
+        level: the highest level really reached (``exported``, ``parsed``, ``compiled``, ``executed``, or
+            a target's own ladder); ``check`` raises it to ``executed`` only after running it.
+        runs_here: whether ``load`` works on this machine.
+        details: target-specific facts for the manifest (``manifest["target"]``).
+    """
+
+    files: tuple[str, ...]
+    entry: str
+    level: str
+    runs_here: bool
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Target:
+    """A target.  One instance per kind lives in the registry."""
+
+    kind: ClassVar[str]
+    summary: ClassVar[str]
+    Options: ClassVar[type[TargetOptions]] = TargetOptions
+    runtime_requirements: ClassVar[tuple[str, ...]] = ()
+    """What a device must install to run the artifact, as pip requirements."""
+    tolerance: ClassVar[float] = 1e-4
+    """Parity: max |engine - model| <= tolerance * (1 + max |model|), window by window."""
+
+    def probe(self) -> Availability:
+        """What this machine has."""
+        raise NotImplementedError
+
+    def lower(
+        self,
+        model: nn.Module,
+        shape: Shape,
+        directory: Path,
+        *,
+        options: TargetOptions,
+        calibration: np.ndarray,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> Payload:
+        """Writes the payload into ``directory`` (empty, temporary).
+
+        Args:
+            model: in eval mode, fp32, CPU, ``past [B, D, L] -> [B, D, H]``.
+            calibration: real training windows ``[N, D, L]`` float32, N <= 256, for tracing and quantisation.
+
+        Raises:
+            LoweringError: an operator, a shape or a precision that the target cannot take.
+            MissingError: a tool that is not installed.
+        """
+        raise NotImplementedError
+
+    def engine_source(self) -> Path:
+        """The file with ``class Engine`` that is pasted into the artifact's ``run.py``.
+
+        It may import only the standard library, numpy and the target's runtime, and defines
+        ``Engine(directory: Path, manifest: dict, threads: int)`` with ``__call__(past) -> forecast``.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> Mapping[str, Sequence[str] | str]:
+        """Facts for ``tsfmc targets``: devices, options, levels."""
+        return {"summary": self.summary}
