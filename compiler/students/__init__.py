@@ -1,0 +1,44 @@
+"""Variate-wise students: one token a variate, cheap enough for an edge device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..forecaster import Forecaster, Student
+from ..registry import Registry
+
+STUDENTS = Registry(
+    "student",
+    {
+        "dlinear": "compiler.students.dlinear:DLinear",
+        "itransformer": "compiler.students.itransformer:ITransformer",
+    },
+)
+
+_FOLDED = Registry(
+    "folded student",
+    {
+        "affine": "compiler.students.affine:AffineMap",
+        "folded_itransformer": "compiler.students.itransformer:FoldedITransformer",
+    },
+)
+
+
+def build_student(kind: str, *, lookback: int, horizon: int, **options: Any) -> Student:
+    """A student with untrained weights.
+
+    Raises:
+        UsageError: an unknown kind; the message lists what exists.
+    """
+    student: Student = STUDENTS[kind](lookback=lookback, horizon=horizon, **options)
+    return student
+
+
+def from_config(config: Mapping[str, Any]) -> Forecaster:
+    """The student, folded or not, that ``config`` (its own ``config`` attribute) describes."""
+    fields = dict(config)
+    kind = fields.pop("kind")
+    registry = STUDENTS if kind in STUDENTS else _FOLDED
+    model: Forecaster = registry[kind](**fields)
+    return model
