@@ -38,16 +38,25 @@ class Span:
 
 @dataclass(frozen=True)
 class Member:
-    """``parameter`` (state-dict name) loses the indices of a removed unit along ``dim``."""
+    """``parameter`` (state-dict name) loses the indices of a removed unit along ``dim``.
+
+    With ``owner`` the whole tensor is that unit's own (an expert's weights): it leaves the state dict
+    with the unit, otherwise it stays as it is; ``dim`` and ``spans`` are not read.
+    """
 
     parameter: str
-    dim: int
+    dim: int = 0
     spans: tuple[Span, ...] = (Span(),)
+    owner: int | None = None
 
 
 @dataclass(frozen=True)
 class Tap:
-    """Masking the ``side`` channels of ``module`` (a linear layer, by name) switches a unit off."""
+    """Masking the ``side`` channels of ``module`` (a linear layer, by name) switches a unit off.
+
+    The mask m multiplies the channels, except for a group of kind ``expert``: there ``log(m)`` is added
+    to the router's logits, so that 0 takes the expert out of the softmax and the rest is renormalised.
+    """
 
     module: str
     side: Literal["in", "out"]
