@@ -189,6 +189,11 @@ class PassManager:
         if not result.modified and result.unit is not unit:
             raise PassError(f"{step.name} says that it changed nothing, but returned another unit")
         record = PassRecord(
-            step.name, step.config(), result.modified, time.perf_counter() - started, metrics, cached is not None
+            step.name,
+            step.config(),
+            result.modified,
+            time.perf_counter() - started,
+            metrics,
+            cached is not None,
         )
         return result.unit.with_(record=(*unit.record, record))

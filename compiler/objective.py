@@ -35,7 +35,10 @@ class Batch:
 
 
 class LossTerm(nn.Module):
-    """A scalar loss of a batch.  A term with parameters of its own (an aligner) is trained with the student."""
+    """A scalar loss of a batch.
+
+    A term with parameters of its own (an aligner) is trained together with the student.
+    """
 
     name: str = "term"
     needs_teacher: bool = False

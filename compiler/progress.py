@@ -57,7 +57,8 @@ class _LineTask:
             self.shown = now
             left = (now - self.started) / max(self.done, 1) * (self.total - self.done)
             print(
-                f"{self.title}  {self.done}/{self.total}  about {left:.0f} s left  {note}".rstrip(), file=sys.stderr
+                f"{self.title}  {self.done}/{self.total}  about {left:.0f} s left  {note}".rstrip(),
+                file=sys.stderr,
             )
 
 

@@ -38,11 +38,11 @@ def content_key(*parts: Any) -> str:
 
 
 @cache
-def code_key() -> str:
-    """Hex sha256 of the source of this package: another version never reads an older result."""
+def code_key(*folders: str) -> str:
+    """Hex sha256 of the source in some folders of this package: other code never reads an older result."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent.parent
-    for folder in ("compiler", "passes"):
+    for folder in folders:
         for source in sorted((root / folder).rglob("*.py")):
             digest.update(source.relative_to(root).as_posix().encode())
             digest.update(source.read_bytes())

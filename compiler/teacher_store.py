@@ -32,8 +32,10 @@ from .data import Dataset
 from .errors import DataError, MissingError, VerificationError
 from .forecaster import Teacher
 from .frontends.base import TeacherInfo
+from .parallel import Processes
 from .progress import Progress
-from .store import content_key
+from .store import code_key, content_key
+from .unit import fingerprint
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -84,7 +86,9 @@ class TeacherStore:
         for name, facts in self.record["files"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != facts["bytes"]:
-                raise VerificationError(f"{path}: missing or not {facts['bytes']} bytes", hint="write the store again")
+                raise VerificationError(
+                    f"{path}: missing or not {facts['bytes']} bytes", hint="write the store again"
+                )
 
     def __str__(self) -> str:
         return f"store {self.record['key'][:16]}"
@@ -93,6 +97,11 @@ class TeacherStore:
     def key(self) -> str:
         """Content key of the plan."""
         return str(self.record["key"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Windows per part."""
+        return dict(self.record["counts"])
 
     @property
     def info(self) -> TeacherInfo:
@@ -151,10 +160,21 @@ class TeacherStore:
         return mean, torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
 
 
-def store_key(info: TeacherInfo, data: Dataset, lookback: int, horizon: int, options: StoreOptions) -> str:
+def store_key(
+    teacher: Teacher, info: TeacherInfo, data: Dataset, lookback: int, horizon: int, options: StoreOptions
+) -> str:
     """Content key of a store: equal keys hold equal outputs."""
+    weights = (type(teacher).__name__, dict(teacher.config), fingerprint(teacher))
     return content_key(
-        info.name, info.sha256, str(data), data.sha256, lookback, horizon, asdict(options), SCHEMA
+        SCHEMA,
+        info.name,
+        weights,
+        str(data),
+        data.sha256,
+        lookback,
+        horizon,
+        asdict(options),
+        code_key("compiler/frontends"),
     )
 
 
@@ -168,39 +188,45 @@ def write_store(
     horizon: int,
     options: StoreOptions,
     progress: Progress,
+    processes: Processes,
     latency: Mapping[str, Any] | None = None,
-    rank: int = 0,
-    world: int = 1,
-    barrier: Any = lambda: None,
 ) -> TeacherStore:
     """Computes what is missing of a store and finishes it.
 
     Args:
+        processes: the windows are dealt to them shard by shard.
         latency: the teacher's latency record, kept for compiles without the teacher.
-        rank, world, barrier: this process, how many there are, and a call that waits for all.
 
     Raises:
         DataError: the disk is too small, or the folder holds a store of something else.
         VerificationError: the teacher gave values that are not finite, or overflow ``states_dtype``.
     """
-    key = store_key(info, data, lookback, horizon, options)
+    key = store_key(teacher, info, data, lookback, horizon, options)
     counts = {part: len(data.windows(part, lookback, horizon)) for part in PARTS}
     shapes = _shapes(teacher, data, lookback, horizon, options, counts)
-    plan = {"schema": SCHEMA, "key": key, "counts": counts, "shapes": {n: [list(s), t] for n, (s, t) in shapes.items()}}
-    if rank == 0:
+    plan = {
+        "schema": SCHEMA,
+        "key": key,
+        "counts": counts,
+        "shapes": {n: [list(s), t] for n, (s, t) in shapes.items()},
+    }
+    if processes.is_main:
         _prepare(folder, plan, shapes, progress)
-    barrier()
+    processes.wait()
     shards = [(part, start) for part in PARTS for start in range(0, counts[part], SHARD_WINDOWS)]
-    missing = [shard for n, shard in enumerate(shards) if n % world == rank and not _mark(folder, *shard).is_file()]
+    mine = shards[processes.rank :: processes.world]
+    missing = [shard for shard in mine if not _mark(folder, *shard).is_file()]
     positions = _positions(shapes, teacher, data, lookback, horizon, options)
     with progress.task(f"teacher outputs ({info.name})", len(missing) * SHARD_WINDOWS) as task:
         for part, start in missing:
-            _write_shard(folder, teacher, data, part, start, counts[part], lookback, horizon, options, positions)
+            _write_shard(
+                folder, teacher, data, part, start, counts[part], lookback, horizon, options, positions
+            )
             task.advance(SHARD_WINDOWS)
-    barrier()
-    if rank == 0:
+    processes.wait()
+    if processes.is_main:
         _finish(folder, plan, shards, info, teacher, shapes, latency)
-    barrier()
+    processes.wait()
     return TeacherStore(folder)
 
 
@@ -227,7 +253,12 @@ def _probe(teacher: Teacher, data: Dataset, lookback: int, horizon: int) -> Tens
 
 
 def _shapes(
-    teacher: Teacher, data: Dataset, lookback: int, horizon: int, options: StoreOptions, counts: Mapping[str, int]
+    teacher: Teacher,
+    data: Dataset,
+    lookback: int,
+    horizon: int,
+    options: StoreOptions,
+    counts: Mapping[str, int],
 ) -> Shapes:
     variates = len(data.variates)
     shapes: Shapes = {}
@@ -315,7 +346,9 @@ def _write_shard(
             pieces.setdefault("quantiles", []).append(outputs.quantiles.float().numpy())
         if with_states and outputs.states is not None:
             states = outputs.states if positions is None else outputs.states[:, :, positions]
-            moments = torch.stack([states.double().sum(dim=(0, 1, 2)), states.double().square().sum(dim=(0, 1, 2))])
+            moments = torch.stack(
+                [states.double().sum(dim=(0, 1, 2)), states.double().square().sum(dim=(0, 1, 2))]
+            )
             sums = moments if sums is None else sums + moments
             pieces.setdefault("states", []).append(states.numpy().astype(options.states_dtype))
     digests = {}
@@ -324,13 +357,19 @@ def _write_shard(
         if not np.isfinite(block).all():
             raise VerificationError(
                 f"{part} windows {start}..{stop - 1}: the teacher's {name} are not finite in {block.dtype}",
-                hint="states that overflow half precision need states_dtype=float32" if name == "states" else "",
+                hint="states that overflow half precision need states_dtype=float32"
+                if name == "states"
+                else "",
             )
         target = np.load(folder / part / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
         target[start:stop] = block
         target.flush()
         digests[name] = hashlib.sha256(block.tobytes()).hexdigest()
-    mark = {"windows": [start, stop], "sha256": digests, "state_sums": None if sums is None else sums.tolist()}
+    mark = {
+        "windows": [start, stop],
+        "sha256": digests,
+        "state_sums": None if sums is None else sums.tolist(),
+    }
     _write_json(_mark(folder, part, start), mark)
 
 
@@ -344,12 +383,19 @@ def _finish(
     latency: Mapping[str, Any] | None,
 ) -> None:
     marks = {shard: json.loads(_mark(folder, *shard).read_text()) for shard in shards}
-    record = {**plan, "teacher": asdict(info), "quantile_levels": list(teacher.quantile_levels), "latency": latency}
+    record = {
+        **plan,
+        "teacher": asdict(info),
+        "quantile_levels": list(teacher.quantile_levels),
+        "latency": latency,
+    }
     state_shape = shapes["train/states"][0] if "train/states" in shapes else None
     record["state_shape"] = list(state_shape[2:]) if state_shape else [0, 0]
     if state_shape:
         # Summed in the order of the shards, whoever computed them: equal bytes for any number of processes.
-        sums = sum(torch.tensor(mark["state_sums"]).double() for (part, _), mark in marks.items() if part == "train")
+        sums = sum(
+            torch.tensor(mark["state_sums"]).double() for (part, _), mark in marks.items() if part == "train"
+        )
         mean, square = sums / (state_shape[0] * state_shape[1] * state_shape[2])  # type: ignore[misc]
         record["state_mean"] = mean.tolist()
         record["state_std"] = (square - mean.square()).clamp_min(0).sqrt().tolist()
@@ -357,7 +403,9 @@ def _finish(
         f"{name}.npy": {
             "bytes": (folder / f"{name}.npy").stat().st_size,
             "sha256": hashlib.sha256(
-                "".join(m["sha256"][name.split("/")[1]] for (p, _), m in marks.items() if p == name.split("/")[0]).encode()
+                "".join(
+                    m["sha256"][name.split("/")[1]] for (p, _), m in marks.items() if p == name.split("/")[0]
+                ).encode()
             ).hexdigest(),
         }
         for name in shapes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .forecaster import Forecaster, Student, Teacher, parameter_count
+from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class CompileUnit:
     teacher: Teacher | None = None
     teacher_info: TeacherInfo | None = None
     teacher_store: TeacherStore | None = None
-    student: Student | None = None
+    student: Forecaster | None = None
     objective: Objective = field(default_factory=Objective)
     record: tuple[PassRecord, ...] = ()
     program: ExportedProgram | None = None

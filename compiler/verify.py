@@ -25,7 +25,8 @@ def verify_unit(unit: CompileUnit) -> None:
             continue
         if module.lookback != task.lookback or module.horizon != task.horizon:
             raise VerificationError(
-                f"the {role} maps {module.lookback} to {module.horizon} steps, the task {task.lookback} to {task.horizon}"
+                f"the {role} maps {module.lookback} to {module.horizon} steps, "
+                f"the task {task.lookback} to {task.horizon}"
             )
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -1,0 +1,15 @@
+"""Passes: one transformation a file, named verb_object.  The pipeline of a recipe lists them in order."""
+
+from ..compiler.registry import Registry
+
+PASSES = Registry(
+    "pass",
+    {
+        "record_teacher": "passes.record_teacher:RecordTeacher",
+        "build_student": "passes.build_student:BuildStudent",
+        "weight_horizons": "passes.weight_horizons:WeightHorizons",
+        "align_temporal": "passes.align_temporal:AlignTemporal",
+        "distill": "passes.distill:Distill",
+        "fold_affine": "passes.fold_affine:FoldAffine",
+    },
+)

@@ -1,0 +1,90 @@
+"""Accuracy by the convention of METHODS B.6: every window, stride 1, no dropped last batch, scaled data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .data import Dataset, Windows
+from .progress import Progress, Silent
+
+BATCH_WINDOWS = 256
+Predict = Callable[[Sequence[int], Tensor], Tensor]
+"""(window indices, past ``[B, D, L]``) to forecast ``[B, D, H]``."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Means over all windows, variates and steps.
+
+    ``mase`` is the mean absolute error over that of the seasonal naive forecast inside the training split.
+    """
+
+    mse: float
+    mae: float
+    mase: float
+    windows: int
+
+    def to_dict(self) -> dict[str, float | int]:
+        """For the manifest."""
+        return asdict(self)
+
+
+@torch.inference_mode()
+def evaluate(
+    predict: Predict,
+    windows: Windows,
+    naive_scale: Tensor,
+    *,
+    progress: Progress | None = None,
+    title: str = "evaluate",
+) -> Accuracy:
+    """Streams all windows through ``predict``; the batch size does not change the result.
+
+    Args:
+        naive_scale: ``[D]``, see ``naive_scale``.
+    """
+    progress = progress or Silent()
+    squared = absolute = scaled = 0.0
+    elements = 0
+    with progress.task(title, len(windows)) as task:
+        for start in range(0, len(windows), BATCH_WINDOWS):
+            indices = range(start, min(start + BATCH_WINDOWS, len(windows)))
+            past, future = windows.batch(indices)
+            error = (predict(indices, past) - future).double()
+            squared += float(error.square().sum())
+            absolute += float(error.abs().sum())
+            scaled += float((error.abs() / naive_scale[:, None]).sum())
+            elements += error.numel()
+            task.advance(len(indices))
+    return Accuracy(squared / elements, absolute / elements, scaled / elements, len(windows))
+
+
+def model_predictor(model: nn.Module) -> Predict:
+    """Evaluates a module."""
+
+    def predict(indices: Sequence[int], past: Tensor) -> Tensor:
+        forecast: Tensor = model(past)
+        return forecast
+
+    return predict
+
+
+def seasonal_naive(seasonality: int, horizon: int) -> Predict:
+    """Repeats the last season of the window."""
+
+    def predict(indices: Sequence[int], past: Tensor) -> Tensor:
+        season = min(seasonality, past.shape[-1])
+        steps = torch.arange(horizon) % season
+        return past[..., past.shape[-1] - season + steps]
+
+    return predict
+
+
+def naive_scale(data: Dataset) -> Tensor:
+    """Mean absolute seasonal difference per variate over the training split, scaled: ``[D]``."""
+    scaled = data.scaled_train_differences(data.seasonality)
+    return torch.from_numpy(scaled).clamp_min(1e-9)

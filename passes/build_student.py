@@ -1,0 +1,73 @@
+"""Builds the student and opens the objective (paper B, section B.1).
+
+    L = L_sup + lambda_kd * mean_{b,d,t} (teacher - student)^2
+
+Without a teacher's outputs, or with ``lambda_kd = 0``, the objective is plain supervision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+
+from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
+from ..compiler.objective import Batch, LossTerm, Objective
+from ..compiler.students import build_student
+from ..compiler.unit import CompileUnit
+
+
+class Supervised(LossTerm):
+    """``L_sup``: mean squared error against the truth."""
+
+    name = "supervised"
+
+    def forward(self, batch: Batch) -> Tensor:
+        return (batch.forecast - batch.target).square().mean()
+
+
+class UniformKD(LossTerm):
+    """Mean squared error against the teacher's forecast, every step of the horizon alike."""
+
+    name = "kd"
+    needs_teacher = True
+
+    def forward(self, batch: Batch) -> Tensor:
+        return (_teacher(batch) - batch.forecast).square().mean()
+
+    def describe(self) -> str:
+        return "kd uniform over the horizon"
+
+
+def _teacher(batch: Batch) -> Tensor:
+    if batch.teacher_forecast is None:
+        raise ValueError("the batch has no teacher forecast")
+    return batch.teacher_forecast
+
+
+class BuildStudent(Pass):
+    """Adds an untrained student, and the terms ``supervised`` and ``kd``."""
+
+    name = "build_student"
+    summary = "build an untrained variate-wise student; objective: supervision + uniform KD"
+
+    class Options(PassOptions):
+        """``kind`` and ``config`` come from ``[student]`` of the recipe."""
+
+        kind: str = "dlinear"
+        config: dict[str, Any] = Field(default_factory=dict)
+        lambda_kd: float = 1.0
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        task = unit.task
+        student = build_student(
+            self.options.kind, lookback=task.lookback, horizon=task.horizon, **self.options.config
+        )
+        objective = Objective().put(1.0, Supervised())
+        if unit.teacher is not None or unit.teacher_store is not None:
+            objective = objective.put(self.options.lambda_kd, UniformKD())
+        parameters = sum(p.numel() for p in student.parameters())
+        return PassResult(
+            unit.with_(student=student.eval(), objective=objective), True, {"parameters": parameters}
+        )

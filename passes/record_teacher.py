@@ -1,0 +1,64 @@
+"""Runs the teacher once over every window and keeps its outputs (METHODS B.4).
+
+    forecasts (train, val, test), quantiles where it has them, states over the lookback (train)
+
+They lie memory-mapped in a content-addressed store, so a second compile, a killed one and every
+ablation of the passes after this one find them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..compiler.errors import PassError
+from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
+from ..compiler.parallel import Processes
+from ..compiler.store import cache_root
+from ..compiler.teacher_store import StoreOptions, TeacherStore, store_key, write_store
+from ..compiler.unit import CompileUnit
+
+
+class RecordTeacher(Pass):
+    """Adds ``teacher_store`` to the unit; a unit that came with one keeps it."""
+
+    name = "record_teacher"
+    summary = "run the teacher once over every window; keep forecasts, quantiles and states memory-mapped"
+
+    class Options(PassOptions):
+        """``states = false`` keeps forecasts only: for pipelines without ``align_temporal``."""
+
+        states: bool = True
+        states_dtype: Literal["float16", "float32"] = "float16"
+        state_positions: int = 0
+
+    def requires(self, unit: CompileUnit) -> None:
+        if unit.teacher is None and unit.teacher_store is None:
+            raise PassError("there is neither a teacher nor a teacher store")
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        if unit.teacher_store is not None or unit.teacher is None or unit.teacher_info is None:
+            return PassResult(unit, False, {"store": str(unit.teacher_store)})
+        task = unit.task
+        options = StoreOptions(
+            states=("train",) if self.options.states else (),
+            states_dtype=self.options.states_dtype,
+            state_positions=self.options.state_positions,
+            seed=context.seed,
+        )
+        key = store_key(unit.teacher, unit.teacher_info, unit.data, task.lookback, task.horizon, options)
+        folder = cache_root() / "teachers" / key[:24]
+        if (folder / "store.json").is_file():
+            store = TeacherStore(folder)
+        else:
+            store = write_store(
+                folder,
+                unit.teacher,
+                unit.teacher_info,
+                unit.data,
+                lookback=task.lookback,
+                horizon=task.horizon,
+                options=options,
+                progress=context.progress,
+                processes=Processes.current(),
+            )
+        return PassResult(unit.with_(teacher_store=store), True, {"windows": sum(store.counts.values())})
