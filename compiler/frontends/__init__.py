@@ -1,0 +1,15 @@
+"""Teachers by name: one file per TSFM family, and the loader they share."""
+
+from .checkpoint import build_teacher, save_teacher
+from .families import FRONTENDS
+from .loading import cards, find_card, load_teacher, open_teacher
+
+__all__ = [
+    "FRONTENDS",
+    "build_teacher",
+    "cards",
+    "find_card",
+    "load_teacher",
+    "open_teacher",
+    "save_teacher",
+]

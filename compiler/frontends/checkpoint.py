@@ -1,0 +1,245 @@
+"""Checkpoints on disk: a directory with ``config.json`` and ``model.safetensors``, read strictly.
+
+1. The family is recognised from ``config.json``; the module is constructed by its frontend and then
+   filled (construct, then load: buffers that no file holds keep the values the constructor gave them,
+   TEACHERS.md trap A).
+2. Every tensor of the module must be in the file, with its shape, and no other; values are cast to the
+   module's float32 and must be finite.
+3. Nothing pickled is ever opened.
+
+What tsfmc adds to an upstream configuration stands under the key ``tsfmc``: ``family``, the task
+(``lookback``, ``horizon``, ``variates``), ``options``, ``kept`` (see :class:`~..prunable.Kept`) and
+``origin`` (where the weights came from and their licence).  A pruned teacher is a directory like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import MissingError, TeacherError
+from ..forecaster import Teacher
+from .base import Frontend
+from .families import FRONTENDS
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_TASK = ("lookback", "horizon", "variates")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The parsed ``config.json`` of a checkpoint.
+
+    Raises:
+        TeacherError: it is absent or not a JSON object.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise TeacherError(f"{directory} has no {CONFIG}", hint=f"a checkpoint is {CONFIG} and {WEIGHTS}")
+    return _json_object(path)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise TeacherError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TeacherError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def family_of(config: Mapping[str, Any], where: str) -> str:
+    """Name of the family that a configuration belongs to.
+
+    Raises:
+        TeacherError: no family recognises it.
+    """
+    saved = config.get("tsfmc", {}).get("family")
+    if saved is not None:
+        return cast("Frontend", FRONTENDS[saved]).family
+    for name in FRONTENDS:
+        if FRONTENDS[name].recognises(config):
+            return name
+    kind = config.get("model_type") or config.get("architectures")
+    raise TeacherError(
+        f"{where}: no teacher family recognises this {CONFIG} (model_type or architectures: {kind!r})",
+        hint=f"families: {', '.join(sorted(FRONTENDS))}",
+    )
+
+
+def build_teacher(
+    config: Mapping[str, Any],
+    *,
+    lookback: int | None = None,
+    horizon: int | None = None,
+    variates: int | None = None,
+    **options: Any,
+) -> Teacher:
+    """A teacher with untrained weights, in evaluation mode; ``teacher.config`` rebuilds an equal one.
+
+    Args:
+        config: upstream configuration, or the ``config`` of another teacher (whose task and options are
+            the defaults here, so ``build_teacher(teacher.config)`` is enough).
+        lookback: steps of the past.
+        horizon: steps of the forecast.
+        variates: number of variates.
+        options: options of the family.
+
+    Raises:
+        TeacherError: the family is not recognised, or it cannot take the configuration or the task.
+    """
+    saved = config.get("tsfmc", {})
+    task: dict[str, int] = {}
+    for name, given in zip(_TASK, (lookback, horizon, variates), strict=True):
+        value = saved.get(name) if given is None else given
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise TeacherError(f"teacher {name} is {value!r}, expected a positive integer")
+        task[name] = value
+    options = {**saved.get("options", {}), **options}
+    family = family_of(config, "teacher")
+    teacher: Teacher = FRONTENDS[family].build(config, **task, **options)
+    own = {**teacher.config.get("tsfmc", {}), **saved, "family": family, **task, "options": options}
+    teacher.config = {**teacher.config, "tsfmc": own}
+    return teacher.eval()
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: one, or the shards that its index names.
+
+    Raises:
+        TeacherError: there are none, only pickles, or the index points outside the directory.
+        MissingError: a shard is absent.
+    """
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    if (directory / INDEX).is_file():
+        table = _json_object(directory / INDEX).get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise TeacherError(f"{directory / INDEX} has no weight_map")
+        shards = sorted({str(shard) for shard in table.values()})
+        for shard in shards:
+            if Path(shard).name != shard or not shard.endswith(".safetensors"):
+                raise TeacherError(
+                    f"{directory / INDEX} names {shard!r}, expected a safetensors file beside it"
+                )
+            if not (directory / shard).is_file():
+                raise MissingError(f"{directory} lacks the shard {shard} that {INDEX} names")
+        return [directory / shard for shard in shards]
+    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise TeacherError(
+            f"{directory} holds the pickle {pickles[0]} and no {WEIGHTS}; pickles can run code: not opened",
+            hint=f"where you trust it, convert it once with safetensors.torch.save_file(state, '{WEIGHTS}')",
+        )
+    raise TeacherError(f"{directory} has no {WEIGHTS}", hint=f"a checkpoint is {CONFIG} and {WEIGHTS}")
+
+
+def weights_sha256(files: Sequence[Path]) -> str:
+    """Hex sha256 of the weights file; of the shards one after the other when there are several."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
+    """All tensors of the files.
+
+    Raises:
+        TeacherError: a file is truncated or is no safetensors file, or two shards hold the same tensor.
+    """
+    state: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            part = load_file(path)
+        except SafetensorError as error:
+            raise TeacherError(f"{path} is not a readable safetensors file: {error}") from error
+        if twice := sorted(state.keys() & part.keys()):
+            raise TeacherError(f"{path} holds {twice[0]}, which another shard holds too")
+        state.update(part)
+    return state
+
+
+def fill(teacher: Teacher, state: Mapping[str, Tensor], where: str) -> None:
+    """Puts ``state`` into ``teacher``, strictly.
+
+    Args:
+        teacher: the constructed module.
+        state: every tensor of the module, in the module's names.
+        where: file or directory, for messages.
+
+    Raises:
+        TeacherError: tensors are missing, unexpected, of another shape, or not finite; at most three
+            of each are named.
+    """
+    own = teacher.state_dict()
+    shapes = {name: list(tensor.shape) for name, tensor in own.items()}
+    wrong = {
+        "missing": [f"{name} {shapes[name]}" for name in own if name not in state],
+        "unexpected": [f"{name} {list(state[name].shape)}" for name in state if name not in own],
+        "of another shape": [
+            f"{name} {list(state[name].shape)} instead of {shapes[name]}"
+            for name in own
+            if name in state and list(state[name].shape) != shapes[name]
+        ],
+    }
+    found = [
+        f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for kind, names in wrong.items()
+        if names
+    ]
+    if found:
+        raise TeacherError(
+            f"{where}: the tensors do not fit the configuration ({'; '.join(found)})",
+            hint="config and weights have to come from the same checkpoint",
+        )
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TeacherError(f"{where}: tensor {name} holds values that are not finite")
+    teacher.load_state_dict(state, strict=True)
+
+
+def read_teacher(directory: Path, **task_and_options: Any) -> tuple[Teacher, list[Path]]:
+    """The teacher of a checkpoint directory and its weight files.
+
+    Raises:
+        TeacherError: see :func:`read_config`, :func:`weight_files`, :func:`build_teacher`, :func:`fill`.
+    """
+    config = read_config(directory)
+    family = family_of(config, str(directory))
+    files = weight_files(directory)
+    teacher = build_teacher(config, **task_and_options)
+    fill(teacher, FRONTENDS[family].rename(read_weights(files)), str(directory))
+    return teacher, files
+
+
+def save_teacher(teacher: Teacher, directory: Path | str) -> None:
+    """Writes a checkpoint that :func:`~.loading.load_teacher` reads back to equal outputs.
+
+    The configuration is written last, under its final name, so that an interrupted save is no checkpoint.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG).unlink(missing_ok=True)
+    state = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in teacher.state_dict().items()
+    }
+    unfinished = directory / f"{WEIGHTS}.tmp"
+    save_file(state, unfinished, metadata={"format": "pt"})
+    unfinished.replace(directory / WEIGHTS)
+    unfinished = directory / f"{CONFIG}.tmp"
+    unfinished.write_text(json.dumps(teacher.config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    unfinished.replace(directory / CONFIG)

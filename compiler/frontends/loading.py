@@ -1,0 +1,175 @@
+"""From a name to a teacher: short names, hub ids and directories.
+
+Revisions of the cards are pinned to a commit where a public source gives it, else to the branch or tag
+under which the checkpoint is published; the commit that was really read and the sha256 of the weights
+are recorded in :class:`~.base.TeacherInfo` either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import TeacherError, unknown_name
+from ..forecaster import Teacher, parameter_count
+from .base import TeacherCard, TeacherInfo
+from .checkpoint import CONFIG, read_teacher, weights_sha256
+from .families import FRONTENDS
+from .hub import REPO_ID, commit_of, fetch, offline_copy
+
+
+def cards() -> list[TeacherCard]:
+    """Every published teacher that tsfmc knows by name."""
+    return [card for family in FRONTENDS for card in FRONTENDS[family].cards]
+
+
+def find_card(name: str) -> TeacherCard:
+    """The card of a short name or of a hub id (``owner/name`` or ``owner/name@revision``).
+
+    Raises:
+        UsageError: no card has this name; the hint gives the nearest.
+    """
+    card = _card(name)
+    if card is None:
+        raise unknown_name("teacher", name, [card.name for card in cards()])
+    return card
+
+
+def _card(name: str) -> TeacherCard | None:
+    known = cards()
+    for card in known:
+        if card.name == name:
+            return card
+    match = REPO_ID.fullmatch(name)
+    for card in known:
+        if match and card.repo_id == match["repo"] and match["revision"] in (None, card.revision):
+            return card
+    return None
+
+
+def load_teacher(
+    name_or_dir: str | Path,
+    *,
+    lookback: int | None = None,
+    horizon: int | None = None,
+    variates: int | None = None,
+    **family_options: Any,
+) -> Teacher:
+    """A pretrained teacher, in evaluation mode; see :func:`open_teacher`."""
+    return open_teacher(name_or_dir, lookback=lookback, horizon=horizon, variates=variates, **family_options)[
+        0
+    ]
+
+
+def open_teacher(
+    name_or_dir: str | Path,
+    *,
+    lookback: int | None = None,
+    horizon: int | None = None,
+    variates: int | None = None,
+    **family_options: Any,
+) -> tuple[Teacher, TeacherInfo]:
+    """A pretrained teacher and its provenance.
+
+    Args:
+        name_or_dir: short name (``ttm-r2``), hub id (``ibm-granite/granite-timeseries-ttm-r2``, with
+            ``@revision`` if wanted), or a directory with ``config.json`` and ``model.safetensors``.
+        lookback: steps of the past; may be left out for a directory that tsfmc saved, like the next two.
+        horizon: steps of the forecast.
+        variates: number of variates.
+        family_options: options of the family, such as ``patch_size`` of Moirai.
+
+    Raises:
+        UsageError: the name is unknown.
+        TeacherError: checkpoint, configuration or task cannot be used; the message says where and why.
+        MissingError: files, a connection or an optional package are missing.
+    """
+    task = {"lookback": lookback, "horizon": horizon, "variates": variates, **family_options}
+    name = str(name_or_dir)
+    card = _card(name) if isinstance(name_or_dir, str) else None
+    if card is not None:
+        return _open_card(card, task)
+    if Path(name_or_dir).is_dir():
+        return _open_directory(Path(name_or_dir), task)
+    match = REPO_ID.fullmatch(name)
+    if match and isinstance(name_or_dir, str) and not name.startswith("."):
+        revision = match["revision"] or "main"
+        teacher, info = _open_snapshot(
+            fetch(match["repo"], revision, name), task, name, f"hub:{match['repo']}@{revision}"
+        )
+        return teacher, info
+    if isinstance(name_or_dir, Path) or "/" in name:
+        raise TeacherError(f"there is no directory {name}", hint=f"a checkpoint is a directory with {CONFIG}")
+    raise unknown_name("teacher", name, [card.name for card in cards()])
+
+
+def _open_card(card: TeacherCard, task: dict[str, Any]) -> tuple[Teacher, TeacherInfo]:
+    if card.repo_id is None or card.revision is None:
+        teacher, file = FRONTENDS[card.family].load_package(card.name, **task)
+        return _described(
+            teacher.eval(),
+            card.name,
+            weights_sha256([file]),
+            card.licence,
+            card.commercial,
+            f"package {card.extra}",
+        )
+    source = f"hub:{card.repo_id}@{card.revision}"
+    placed = offline_copy(card.name)
+    if (placed / CONFIG).is_file():
+        directory, source = placed, f"{placed}, for {source}"
+    else:
+        directory = fetch(card.repo_id, card.revision, card.name)
+    return _open_snapshot(directory, task, card.name, source, card.licence, card.commercial)
+
+
+def _open_snapshot(
+    directory: Path,
+    task: dict[str, Any],
+    name: str,
+    source: str,
+    licence: str = "unknown",
+    commercial: bool = False,
+) -> tuple[Teacher, TeacherInfo]:
+    teacher, files = read_teacher(directory, **task)
+    commit = commit_of(directory)
+    source = f"{source} ({commit})" if commit else source
+    return _described(teacher, name, weights_sha256(files), licence, commercial, source)
+
+
+def _open_directory(directory: Path, task: dict[str, Any]) -> tuple[Teacher, TeacherInfo]:
+    teacher, files = read_teacher(directory, **task)
+    family = FRONTENDS[teacher.config["tsfmc"]["family"]]
+    origin = teacher.config["tsfmc"].get("origin", {})
+    return _described(
+        teacher,
+        origin.get("name", directory.resolve().name),
+        weights_sha256(files),
+        origin.get("licence", family.licence),
+        origin.get("commercial", family.commercial),
+        origin.get("source", f"directory {directory}"),
+    )
+
+
+def _described(
+    teacher: Teacher, name: str, sha256: str, licence: str, commercial: bool, source: str
+) -> tuple[Teacher, TeacherInfo]:
+    info = TeacherInfo(
+        name=name,
+        family=teacher.config["tsfmc"]["family"],
+        parameters=parameter_count(teacher),
+        sha256=sha256,
+        licence=licence,
+        commercial=commercial,
+        source=source,
+    )
+    # Carried along by every copy of the configuration, so that a pruned teacher keeps its licence.
+    own = teacher.config["tsfmc"]
+    origin = own.get("origin") or {
+        field: value
+        for field, value in asdict(info).items()
+        if field not in ("parameters", "pretraining_overlap")
+    }
+    teacher.config = {**teacher.config, "tsfmc": {**own, "origin": origin}}
+    return teacher, info
