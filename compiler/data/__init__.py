@@ -1,0 +1,19 @@
+"""Data: sources, checks, splits, scaling and windows."""
+
+from .dataset import Dataset, Filled, Windows
+from .load import load_data
+from .sources import KNOWN, Progress, known_names
+from .splits import PARTS, Part, Splits
+
+__all__ = [
+    "KNOWN",
+    "PARTS",
+    "Dataset",
+    "Filled",
+    "Part",
+    "Progress",
+    "Splits",
+    "Windows",
+    "known_names",
+    "load_data",
+]

@@ -1,0 +1,134 @@
+"""A data set on disk and its windows.
+
+Nothing here holds the series in memory: values are memory-mapped and a batch copies only its windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .splits import Part, Splits, require_windows
+from .timeline import Stamps, steps_per_season
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What the ``missing`` policy filled in: empty cells, and rows for missing timestamps."""
+
+    cells: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A multivariate series with its splits and scaling.  T rows, D variates.
+
+    Attributes:
+        name: published name, or the file's name without suffixes.
+        sha256: of the file's bytes, unpacked.
+        variates: names of the D columns of ``values``.
+        frequency: pandas offset alias of the step, or None for a file without timestamps.
+        rows: T.
+        splits: rows of train, val and test.
+        mean: ``[D]`` mean of the train split.
+        std: ``[D]`` population standard deviation of the train split, 1 for a constant variate.
+        values: ``[T, D]`` memory-mapped, in the units of the file.
+        timestamps: ``[T]`` memory-mapped, or None.
+        filled: what was filled in.
+        notes: remarks for the user, one line each.
+    """
+
+    name: str
+    sha256: str
+    variates: tuple[str, ...]
+    frequency: str | None
+    rows: int
+    splits: Splits
+    mean: Array
+    std: Array
+    values: Array
+    timestamps: Stamps | None = None
+    filled: Filled = Filled()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def overlap_name(self) -> str:
+        """The key under which teacher cards say whether pre-training may have seen this data."""
+        return self.name
+
+    @property
+    def seasonality(self) -> int:
+        """Steps per season (24 for hours, 96 for 15 minutes, 7 for days, ...), 1 when unknown."""
+        return steps_per_season(self.frequency)
+
+    def windows(self, part: Part, lookback: int, horizon: int) -> Windows:
+        """All windows of one part with stride 1 (METHODS B.6).
+
+        Raises:
+            UsageError: lookback or horizon is not positive.
+            DataError: some part has no such window.
+        """
+        require_windows(self.splits, self.name, lookback, horizon)
+        return Windows(self, part, lookback, horizon)
+
+    def scale(self, values: Array) -> Array:
+        """z-score of ``values [..., D]``."""
+        return (values - self.mean) / self.std
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.name} sha256={self.sha256[:16]} rows={self.rows} variates={len(self.variates)} "
+            f"freq={self.frequency or '?'} split={self.splits}"
+        )
+        if self.filled != Filled():
+            text += f" filled={self.filled.cells} cells, {self.filled.rows} rows"
+        return text
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Scaled windows of one part: stride 1, none dropped.
+
+    Window ``i`` looks at rows ``first + i ... first + i + L - 1`` and is to forecast the H rows after
+    them; val and test windows may look back into the previous part, their futures never do.
+    """
+
+    data: Dataset
+    part: Part
+    lookback: int
+    horizon: int
+
+    @property
+    def first(self) -> int:
+        """Row where window 0 starts."""
+        return self.data.splits.first_start(self.part, self.lookback)
+
+    def __len__(self) -> int:
+        return self.data.splits.window_count(self.part, self.lookback, self.horizon)
+
+    def batch(self, indices: Sequence[int] | npt.NDArray[np.integer] | Tensor) -> tuple[Tensor, Tensor]:
+        """The windows ``indices`` in this order: past ``[B, D, L]`` and future ``[B, D, H]``, float32.
+
+        Raises:
+            IndexError: an index is outside ``0 ... len(self) - 1``.
+        """
+        import torch
+
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
+            raise IndexError(f"window {chosen.min()}..{chosen.max()} of {len(self)} {self.part} windows")
+        span = self.lookback + self.horizon
+        rows = self.first + chosen[:, None] + np.arange(span)
+        scaled = self.data.scale(self.data.values[rows]).astype(np.float32)
+        window = torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 2, 1)))
+        return window[..., : self.lookback].contiguous(), window[..., self.lookback :].contiguous()

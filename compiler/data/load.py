@@ -1,0 +1,102 @@
+"""``load_data``: a name or a file becomes a ``Dataset``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, UsageError
+from .dataset import Array, Dataset
+from .missing import checked_policy
+from .sources import Progress, Source, find_source
+from .splits import require_windows, resolve_split
+from .table import load_table
+
+_STATISTICS_CELLS = 1 << 21
+
+
+def load_data(
+    source: str | Path,
+    *,
+    lookback: int,
+    horizon: int,
+    variates: str = "all",
+    split: str = "ltsf",
+    missing: str = "error",
+    progress: Progress | None = None,
+    chunk_rows: int | None = None,
+) -> Dataset:
+    """Load a data set and check that the task has windows in every part.
+
+    Known names are looked up in ``$TSFMC_DATA``, then in the cache, then downloaded with a pinned
+    hash; they are taken exactly as published.  Other files must have strictly ascending, regular
+    timestamps (or no timestamps at all) and finite numbers.
+
+    Args:
+        source: a known name in any case, ``sample``, or a CSV (.csv, .csv.gz) or Parquet file.
+        lookback: L, steps a window looks back.
+        horizon: H, steps to forecast.
+        variates: ``"all"`` or names separated by commas.
+        split: ``"ltsf"``, fractions ``"0.7,0.1,0.2"`` or row counts ``"8640,2880,2880"``.
+        missing: ``error``, ``ffill`` or ``interpolate``, for empty cells and missing timestamps.
+        progress: called with what is done, how much of it, and how much there is (or None).
+        chunk_rows: rows held in memory while reading; by default about 16 MB.
+
+    Raises:
+        UsageError: an unknown name, variate, split or policy.
+        DataError: the file, or the windows asked of it, cannot be used.
+        MissingError: a known name is not here and cannot be downloaded.
+    """
+    policy = checked_policy(missing)
+    wanted = None if variates == "all" else [name.strip() for name in variates.split(",")]
+    if chunk_rows is not None and chunk_rows < 2:
+        raise UsageError(f"chunk_rows {chunk_rows} is too small", hint="expected at least 2 rows")
+    found = find_source(source, progress)
+    table = load_table(found, wanted, policy, progress, chunk_rows)
+    rows = len(table.values)
+    _check_known(found, rows)
+    splits = resolve_split(split, rows, found.name, found.known.borders if found.known else None)
+    require_windows(splits, found.name, lookback, horizon)
+    mean, std = _statistics(table.values[: splits.train])
+    constant = [name for name, scale in zip(table.variates, std, strict=True) if scale == 0]
+    return Dataset(
+        name=found.name,
+        sha256=table.sha256,
+        variates=table.variates,
+        frequency=table.frequency,
+        rows=rows,
+        splits=splits,
+        mean=mean,
+        std=np.where(std == 0, 1.0, std),
+        values=table.values,
+        timestamps=table.timestamps,
+        filled=table.filled,
+        notes=tuple(
+            f"variate {name!r} is constant over the train split; its scale is 1" for name in constant
+        ),
+    )
+
+
+def _check_known(source: Source, rows: int) -> None:
+    if source.known and rows != source.known.rows:
+        raise DataError(
+            f"{source.path} has {rows} rows, the published {source.name} has {source.known.rows}",
+            hint="fetch it again, or rename it and give its path to use it as a file of your own",
+        )
+
+
+def _statistics(values: Array) -> tuple[Array, Array]:
+    """Mean and population standard deviation ``[D]`` in two passes, a chunk of rows at a time."""
+    mean = sum((chunk.sum(axis=0) for chunk in _chunks(values)), np.zeros(values.shape[1])) / len(values)
+    squares = sum((((chunk - mean) ** 2).sum(axis=0) for chunk in _chunks(values)), np.zeros(values.shape[1]))
+    # The mean of equal numbers can miss them by a rounding; a constant variate still has no spread.
+    constant = np.logical_and.reduce([(chunk == values[0]).all(axis=0) for chunk in _chunks(values)])
+    return mean, np.where(constant, 0.0, np.sqrt(squares / len(values)))
+
+
+def _chunks(values: Array) -> Iterator[Array]:
+    step = max(1, _STATISTICS_CELLS // values.shape[1])
+    for begin in range(0, len(values), step):
+        yield np.asarray(values[begin : begin + step])

@@ -1,0 +1,74 @@
+"""Empty cells and missing timestamps: the stated policy.
+
+``error`` refuses them; ``ffill`` repeats the last value before them; ``interpolate`` draws a straight
+line between the values around them, which looks at later values.  Neither invents a start: a variate
+that begins empty is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, unknown_name
+
+Missing = Literal["error", "ffill", "interpolate"]
+FILL_HINT = "repair the file, or fill with --missing ffill or --missing interpolate"
+
+
+def checked_policy(policy: str) -> Missing:
+    """The policy of this name.
+
+    Raises:
+        UsageError: there is no such policy.
+    """
+    for known in get_args(Missing):
+        if policy == known:
+            return known  # type: ignore[no-any-return]
+    raise unknown_name("missing policy", policy, get_args(Missing))
+
+
+def fill_missing(
+    values: npt.NDArray[np.float64], policy: Missing, variates: Sequence[str], file: str, chunk_rows: int
+) -> int:
+    """Fill the NaN cells of ``values [T, D]`` in place, a chunk of rows at a time; returns how many.
+
+    Raises:
+        DataError: a variate has no value before its first empty cell.
+    """
+    empty_start = np.isnan(values[0])
+    if empty_start.any():
+        variate = variates[int(np.argmax(empty_start))]
+        raise DataError(
+            f"{file}: variate {variate!r} has no value in its first row, so there is nothing to fill from",
+            hint="drop the first rows or the variate",
+        )
+    filled = 0
+    last_known = np.zeros(len(variates), dtype=np.int64)
+    for begin in range(0, len(values), chunk_rows):
+        end = min(begin + chunk_rows, len(values))
+        final = end == len(values)
+        known = ~np.isnan(values[begin:end])
+        last_in_chunk = np.where(known.any(axis=0), end - 1 - np.argmax(known[::-1], axis=0), -1)
+        for column in np.flatnonzero(~known.all(axis=0) | (last_known < begin - 1)):
+            start = int(last_known[column])
+            # A line needs both its ends; what comes after the last value of all is repeated.
+            stop = end if final or policy == "ffill" else int(last_in_chunk[column]) + 1
+            if stop > start + 1:
+                filled += _fill_run(values[start:stop, column], policy)
+        last_known = np.maximum(last_known, last_in_chunk)
+    return filled
+
+
+def _fill_run(run: npt.NDArray[np.float64], policy: Missing) -> int:
+    """Fill one variate in place from a known first value on; after the last known value repeat it."""
+    known = ~np.isnan(run)
+    where, rows = np.flatnonzero(known), np.arange(len(run))
+    if policy == "interpolate":
+        run[:] = np.interp(rows, where, run[where])
+    else:
+        run[:] = run[np.maximum.accumulate(np.where(known, rows, 0))]
+    return int(len(run) - known.sum())

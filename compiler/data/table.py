@@ -1,0 +1,197 @@
+"""From a CSV or Parquet file to checked, memory-mapped arrays, a chunk of rows at a time.
+
+The result is content-addressed: it depends on the bytes of the file, the chosen variates and the
+``missing`` policy, and is read from the cache the second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError, UsageError, unknown_name
+from ..store import cache_root
+from .array_file import ArrayWriter
+from .checks import TimeAxis, read_numbers, read_timestamps
+from .dataset import Array, Filled
+from .formats import TableFile, file_sha256, is_csv, open_table
+from .missing import Missing, fill_missing
+from .sources import Progress, Source
+from .timeline import Positions, Stamps
+from .timestamps import TimeColumn, find_time_column
+
+if TYPE_CHECKING:
+    pass
+
+_FORMAT = 1  # goes into the cache key: raise it when the arrays of the same file would differ
+_HEAD_ROWS = 100
+_CHUNK_CELLS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Table:
+    """A checked file: ``values [T, D]`` and ``timestamps [T]`` (or None), both memory-mapped."""
+
+    sha256: str
+    variates: tuple[str, ...]
+    frequency: str | None
+    filled: Filled
+    values: Array
+    timestamps: Stamps | None
+
+
+def load_table(
+    source: Source,
+    variates: Sequence[str] | None,
+    missing: Missing,
+    progress: Progress | None,
+    chunk_rows: int | None,
+) -> Table:
+    """Read ``source`` through the cache; ``variates`` None means all columns but the timestamps.
+
+    Raises:
+        DataError: the file cannot be used; the message names row and column.
+        UsageError: an unknown variate.
+    """
+    sha256 = file_sha256(source.path)
+    if source.known and sha256 != source.known.sha256:
+        raise DataError(
+            f"{source.path} has sha256 {sha256}, the published {source.name} has {source.known.sha256}",
+            hint="fetch it again, or rename it and give its path to use it as a file of your own",
+        )
+    identity = [
+        _FORMAT,
+        sha256,
+        is_csv(source.path),
+        variates and list(variates),
+        missing,
+        source.known and source.known.frequency,
+    ]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    folder = cache_root() / "data" / "tables" / key
+    if not (folder / "table.json").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        try:
+            ingest(source, sha256, variates, missing, partial, progress, chunk_rows)
+            _publish(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return open_ingested(folder)
+
+
+def ingest(
+    source: Source,
+    sha256: str,
+    variates: Sequence[str] | None,
+    missing: Missing,
+    folder: Path,
+    progress: Progress | None = None,
+    chunk_rows: int | None = None,
+) -> None:
+    """Check ``source`` and write its arrays into ``folder``; errors as in ``load_table``."""
+    file = open_table(source.path)
+    head = next(iter(file.chunks(file.columns, _HEAD_ROWS)), None)
+    if head is None or head.empty:
+        raise DataError(
+            f"{file.name} has a header but no rows", hint="expected rows of numbers below the header"
+        )
+    time = find_time_column(head, file.name)
+    names = _chosen_variates(file, variates, time)
+    rows = chunk_rows or max(256, _CHUNK_CELLS // (len(names) + 1))
+    # A published benchmark file is taken as it is, with its repeated and missing timestamps.
+    axis = None if source.known or time is None else TimeAxis(file, allow_gaps=missing != "error")
+    read = 0
+    with (
+        ArrayWriter(folder / "values.npy", np.dtype("<f8"), (len(names),)) as values,
+        ArrayWriter(folder / "timestamps.npy", np.dtype("<M8[us]"), ()) as timestamps,
+    ):
+        for frame in file.chunks([*names, *([time.name] if time else [])], rows):
+            numbers = read_numbers(file, frame, names, allow_empty=missing != "error")
+            if time is not None:
+                stamps = read_timestamps(file, frame, time)
+                if axis is not None:
+                    places, stamps = axis.extend(frame, stamps)
+                    numbers = _spread(numbers, places - values.rows, len(stamps))
+                timestamps.append(stamps)
+            values.append(numbers)
+            read += len(frame)
+            if progress:
+                progress(f"read {source.name}", read, None)
+    inserted = values.rows - read
+    filled = _fill(folder, missing, names, file.name, rows) - inserted * len(names)
+    known_frequency = source.known.frequency if source.known else None
+    meta = {
+        "sha256": sha256,
+        "variates": names,
+        "frequency": axis.frequency if axis else known_frequency,
+        "timed": time is not None,
+        "filled": asdict(Filled(filled, inserted)),
+    }
+    (folder / "table.json").write_text(json.dumps(meta))
+
+
+def _spread(numbers: Array, places: Positions, count: int) -> Array:
+    """``numbers [n, D]`` at their ``places`` among ``count`` rows, empty rows between them."""
+    if count == len(numbers):
+        return numbers
+    spread = np.full((count, numbers.shape[1]), np.nan)
+    spread[places] = numbers
+    return spread
+
+
+def _fill(folder: Path, missing: Missing, names: Sequence[str], file: str, rows: int) -> int:
+    if missing == "error":
+        return 0
+    values = np.load(folder / "values.npy", mmap_mode="r+")
+    filled = fill_missing(values, missing, names, file, rows)
+    values.flush()
+    return filled
+
+
+def open_ingested(folder: Path) -> Table:
+    """Open what ``ingest`` wrote."""
+    meta = json.loads((folder / "table.json").read_text())
+    return Table(
+        meta["sha256"],
+        tuple(meta["variates"]),
+        meta["frequency"],
+        Filled(**meta["filled"]),
+        np.load(folder / "values.npy", mmap_mode="r"),
+        np.load(folder / "timestamps.npy", mmap_mode="r") if meta["timed"] else None,
+    )
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Rename into place; when another process was first, its equal result stays."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not (folder / "table.json").is_file():
+            raise
+
+
+def _chosen_variates(file: TableFile, wanted: Sequence[str] | None, time: TimeColumn | None) -> list[str]:
+    existing = [column for column in file.columns if time is None or column != time.name]
+    if not existing:
+        raise DataError(
+            f"{file.name} has no column besides its timestamps", hint="expected at least one variate"
+        )
+    if wanted is None:
+        return existing
+    for name in wanted:
+        if name not in existing:
+            raise unknown_name(f"variate of {file.name}", name, existing)
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise UsageError(
+            f"variates {','.join(wanted)!r} are empty or repeated", hint="name each variate once"
+        )
+    return list(wanted)
