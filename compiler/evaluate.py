@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from .data import Dataset, Windows
 from .progress import Progress, Silent
 
 BATCH_WINDOWS = 256
+ROWS_PER_READ = 65536
 Predict = Callable[[Sequence[int], Tensor], Tensor]
 """(window indices, past ``[B, D, L]``) to forecast ``[B, D, H]``."""
 
@@ -85,6 +87,15 @@ def seasonal_naive(seasonality: int, horizon: int) -> Predict:
 
 
 def naive_scale(data: Dataset) -> Tensor:
-    """Mean absolute seasonal difference per variate over the training split, scaled: ``[D]``."""
-    scaled = data.scaled_train_differences(data.seasonality)
-    return torch.from_numpy(scaled).clamp_min(1e-9)
+    """Mean absolute seasonal difference per variate over the training split, scaled: ``[D]``.
+
+    The denominator of MASE.  Read in blocks, so memory does not grow with the series.
+    """
+    first, last = data.splits.span("train")
+    season = min(data.seasonality, last - first - 1)
+    total = np.zeros(len(data.variates))
+    for start in range(first, last - season, ROWS_PER_READ):
+        stop = min(start + ROWS_PER_READ, last - season)
+        block = np.asarray(data.values[start : stop + season])
+        total += np.abs(block[season:] - block[:-season]).sum(axis=0)
+    return torch.from_numpy(total / (last - first - season) / data.std).clamp_min(1e-9)

@@ -135,6 +135,24 @@ def resolve(
         raise _explain(error, file) from None
 
 
+def pass_options(recipe: Recipe, name: str, options: type[BaseModel]) -> dict[str, Any]:
+    """The options of one pass: ``[passes.<name>]``, and what other sections say about it.
+
+    Raises:
+        RecipeError: an option that the pass does not have, or a value of the wrong type.
+    """
+    given = dict(recipe.passes.get(name, {}))
+    if name == "build_student":
+        given |= {"kind": recipe.student.kind, "config": recipe.student.config}
+    if name == "record_teacher":
+        given.setdefault("states", "align_temporal" in recipe.pipeline)
+    try:
+        options.model_validate(given)
+    except ValidationError as error:
+        raise _explain(error, None, options, f"passes.{name}.") from None
+    return given
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -177,14 +195,16 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError, file: Path | None) -> RecipeError:
+def _explain(
+    error: ValidationError, file: Path | None, model: type[BaseModel] = Recipe, prefix: str = ""
+) -> RecipeError:
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = prefix + ".".join(str(part) for part in first["loc"])
     where = f"{file}: " if file else ""
     if first["type"] == "extra_forbidden":
-        section: Any = Recipe
+        section: Any = model
         for part in first["loc"][:-1]:
             section = section.model_fields[str(part)].annotation
-        wrong = unknown_name("recipe field", field, section.model_fields)
+        wrong = unknown_name("recipe field", field, (f"{prefix}{known}" for known in section.model_fields))
         return RecipeError(f"{where}{wrong.what}", hint=wrong.hint)
     return RecipeError(f"{where}{field}: got {first['input']!r}: {first['msg'].lower()}")

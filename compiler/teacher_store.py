@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .data import Dataset
-from .errors import DataError, MissingError, VerificationError
+from .errors import DataError, MissingError, UsageError, VerificationError
 from .forecaster import Teacher
 from .frontends.base import TeacherInfo
 from .parallel import Processes
@@ -125,6 +125,21 @@ class TeacherStore:
         positions, width = self.record["state_shape"]
         return int(positions), int(width)
 
+    def require(self, data: Dataset, lookback: int, horizon: int) -> None:
+        """Checks that the store was written for these windows.
+
+        Raises:
+            UsageError: naming what differs.
+        """
+        asked = {"data": str(data), "data_sha256": data.sha256, "lookback": lookback, "horizon": horizon}
+        for name, value in asked.items():
+            stored = self.record["task"][name]
+            if stored != value:
+                raise UsageError(
+                    f"{self.folder}: the teacher store has {name} {stored}, this compile has {value}",
+                    hint="compile with the store's data, split, lookback and horizon, or write another store",
+                )
+
     def array(self, part: Part, tensor: str) -> np.ndarray:
         """A memory-mapped array of the store, e.g. ``array("train", "forecast")``."""
         path = self.folder / part / f"{tensor}.npy"
@@ -207,6 +222,7 @@ def write_store(
     plan = {
         "schema": SCHEMA,
         "key": key,
+        "task": {"data": str(data), "data_sha256": data.sha256, "lookback": lookback, "horizon": horizon},
         "counts": counts,
         "shapes": {n: [list(s), t] for n, (s, t) in shapes.items()},
     }

@@ -1,0 +1,329 @@
+"""What the command line calls, and what Python users call: the same verbs.
+
+compile   teacher + data + recipe -> artifacts
+teach     teacher + data -> teacher store
+bench     artifacts -> latency, against a teacher or each other
+load      artifact -> a forecaster with ``forecast(past)``
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import LicenceError, unknown_name
+from .manager import (
+    DumpInstrument,
+    Instrument,
+    Pass,
+    PassContext,
+    PassManager,
+    PassRecord,
+    ReportInstrument,
+)
+from .parallel import Processes
+from .progress import Progress, Silent
+from .recipe import Recipe, resolve
+from .store import PassCache, cache_root, code_key, content_key
+from .unit import CompileUnit, Task, fingerprint
+
+if TYPE_CHECKING:
+    from ..targets.device.run import Forecaster as ArtifactForecaster
+    from .frontends.base import TeacherInfo
+
+
+@dataclass(frozen=True)
+class Source:
+    """What enters a compile: the data, the teacher or its stored outputs, and the task they share."""
+
+    unit: CompileUnit
+    key: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """What a compile left behind.
+
+    Attributes:
+        artifacts: target -> artifact directory.
+        recipe_lock: the resolved recipe, or None after ``stop_after``.
+        manifests: target -> its manifest.
+        records: what each pass did.
+        warnings: one line each, such as a non-commercial licence.
+    """
+
+    artifacts: Mapping[str, Path]
+    recipe_lock: Path | None
+    manifests: Mapping[str, Mapping[str, Any]]
+    records: tuple[PassRecord, ...]
+    warnings: tuple[str, ...] = field(default_factory=tuple)
+
+
+def make_recipe(*, recipe: Path | str | None = None, set: Iterable[str] = (), **named: Any) -> Recipe:
+    """The resolved recipe of a call; ``named`` are dotted paths with ``__`` for the dot, None left out."""
+    paths = {name.replace("__", "."): value for name, value in named.items()}
+    return resolve(file=Path(recipe) if recipe else None, named=paths, settings=set)
+
+
+def compile(
+    teacher: str | Path | None = None,
+    data: str | Path | None = None,
+    target: str | Sequence[str] | None = None,
+    *,
+    out: str | Path = "out",
+    student: str | None = None,
+    lookback: int | None = None,
+    horizon: int | None = None,
+    variates: str | None = None,
+    split: str | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    baseline: bool | None = None,
+    teacher_store: str | Path | None = None,
+    licence_policy: str | None = None,
+    recipe: str | Path | None = None,
+    set: Iterable[str] = (),
+    cache: bool = True,
+    dump_after: Sequence[str] = (),
+    stop_after: str | None = None,
+    progress: Progress | None = None,
+) -> CompileResult:
+    """Compiles a teacher to artifacts ``out/<target>/``; arguments left out come from the recipe.
+
+    Args:
+        teacher: short name, hub id or local directory.
+        data: known data set, ``sample``, or a CSV or Parquet file.
+        target: one target or several.
+        set: ``key.path=value`` strings that override the recipe.
+        cache: look up and keep the results of long passes.
+        dump_after: names of passes, or ``["all"]``: the unit is written to ``out/dump/`` after them.
+        stop_after: name of the last pass to run; no artifact is written.
+
+    Raises:
+        TsfmcError: see ``errors.py``; a missed budget is raised after the artifact is in place.
+    """
+    resolved = make_recipe(
+        recipe=recipe,
+        set=set,
+        teacher=None if teacher is None else str(teacher),
+        data=None if data is None else str(data),
+        targets=[target] if isinstance(target, str) else target,
+        task__lookback=lookback,
+        task__horizon=horizon,
+        task__variates=variates,
+        task__split=split,
+        student__kind=student,
+        seed=seed,
+        threads=threads,
+        baseline=baseline,
+        teacher_store=None if teacher_store is None else str(teacher_store),
+        licence_policy=licence_policy,
+    )
+    return compile_recipe(
+        resolved,
+        out=Path(out),
+        cache=cache,
+        dump_after=dump_after,
+        stop_after=stop_after,
+        progress=progress or Silent(),
+    )
+
+
+def compile_recipe(
+    recipe: Recipe,
+    *,
+    out: Path,
+    cache: bool = True,
+    dump_after: Sequence[str] = (),
+    stop_after: str | None = None,
+    progress: Progress,
+) -> CompileResult:
+    """``compile`` for a resolved recipe."""
+    from . import backend
+
+    passes = build_pipeline(recipe)
+    _check_names(stop_after, dump_after, passes)
+    targets = backend.prepare_targets(recipe)
+    source = open_source(recipe, progress)
+    for warning in source.warnings:
+        progress.line(f"warning: {warning}")
+    unit = run_passes(
+        recipe,
+        source,
+        passes,
+        out=out,
+        cache=cache,
+        dump_after=dump_after,
+        stop_after=stop_after,
+        progress=progress,
+    )
+    if stop_after is not None:
+        return CompileResult({}, None, {}, unit.record, source.warnings)
+    supervised = train_baseline(recipe, source, cache=cache, progress=progress) if recipe.baseline else None
+    if not Processes.current().is_main:
+        return CompileResult({}, None, {}, unit.record, source.warnings)
+    manifests = backend.emit(recipe, unit, supervised, targets, out=out, progress=progress)
+    lock = out / "recipe.lock.toml"
+    lock.write_text(recipe.to_toml())
+    backend.check_budgets(recipe, manifests)
+    return CompileResult(
+        {kind: out / kind for kind in manifests}, lock, manifests, unit.record, source.warnings
+    )
+
+
+def build_pipeline(recipe: Recipe) -> list[Pass]:
+    """The passes of a recipe with their options.
+
+    Raises:
+        UsageError: an unknown pass, or options for a pass that is not in the pipeline.
+        RecipeError: options that the pass does not have.
+    """
+    from ..passes import PASSES
+    from .recipe import pass_options
+
+    for name in recipe.passes:
+        PASSES[name]
+    passes = []
+    for name in recipe.pipeline:
+        step = PASSES[name]
+        passes.append(step(**pass_options(recipe, name, step.Options)))
+    return passes
+
+
+def open_source(recipe: Recipe, progress: Progress) -> Source:
+    """Loads the data and the teacher, or its store, and applies the licence policy."""
+    from .data import load_data
+    from .frontends import open_teacher
+    from .teacher_store import TeacherStore
+
+    task = recipe.task
+    data = load_data(
+        recipe.data,
+        lookback=task.lookback,
+        horizon=task.horizon,
+        variates=task.variates,
+        split=task.split,
+        missing=task.missing,
+        progress=progress,
+    )
+    if recipe.teacher_store is not None:
+        store = TeacherStore(Path(recipe.teacher_store))
+        store.require(data, task.lookback, task.horizon)
+        teacher, info, identity = None, store.info, store.key
+    else:
+        store = None
+        teacher, info = open_teacher(
+            recipe.teacher,
+            lookback=task.lookback,
+            horizon=task.horizon,
+            variates=len(data.variates),
+            **recipe.teacher_options,
+        )
+        identity = fingerprint(teacher)
+    warnings = (*check_licence(recipe, info), *data.notes)
+    unit = CompileUnit(
+        task=Task(task.lookback, task.horizon, data.variates, data.frequency),
+        data=data,
+        teacher=teacher,
+        teacher_info=info,
+        teacher_store=store,
+    )
+    key = content_key(
+        str(data),
+        data.sha256,
+        data.variates,
+        task.model_dump(),
+        info.name,
+        identity,
+        code_key("compiler", "passes"),
+    )
+    return Source(unit, key, warnings)
+
+
+def check_licence(recipe: Recipe, info: TeacherInfo) -> tuple[str, ...]:
+    """A warning for weights that may not be used commercially.
+
+    Raises:
+        LicenceError: the recipe's policy is ``commercial``.
+    """
+    if info.commercial:
+        return ()
+    what = f"the weights of {info.name} are under {info.licence}, which is not known to allow commercial use"
+    if recipe.licence_policy == "commercial":
+        raise LicenceError(what, hint="choose another teacher, or --licence-policy warn")
+    return (f"{what}; what is distilled from them may fall under it",)
+
+
+def run_passes(
+    recipe: Recipe,
+    source: Source,
+    passes: Sequence[Pass],
+    *,
+    out: Path,
+    cache: bool,
+    dump_after: Sequence[str] = (),
+    stop_after: str | None = None,
+    progress: Progress,
+) -> CompileUnit:
+    """The unit after the pipeline."""
+    instruments: list[Instrument] = [ReportInstrument(progress)]
+    if dump_after:
+        instruments.append(DumpInstrument(out / "dump", dump_after))
+    with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace:
+        manager = PassManager(
+            passes,
+            instruments,
+            cache=PassCache(cache_root()) if cache else None,
+            root_key=source.key,
+            stop_after=stop_after,
+        )
+        return manager.run(source.unit, PassContext(recipe.seed, Path(workspace), progress))
+
+
+def train_baseline(recipe: Recipe, source: Source, *, cache: bool, progress: Progress) -> CompileUnit:
+    """The same student, seed and training without a teacher: the row that a gain is measured against."""
+    kept = tuple(name for name in recipe.pipeline if name in ("build_student", "distill", "fold_affine"))
+    plain = recipe.model_copy(update={"pipeline": kept})
+    unit = source.unit.with_(teacher=None, teacher_store=None)
+    progress.line("supervised baseline: the same student without the teacher")
+    alone = Source(unit, source.key)
+    return run_passes(plain, alone, build_pipeline(plain), out=Path(), cache=cache, progress=progress)
+
+
+def _check_names(stop_after: str | None, dump_after: Sequence[str], passes: Sequence[Pass]) -> None:
+    names = [step.name for step in passes]
+    for wanted in (*([stop_after] if stop_after else []), *(name for name in dump_after if name != "all")):
+        if wanted not in names:
+            raise unknown_name("pass of this pipeline", wanted, names)
+
+
+def plan(recipe: Recipe) -> dict[str, Any]:
+    """What a compile would do, without loading anything: ``--dry-run``."""
+    from ..targets import TARGETS
+
+    for kind in recipe.targets:
+        TARGETS[kind]
+    passes = build_pipeline(recipe)
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "pipeline": [
+            {"name": step.name, "summary": step.summary, "options": step.config()} for step in passes
+        ],
+        "stages": [f"{kind}: lower, check, measure, pack" for kind in recipe.targets],
+    }
+
+
+def load(path: str | Path, threads: int = 1) -> ArtifactForecaster:
+    """Opens an artifact directory or a ``.tsfmc`` file; ``.forecast(past)`` takes and gives raw units.
+
+    Raises:
+        VerificationError: naming the file that is broken, truncated or edited.
+        MissingError: the target's runtime is not installed.
+    """
+    from ..targets.device import open_artifact
+
+    return open_artifact(Path(path), threads=threads)
