@@ -1,6 +1,7 @@
 """Data: sources, checks, splits, scaling and windows."""
 
 from .dataset import Dataset, Filled, Windows
+from .forecast_io import ForecastInput, read_input, write_forecast
 from .load import load_data
 from .sources import KNOWN, Progress, known_names
 from .splits import PARTS, Part, Splits
@@ -10,10 +11,13 @@ __all__ = [
     "PARTS",
     "Dataset",
     "Filled",
+    "ForecastInput",
     "Part",
     "Progress",
     "Splits",
     "Windows",
     "known_names",
     "load_data",
+    "read_input",
+    "write_forecast",
 ]

@@ -153,13 +153,27 @@ def find_source(source: str | Path, progress: Progress | None = None) -> Source:
         known = KNOWN[key]
         return Source(_locate(known) or _fetch(known, progress), known.name, known)
     path = Path(source)
+    if not path.exists() and path.name == str(source) and not path.suffix:
+        raise unknown_name("data set", str(source), known_names())
+    return file_source(path)
+
+
+def file_source(path: Path) -> Source:
+    """A file of the user's own.
+
+    Raises:
+        DataError: there is no such file, or its suffix is not that of a CSV or Parquet file.
+    """
     if not path.exists():
-        if path.name == str(source) and not path.suffix:
-            raise unknown_name("data set", str(source), known_names())
+        raise DataError(f"data file {path} does not exist", hint="give a CSV or Parquet file")
+    if not path.is_file():
+        raise DataError(f"{path} is not a file", hint="give a CSV or Parquet file")
+    suffix = next((s for s in sorted(SUFFIXES, key=len)[::-1] if path.name.lower().endswith(s)), None)
+    if suffix is None:
         raise DataError(
-            f"data file {path} does not exist", hint="give a CSV or Parquet file, or a known name"
+            f"{path.name} is not a CSV or Parquet file", hint=f"expected one of {', '.join(SUFFIXES)}"
         )
-    return Source(path, _stem(_checked_file(path)))
+    return Source(path, path.name[: -len(suffix)])
 
 
 def download(url: str, sha256: str, target: Path, name: str, progress: Progress | None = None) -> Path:
@@ -221,18 +235,3 @@ def _fetch(known: KnownData, progress: Progress | None) -> Path:
     mirror = os.environ.get("TSFMC_DATA_URL")
     url = f"{mirror.rstrip('/')}/{known.name}.csv" if mirror else known.url
     return download(url, known.sha256, cache_root() / "data" / f"{known.name}.csv", known.name, progress)
-
-
-def _checked_file(path: Path) -> Path:
-    if not path.is_file():
-        raise DataError(f"{path} is not a file", hint="give a CSV or Parquet file")
-    if not path.name.lower().endswith(SUFFIXES):
-        raise DataError(
-            f"{path.name} is not a CSV or Parquet file", hint=f"expected one of {', '.join(SUFFIXES)}"
-        )
-    return path
-
-
-def _stem(path: Path) -> str:
-    suffix = next(suffix for suffix in SUFFIXES[::-1] if path.name.lower().endswith(suffix))
-    return path.name[: -len(suffix)]

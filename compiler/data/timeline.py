@@ -45,10 +45,6 @@ class Timeline:
         on_axis = (remainder == 0) & (offset % self.step == 0)
         return np.where(on_axis, offset // self.step, -1)
 
-    def stamp(self, position: int) -> np.datetime64:
-        """The timestamp ``position`` steps after the origin."""
-        return cast(np.datetime64, self.stamps(position, 1)[0])
-
     def stamps(self, first: int, count: int) -> Stamps:
         """``count`` timestamps, the first of them ``first`` steps after the origin."""
         steps = np.arange(first, first + count, dtype=np.int64) * self.step
