@@ -3,7 +3,7 @@
 from .dataset import Dataset, Filled, Windows
 from .forecast_io import ForecastInput, read_input, write_forecast
 from .load import load_data
-from .sources import KNOWN, Progress, known_names
+from .sources import KNOWN, known_names
 from .splits import PARTS, Part, Splits
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Filled",
     "ForecastInput",
     "Part",
-    "Progress",
     "Splits",
     "Windows",
     "known_names",

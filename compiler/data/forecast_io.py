@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import DataError, UsageError
+from .formats import fingerprint
 from .missing import checked_policy
 from .sources import SUFFIXES, file_source
 from .table import ingest, open_ingested
@@ -48,7 +49,7 @@ def read_input(
     """
     source = file_source(Path(path))
     with tempfile.TemporaryDirectory(prefix="tsfmc-input-") as folder:
-        ingest(source, "", list(variates), checked_policy(missing), Path(folder))
+        ingest(source, fingerprint(source.path), list(variates), checked_policy(missing), Path(folder))
         table = open_ingested(Path(folder))
         rows = len(table.values)
         if rows < lookback:
@@ -113,12 +114,10 @@ def _forecast_frame(
 
     horizon = values.shape[1]
     frame = pd.DataFrame(values.T, columns=list(variates))
-    name, column = "step", pd.Series(range(1, horizon + 1))
-    if last_timestamp is not None and frequency is not None:
-        name, column = (
-            "timestamp",
-            future_stamps(last_timestamp, frequency, horizon).to_series(index=column.index),
-        )
+    if last_timestamp is None or frequency is None:
+        name, column = "step", np.arange(1, horizon + 1)
+    else:
+        name, column = "timestamp", future_stamps(last_timestamp, frequency, horizon).to_numpy()
     # A variate may have this name itself; the time column must then have another.
     while name in frame.columns:
         name = f"{name}_"

@@ -11,6 +11,7 @@ import zlib
 from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
@@ -30,11 +31,13 @@ class TableFile(Protocol):
         name: for messages.
         columns: header, in file order, without surrounding blanks.
         first_row: row number of the first data row as a user counts it.
+        rows: number of data rows where the format says it, else 0.
     """
 
     name: str
     columns: tuple[str, ...]
     first_row: int
+    rows: int
 
     def chunks(self, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
         """The named columns in file order, at most ``rows`` rows at a time, index counting data rows."""
@@ -59,18 +62,27 @@ def open_table(path: Path) -> TableFile:
     return table
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of the bytes of ``path``, unpacked; reads a CSV to its end and refuses broken ones.
+@dataclass(frozen=True)
+class Fingerprint:
+    """sha256 of the unpacked bytes of a file, and how many rows it has (for progress, not exact)."""
+
+    sha256: str
+    rows: int
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Read ``path`` to its end once.
 
     Raises:
         DataError: a CSV is not UTF-8 or its gzip stream is broken.
     """
-    digest = hashlib.sha256()
+    digest, lines = hashlib.sha256(), 0
     decoder = getincrementaldecoder("utf-8")() if is_csv(path) else None
     try:
         with open_binary(path) as stream:
             while block := stream.read(_BLOCK_BYTES):
                 digest.update(block)
+                lines += block.count(b"\n")
                 if decoder:
                     decoder.decode(block)
             if decoder:
@@ -84,7 +96,7 @@ def file_sha256(path: Path) -> str:
         raise DataError(
             f"{path.name} is not a whole gzip file: {error}", hint="fetch or pack it again"
         ) from error
-    return digest.hexdigest()
+    return Fingerprint(digest.hexdigest(), lines if decoder else 0)
 
 
 def open_binary(path: Path) -> IO[bytes]:
@@ -101,6 +113,7 @@ class CsvFile:
     """Comma-separated values with a header line, UTF-8 with or without a byte order mark."""
 
     first_row = 2  # the header is row 1
+    rows = 0
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
@@ -187,7 +200,8 @@ class ParquetFile:
             raise DataError(
                 f"{self.name} is not a Parquet file: {reason}", hint="expected a whole Parquet file"
             ) from error
-        if not self._file.metadata.num_rows:
+        self.rows = int(self._file.metadata.num_rows)
+        if not self.rows:
             raise DataError(f"{self.name} has no rows", hint="expected rows of numbers")
         self.columns = tuple(self._file.schema_arrow.names)
 

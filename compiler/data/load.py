@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, UsageError
+from ..progress import Progress
 from .dataset import Array, Dataset
 from .missing import checked_policy
-from .sources import Progress, Source, find_source
+from .sources import Source, find_source
 from .splits import require_windows, resolve_split
 from .table import load_table
 
@@ -41,7 +42,7 @@ def load_data(
         variates: ``"all"`` or names separated by commas.
         split: ``"ltsf"``, fractions ``"0.7,0.1,0.2"`` or row counts ``"8640,2880,2880"``.
         missing: ``error``, ``ffill`` or ``interpolate``, for empty cells and missing timestamps.
-        progress: called with what is done, how much of it, and how much there is (or None).
+        progress: where downloading and reading report to.
         chunk_rows: rows held in memory while reading; by default about 16 MB.
 
     Raises:

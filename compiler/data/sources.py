@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -13,14 +12,13 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from ..errors import DataError, MissingError, unknown_name
+from ..progress import Progress, Silent, Task
 from ..store import cache_root
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is done, how much is done, and how much there is or None."""
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 SAMPLE = "sample"
-_CHUNK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_S = 60
 
 _ETT = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small"
 _LTSF = "https://huggingface.co/datasets/thuml/Time-Series-Library/resolve/2b66e59ee19dac8f6f19fb5d4997f289fdfea357"
@@ -189,7 +187,7 @@ def download(url: str, sha256: str, target: Path, name: str, progress: Progress 
     partial = Path(partial_name)
     try:
         with os.fdopen(handle, "wb") as out:
-            found = _copy(url, out, name, progress)
+            found = _copy(url, out, name, progress or Silent())
         if found != sha256:
             raise DataError(
                 f"{name}: {url} serves a file with sha256 {found}, expected {sha256}", hint=by_hand
@@ -206,21 +204,28 @@ def download(url: str, sha256: str, target: Path, name: str, progress: Progress 
     return target
 
 
-def _copy(url: str, out: IO[bytes], name: str, progress: Progress | None) -> str:
+def _copy(url: str, out: IO[bytes], name: str, progress: Progress) -> str:
     """Stream ``url`` into ``out``; the sha256 of what came.  A connection cut short is an error."""
-    digest, done = hashlib.sha256(), 0
-    with urlopen(Request(url, headers={"User-Agent": "tsfmc"}), timeout=60) as response:
+    with urlopen(Request(url, headers={"User-Agent": "tsfmc"}), timeout=_TIMEOUT_S) as response:
         length = response.headers.get("Content-Length")
-        total = int(length) if length else None
-        while block := response.read(_CHUNK_BYTES):
-            digest.update(block)
-            out.write(block)
-            done += len(block)
-            if progress:
-                progress(f"download {name}", done, total)
-    if total is not None and done != total:
-        raise OSError(f"the connection ended after {done} of {total} bytes")
-    return digest.hexdigest()
+        if length is None:
+            progress.line(f"download {name} from {url}, size unknown")
+            return _copy_blocks(response, out, Silent())[0]
+        with progress.task(f"download {name}", int(length)) as task:
+            digest, done = _copy_blocks(response, out, task)
+    if done != int(length):
+        raise OSError(f"the connection ended after {done} of {length} bytes")
+    return digest
+
+
+def _copy_blocks(response: IO[bytes], out: IO[bytes], task: Task) -> tuple[str, int]:
+    digest, done = hashlib.sha256(), 0
+    while block := response.read(_BLOCK_BYTES):
+        digest.update(block)
+        out.write(block)
+        done += len(block)
+        task.advance(len(block))
+    return digest.hexdigest(), done
 
 
 def _locate(known: KnownData) -> Path | None:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError, UsageError, unknown_name
+from ..progress import Progress, Silent
 from ..store import cache_root
 from .array_file import ArrayWriter
 from .checks import TimeAxis, read_numbers, read_timestamps
 from .dataset import Array, Filled
-from .formats import TableFile, file_sha256, is_csv, open_table
+from .formats import Fingerprint, TableFile, fingerprint, is_csv, open_table
 from .missing import Missing, fill_missing
-from .sources import Progress, Source
+from .sources import Source
 from .timeline import Positions, Stamps
 from .timestamps import TimeColumn, find_time_column
 
@@ -61,15 +62,15 @@ def load_table(
         DataError: the file cannot be used; the message names row and column.
         UsageError: an unknown variate.
     """
-    sha256 = file_sha256(source.path)
-    if source.known and sha256 != source.known.sha256:
+    content = fingerprint(source.path)
+    if source.known and content.sha256 != source.known.sha256:
         raise DataError(
-            f"{source.path} has sha256 {sha256}, the published {source.name} has {source.known.sha256}",
+            f"{source.path} has sha256 {content.sha256}, the published {source.name} has {source.known.sha256}",
             hint="fetch it again, or rename it and give its path to use it as a file of your own",
         )
     identity = [
         _FORMAT,
-        sha256,
+        content.sha256,
         is_csv(source.path),
         variates and list(variates),
         missing,
@@ -81,7 +82,7 @@ def load_table(
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
         try:
-            ingest(source, sha256, variates, missing, partial, progress, chunk_rows)
+            ingest(source, content, variates, missing, partial, progress, chunk_rows)
             _publish(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -90,7 +91,7 @@ def load_table(
 
 def ingest(
     source: Source,
-    sha256: str,
+    content: Fingerprint,
     variates: Sequence[str] | None,
     missing: Missing,
     folder: Path,
@@ -113,6 +114,7 @@ def ingest(
     with (
         ArrayWriter(folder / "values.npy", np.dtype("<f8"), (len(names),)) as values,
         ArrayWriter(folder / "timestamps.npy", np.dtype("<M8[us]"), ()) as timestamps,
+        (progress or Silent()).task(f"read {source.name}", file.rows or content.rows) as task,
     ):
         for frame in file.chunks([*names, *([time.name] if time else [])], rows):
             numbers = read_numbers(file, frame, names, allow_empty=missing != "error")
@@ -124,13 +126,12 @@ def ingest(
                 timestamps.append(stamps)
             values.append(numbers)
             read += len(frame)
-            if progress:
-                progress(f"read {source.name}", read, None)
+            task.advance(len(frame))
     inserted = values.rows - read
     filled = _fill(folder, missing, names, file.name, rows) - inserted * len(names)
     known_frequency = source.known.frequency if source.known else None
     meta = {
-        "sha256": sha256,
+        "sha256": content.sha256,
         "variates": names,
         "frequency": axis.frequency if axis else known_frequency,
         "timed": time is not None,
