@@ -113,7 +113,7 @@ def _open_card(card: TeacherCard, task: dict[str, Any]) -> tuple[Teacher, Teache
             weights_sha256([file]),
             card.licence,
             card.commercial,
-            f"package {card.extra}",
+            f"package:{card.family}",
         )
     source = f"hub:{card.repo_id}@{card.revision}"
     placed = offline_copy(card.name)
