@@ -61,8 +61,10 @@ def read_timestamps(file: TableFile, frame: pd.DataFrame, time: TimeColumn) -> S
     unreadable = np.isnat(stamps)
     if unreadable.any():
         index = int(np.argmax(unreadable))
+        cell = cells.iloc[index]
+        found = repr(cell[:60]) if isinstance(cell, str) else "empty"
         raise DataError(
-            f"{row_name(file, frame, index)}, column {time.name!r} is {str(cells.iloc[index])[:60]!r}, "
+            f"{row_name(file, frame, index)}, column {time.name!r} is {found}, "
             "expected a timestamp in the format of the rows before",
             hint="write all timestamps in one format, best ISO 8601",
         )

@@ -161,21 +161,31 @@ class CsvFile:
         import pandas as pd
 
         wanted = set(columns)
-        with open_binary(self._path) as stream, warnings.catch_warnings():
+        ordered = [column for column in self.columns if column in wanted]
+        with open_binary(self._path) as stream:
+            reader = pd.read_csv(
+                stream,
+                encoding="utf-8-sig",
+                header=0,
+                names=list(self.columns),
+                index_col=False,
+                skipinitialspace=True,
+                float_precision="round_trip",
+                chunksize=rows,
+            )
+            # All columns are parsed, since pandas does not see surplus fields once it may skip some.
+            while (frame := self._next(reader)) is not None:
+                yield frame[ordered]
+
+    def _next(self, reader: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+        import pandas as pd
+
+        # The filters are set around each chunk: a generator must not leave them on between two.
+        with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)
             try:
-                yield from pd.read_csv(
-                    stream,
-                    encoding="utf-8-sig",
-                    header=0,
-                    names=list(self.columns),
-                    usecols=[column for column in self.columns if column in wanted],
-                    index_col=False,
-                    skipinitialspace=True,
-                    float_precision="round_trip",
-                    chunksize=rows,
-                )
+                return next(reader, None)
             except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
                 reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
                 raise DataError(

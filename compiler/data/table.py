@@ -65,7 +65,8 @@ def load_table(
     content = fingerprint(source.path)
     if source.known and content.sha256 != source.known.sha256:
         raise DataError(
-            f"{source.path} has sha256 {content.sha256}, the published {source.name} has {source.known.sha256}",
+            f"{source.path} has sha256 {content.sha256}, the published {source.name} "
+            f"has {source.known.sha256}",
             hint="fetch it again, or rename it and give its path to use it as a file of your own",
         )
     identity = [

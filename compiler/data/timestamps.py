@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,10 @@ def _is_plain_number(text: str) -> bool:
 
 
 def _text_format(text: str) -> str | None:
-    """ISO 8601 where it fits, since it covers dates and times in one file; else the format of ``text``."""
+    """ISO 8601 where it fits, since it covers dates and times in one file; else the format of ``text``.
+
+    Days come before months where dots separate them, after them where slashes do.
+    """
     import pandas as pd
     from pandas.tseries.api import guess_datetime_format
 
@@ -91,4 +95,7 @@ def _text_format(text: str) -> str | None:
         return None
     if not pd.isna(pd.to_datetime(text, format=_ISO, errors="coerce")):
         return _ISO
-    return guess_datetime_format(text)
+    with warnings.catch_warnings():
+        # A day above 12 tells the order; pandas warns all the same.
+        warnings.simplefilter("ignore", UserWarning)
+        return guess_datetime_format(text, dayfirst="." in text)
