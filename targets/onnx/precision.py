@@ -29,15 +29,30 @@ HALF_MAX = float(np.finfo(np.float16).max)
 HALF_TINY = float(np.finfo(np.float16).tiny)
 _TINY = np.float32(1e-30)
 
-_MOVE = "Concat Expand Flatten Gather Identity Pad Reshape Slice Split Squeeze Tile Transpose Unsqueeze Where"
-_POINT = "Add Div Elu Erf Gelu HardSigmoid HardSwish Mul Neg Relu Sigmoid Softplus Sub Tanh"
-HALF = frozenset(f"Conv Einsum Gemm MatMul Softmax AveragePool {_MOVE} {_POINT}".split())
+_MOVE = {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze"}
+_MOVE |= {"Tile", "Transpose", "Unsqueeze", "Where"}
+_POINT = {"Add", "Div", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "Mul", "Neg", "Relu", "Sigmoid"}
+_POINT |= {"Softplus", "Sub", "Tanh"}
+HALF = frozenset({"AveragePool", "Conv", "Einsum", "Gemm", "MatMul", "Softmax"} | _MOVE | _POINT)
 """Operators that are safe and useful in fp16 on bounded values."""
 
 _BOUNDED = frozenset(
-    "Asinh Cos Erf HardSigmoid InstanceNormalization IsInf IsNaN LayerNormalization Log LpNormalization Not "
-    "RMSNormalization Shape Sigmoid Sign Sin Size Softmax Tanh Equal Greater GreaterOrEqual Less LessOrEqual "
-    "And Or Xor ArgMax ArgMin NonZero".split()
+    {"Log", "Asinh", "Cos", "Erf", "HardSigmoid", "Sigmoid", "Sign", "Sin", "Softmax", "Tanh"}
+    | {"InstanceNormalization", "LayerNormalization", "LpNormalization", "RMSNormalization"}
+    | {
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "IsInf",
+        "IsNaN",
+        "Not",
+        "And",
+        "Or",
+        "Xor",
+    }
+    | {"ArgMax", "ArgMin", "NonZero", "Shape", "Size"}
 )
 """Operators whose result does not grow with the scale of their input (Log and Asinh: only slowly)."""
 
@@ -102,7 +117,9 @@ def bound_linear_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
         unit, mean, scale = bounded[source]
         product = editor.emit("MatMul", [unit, node.input[1]], f"{source}_unit_product")
         rescaled = editor.emit("Mul", [product, scale], f"{source}_rescaled")
-        sums = editor.constant(weight.sum(axis=0, dtype=np.float64).astype(np.float32), f"{node.input[1]}_sums")
+        sums = editor.constant(
+            weight.sum(axis=0, dtype=np.float64).astype(np.float32), f"{node.input[1]}_sums"
+        )
         shifted = editor.emit("Mul", [mean, sums], f"{source}_shift")
         editor.emit("Add", [rescaled, shifted], "", output=node.output[0])
     return editor.finish()

@@ -1,0 +1,112 @@
+"""Stored windows and forecasts: parity of the very file here, and of the engine on the device.
+
+Windows are real; each vector scales them by 1, 1e2 or 1e5, for one window and for the largest batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..base import Shape
+from .options import BatchProfile
+from .presets import Precision
+
+SCALES = (1.0, 1e2, 1e5)
+POOL = 64
+"""Windows stored; latency rotates over them."""
+
+FILE_TOLERANCE: dict[Precision, float | None] = {"fp32": 1e-4, "fp16": 2e-3, "int8": None, "fp8": None}
+"""Largest ``|file - model| / (1 + max |model|)`` of a window.  Quantisation changes the function on
+purpose: its error is recorded, and judged by accuracy on the data."""
+
+DEVICE_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 4e-3, "int8": 2e-2, "fp8": 6e-2}
+"""Largest such error between the engine and model.onnx on onnxruntime.  onnxruntime computes fp16 nodes
+in fp32, and a value that falls between two quantisation levels may be rounded either way."""
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Windows ``first .. first + batch`` of the pool (cyclic), window ``i`` times ``scales[i % len]``."""
+
+    name: str
+    first: int
+    batch: int
+    scales: tuple[float, ...]
+
+    def windows(self, pool: np.ndarray) -> np.ndarray:
+        """``[batch, D, L]`` float32."""
+        past = pool[(self.first + np.arange(self.batch)) % len(pool)]
+        factors = np.resize(np.array(self.scales), self.batch)[:, None, None]
+        return np.asarray(past.astype(np.float64) * factors, np.float32)
+
+
+def plan_vectors(batch: BatchProfile) -> tuple[Vector, ...]:
+    """The smallest batch at each scale, and the largest batch with the scales mixed."""
+    small = tuple(
+        Vector(f"batch{batch.min}_scale{scale:g}", i, batch.min, (scale,)) for i, scale in enumerate(SCALES)
+    )
+    return small if batch.is_static else (*small, Vector(f"batch{batch.max}_mixed", 3, batch.max, SCALES))
+
+
+def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The model file on onnxruntime, computing exactly what the graph says."""
+    import onnxruntime as ort  # type: ignore[import-untyped]
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    # onnxruntime's fused quantised kernels do not know fp8 and saturate int8 on some processors.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda past: np.asarray(session.run(None, {name: past})[0])
+
+
+def errors(got: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """``max |got - truth| / (1 + max |truth|)`` of each window, ``[B]``; infinite where not a number."""
+    difference = np.abs(got.astype(np.float64) - truth).max(axis=(1, 2))
+    size = 1 + np.abs(truth).max(axis=(1, 2))
+    return np.asarray(np.nan_to_num(difference / size, nan=np.inf))
+
+
+def write_pool(directory: Path, calibration: np.ndarray) -> np.ndarray:
+    """Stores up to 64 windows, evenly spread over the calibration windows; returns them."""
+    picks = np.linspace(0, len(calibration) - 1, min(POOL, len(calibration))).astype(int)
+    pool = np.ascontiguousarray(calibration[picks], np.float32)
+    (directory / "vectors").mkdir()
+    (directory / "vectors" / "past.f32").write_bytes(pool.astype("<f4").tobytes())
+    return pool
+
+
+def write_expected(directory: Path, vector: Vector, forecast: np.ndarray) -> dict[str, Any]:
+    """Stores the forecast of one vector; returns its entry in ``engine.json``."""
+    file = f"vectors/{vector.name}.f32"
+    (directory / file).write_bytes(forecast.astype("<f4").tobytes())
+    return {
+        "name": vector.name,
+        "first": vector.first,
+        "batch": vector.batch,
+        "scales": list(vector.scales),
+        "expected": file,
+    }
+
+
+def engine_spec(
+    shape: Shape, batch: BatchProfile, precision: Precision, digest: str, entries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """``engine.json``: all that the device's scripts need to know."""
+    return {
+        "schema": 1,
+        "onnx_sha256": digest,
+        "precision": precision,
+        "input": {"name": "past", "shape": [shape.variates, shape.lookback]},
+        "output": {"name": "forecast", "shape": [shape.variates, shape.horizon]},
+        "batch": {"min": batch.min, "opt": batch.opt, "max": batch.max},
+        "tolerance": DEVICE_TOLERANCE[precision],
+        "pool": "vectors/past.f32",
+        "vectors": entries,
+    }
