@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ Fetch = Callable[[Sequence[int]], tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How to train.  ``patience`` epochs without a better validation loss end it."""
+    """How to train.
+
+    ``patience`` epochs without a better validation loss end it.  ``averaging`` > 0 judges and keeps an
+    exponential average of the weights with that decay per step, instead of the weights themselves: the
+    noise of a small batch then neither ends the training early nor stays in the result.
+    """
 
     epochs: int
     learning_rate: float
     batch_size: int
     patience: int
     weight_decay: float = 0.0
+    averaging: float = 0.0
     seed: int = 0
 
 
@@ -143,11 +150,13 @@ def train(
                 optimizer.zero_grad()
                 accelerator.backward(losses["loss"])
                 optimizer.step()
+                state.average(plan.averaging)
                 for name, value in losses.items():
                     totals[name] = totals.get(name, 0.0) + float(value.detach())
                 task.advance(1)
             mean = {name: total / len(batches) for name, total in totals.items()}
-            state.record(_validation(module, validate), mean)
+            with state.averaged():
+                state.record(_validation(module, validate), mean)
             if accelerator.is_main_process:
                 state.save()
             accelerator.wait_for_everyone()
@@ -175,6 +184,7 @@ class _State:
         self.training: list[Mapping[str, float]] = []
         self.best_epoch = -1
         self.best: dict[str, Tensor] = {}
+        self.mean: dict[str, Tensor] = {}
 
     @property
     def epoch(self) -> int:
@@ -194,6 +204,29 @@ class _State:
             self.best_epoch = self.epoch
             self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
 
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Moves the averaged weights a step towards the present ones; nothing for ``decay = 0``."""
+        if decay == 0:
+            return
+        if not self.mean:
+            self.mean = {name: tensor.detach().clone() for name, tensor in self.module.named_parameters()}
+        for name, tensor in self.module.named_parameters():
+            self.mean[name].lerp_(tensor, 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the module has its averaged weights, when there are any."""
+        now = {name: self.module.get_parameter(name).detach().clone() for name in self.mean}
+        self._put(self.mean)
+        yield
+        self._put(now)
+
+    @torch.no_grad()
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, tensor in values.items():
+            self.module.get_parameter(name).copy_(tensor)
+
     def restore_best(self) -> None:
         """Puts the best weights back, by value."""
         if self.best:
@@ -203,6 +236,7 @@ class _State:
         """Writes the checkpoint; the old one stays until the new one is complete."""
         tensors = {f"now.{n}": t.detach().clone() for n, t in self.module.state_dict().items()}
         tensors |= {f"best.{n}": t for n, t in self.best.items()}
+        tensors |= {f"mean.{n}": t for n, t in self.mean.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{slot}": t.detach().clone() for slot, t in slots.items()}
         history = {"validation": self.validation, "training": self.training, "best_epoch": self.best_epoch}
@@ -224,6 +258,7 @@ class _State:
             {n[4:]: t for n, t in tensors.items() if n.startswith("now.")}, strict=True
         )
         self.best = {n[5:]: t for n, t in tensors.items() if n.startswith("best.")}
+        self.mean = {n[5:]: t for n, t in tensors.items() if n.startswith("mean.")}
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):

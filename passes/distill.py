@@ -62,12 +62,13 @@ class Distill(Pass):
     cacheable = True
 
     class Options(PassOptions):
-        """Defaults of METHODS B.4; an iTransformer takes 4 epochs by its preset."""
+        """Defaults of METHODS B.4 but for ``averaging`` (0 is the paper); an iTransformer takes 4 epochs."""
 
         epochs: int = 10
         learning_rate: float = 1e-4
         batch_size: int = 32
         patience: int = 3
+        averaging: float = 0.99
 
     def requires(self, unit: CompileUnit) -> None:
         if not isinstance(unit.student, Student) or not unit.objective.active():
@@ -99,7 +100,12 @@ class Distill(Pass):
             fetch=fetch,
             validate=lambda: evaluate(model_predictor(step.student), validation, naive).mse,
             plan=TrainingPlan(
-                options.epochs, options.learning_rate, options.batch_size, options.patience, seed=context.seed
+                options.epochs,
+                options.learning_rate,
+                options.batch_size,
+                options.patience,
+                averaging=options.averaging,
+                seed=context.seed,
             ),
             workspace=context.workspace,
             progress=context.progress,

@@ -1,0 +1,83 @@
+"""The command line.  Commands parse and print; ``compiler/api.py`` does the work.
+
+A command's module is imported when it is called, so that ``tsfmc --help`` imports neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from ..errors import TsfmcError, unknown_name
+
+COMMANDS = {
+    "compile": "Compile a teacher to artifacts for one or more targets.",
+    "bench": "Measure artifacts against a teacher or each other; gate budgets.",
+    "forecast": "Forecast with an artifact: CSV or Parquet in, CSV or Parquet out.",
+    "verify": "Check an artifact's hashes and self-test.",
+    "inspect": "Show what an artifact is and what is known about it.",
+    "teach": "Write a teacher store: a teacher's outputs over every window.",
+    "teachers": "List teachers.",
+    "students": "List students.",
+    "passes": "List passes.",
+    "targets": "List targets and what this machine can do with them.",
+    "doctor": "Say what this machine has, what is missing, and how to get it.",
+}
+
+
+class _Lazy(click.Group):
+    """Commands by name from ``COMMANDS``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f".{name}", __name__)
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            raise unknown_name("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tsfmc")
+def cli() -> None:
+    """Compile a time-series foundation model down to an artifact for an edge device.
+
+    stdout is data, stderr is progress.  Exit codes: 0 ok, 1 our bug, 2 usage or recipe, 3 missing extra,
+    toolchain or device, 4 a budget or gate missed, 5 verification failed, 6 licence policy violated,
+    130 interrupted.
+    """
+
+
+def main() -> None:
+    """Runs the command line; every known error is one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except TsfmcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        print("interrupted; the same command goes on from the cache", file=sys.stderr)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our stdout has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

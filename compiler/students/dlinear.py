@@ -52,6 +52,10 @@ class DLinear(Student):
         self.trend = nn.Linear(lookback, width, bias=bias)
         self.season = nn.Linear(lookback, width, bias=bias)
         self.head = nn.Linear(embedding, horizon, bias=bias) if embedding else None
+        # The map starts at zero: directions of the window that the data never excites then stay silent,
+        # instead of carrying their random start into every forecast.
+        for last in (self.head,) if self.head is not None else (self.trend, self.season):
+            nn.init.zeros_(last.weight)
 
     def split(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """Trend and season of ``window [B, D, L]``, each ``[B, D, L]``."""

@@ -1,0 +1,52 @@
+# Two commands for a newcomer, each sets up its own virtual environment from nothing:
+#   make demo    compile the embedded teacher on the embedded data, print the result
+#   make test    install everything the tests need and run them
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint wheel clean
+
+demo: $(VENV)/demo.ok
+	$(BIN)/tsfmc compile --target onnx --out demo
+	@echo
+	$(BIN)/tsfmc inspect demo/onnx
+	$(BIN)/tsfmc verify demo/onnx
+
+test: $(VENV)/test.ok
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.ok
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .build && ln -sfn .. .build/tsfmc
+	cd .build && ../$(BIN)/mypy --config-file ../pyproject.toml -p tsfmc
+
+wheel: $(VENV)/test.ok
+	rm -rf dist .build/wheel
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	$(PYTHON) -m venv .build/wheel
+	.build/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls dist/*.whl)[demo]"
+	cd .build && wheel/bin/tsfmc --version
+	cd .build && wheel/bin/tsfmc compile --dry-run
+	cd .build && wheel/bin/tsfmc doctor
+
+# The constraints file pins torch to a release with a CPU build; an unpinned torch pulls gigabytes of CUDA.
+$(VENV)/base.ok: pyproject.toml constraints.txt setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt --editable .
+	touch $@
+
+$(VENV)/demo.ok: $(VENV)/base.ok
+	$(PIP) -c constraints.txt --editable ".[demo]"
+	touch $@
+
+$(VENV)/test.ok: $(VENV)/base.ok
+	$(PIP) -c constraints.txt --editable ".[demo,tvm,trt-check,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .build build dist demo out *.egg-info

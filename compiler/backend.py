@@ -1,0 +1,309 @@
+"""From a compiled unit to artifacts on disk, for every target alike: lower, check, measure, pack.
+
+    lower     the target writes its payload
+    check     parity of that very payload with the model, on hard windows
+    measure   accuracy of the payload on the test split, latency against the teacher in the same run
+    pack      manifest, self-test vectors, device-side runner, hashes; renamed into place at the end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from ..targets import TARGETS
+from ..targets.base import Engine, Payload, Shape, Target, TargetOptions
+from ..targets.host import host_record
+from ..targets.latency import measure
+from ..targets.parity import check_parity, hard_windows
+from .artifact import write_artifact
+from .errors import BudgetError, MissingError, RecipeError, VerificationError
+from .evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
+from .forecaster import nonzero_count, parameter_count
+from .progress import Progress
+from .recipe import Recipe
+from .unit import CompileUnit
+
+CALIBRATION_WINDOWS = 256
+LATENCY_WINDOWS = 64
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A target that can lower here, with its options."""
+
+    target: Target
+    options: TargetOptions
+
+
+def prepare_targets(recipe: Recipe) -> list[Prepared]:
+    """Checks every target before anything long starts.
+
+    Raises:
+        UsageError: an unknown target, or options that it does not have.
+        MissingError: a target that cannot lower on this machine.
+    """
+    for kind in recipe.target_options:
+        TARGETS[kind]
+    prepared = []
+    for kind in recipe.targets:
+        target: Target = TARGETS[kind]
+        try:
+            options = target.Options(**recipe.target_options.get(kind, {}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(("target_options", kind, *(str(part) for part in first["loc"])))
+            raise RecipeError(f"{field}: got {first['input']!r}: {first['msg'].lower()}") from None
+        here = target.probe()
+        if not here.can_lower:
+            raise MissingError(f"target {kind} cannot lower here: {here.problems[0]}", hint="see tsfmc doctor")
+        prepared.append(Prepared(target, options))
+    return prepared
+
+
+def emit(
+    recipe: Recipe,
+    unit: CompileUnit,
+    supervised: CompileUnit | None,
+    targets: Sequence[Prepared],
+    *,
+    out: Path,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Writes ``out/<kind>/`` for every target and returns the manifests."""
+    common = _Common(recipe, unit, supervised, progress)
+    return {
+        prepared.target.kind: common.emit(prepared, out / prepared.target.kind) for prepared in targets
+    }
+
+
+class _Common:
+    """What all targets of one compile share: windows, the rows of accuracy that no target changes."""
+
+    def __init__(
+        self, recipe: Recipe, unit: CompileUnit, supervised: CompileUnit | None, progress: Progress
+    ) -> None:
+        self.recipe, self.unit, self.progress = recipe, unit, progress
+        self.model = unit.model.eval()
+        task = unit.task
+        self.shape = Shape(len(task.variates), task.lookback, task.horizon)
+        self.test = unit.data.windows("test", task.lookback, task.horizon)
+        self.naive_scale = naive_scale(unit.data)
+        self.calibration = self._spread("train", CALIBRATION_WINDOWS)
+        self.rotation = self._spread("test", LATENCY_WINDOWS)
+        self.accuracy = self._rows(supervised)
+
+    def _spread(self, part: Any, count: int) -> np.ndarray:
+        """``count`` windows spread evenly over a part (repeated where it is shorter): ``[count, D, L]``."""
+        windows = self.unit.data.windows(part, self.unit.task.lookback, self.unit.task.horizon)
+        past, _ = windows.batch(np.linspace(0, len(windows) - 1, count).astype(int))
+        return past.numpy()
+
+    def _rows(self, supervised: CompileUnit | None) -> dict[str, Accuracy]:
+        rows = {"seasonal_naive": seasonal_naive(self.unit.data.seasonality, self.shape.horizon)}
+        if supervised is not None:
+            rows["supervised"] = model_predictor(supervised.model)
+        store = self.unit.teacher_store
+        if store is not None:
+            rows["teacher"] = lambda indices, past: store.forecast("test", indices)
+        return {name: self._evaluate(predict, name) for name, predict in rows.items()}
+
+    def _evaluate(self, predict: Predict, title: str) -> Accuracy:
+        return evaluate(predict, self.test, self.naive_scale, progress=self.progress, title=f"test {title}")
+
+    def emit(self, prepared: Prepared, final: Path) -> dict[str, Any]:
+        target, progress = prepared.target, self.progress
+        manifest: dict[str, Any] = {}
+
+        def build(folder: Path) -> dict[str, Any]:
+            progress.line(f"{target.kind}: lower")
+            payload = target.lower(
+                self.model,
+                self.shape,
+                folder,
+                options=prepared.options,
+                calibration=self.calibration,
+                progress=lambda line: progress.line(f"    {line}"),
+            )
+            progress.line(f"{target.kind}: check")
+            engine = target.load(folder, payload, self.recipe.threads) if payload.runs_here else None
+            parity = self._check(target, engine)
+            progress.line(f"{target.kind}: measure")
+            measured = self._measure(engine, payload)
+            progress.line(f"{target.kind}: pack")
+            manifest.update(self._manifest(target, payload, parity, measured, folder))
+            return manifest
+
+        write_artifact(final, build, engine_source=target.engine_source(), selftest=self._selftest())
+        return manifest
+
+    def _check(self, target: Target, engine: Engine | None) -> dict[str, Any] | None:
+        if engine is None:
+            return None
+        parity = check_parity(engine, self._reference, hard_windows(self.rotation), target.tolerance)
+        if not parity.passed:
+            raise VerificationError(
+                f"target {target.kind}: the lowered program departs from the model: {parity.describe()}"
+            )
+        return parity.to_dict()
+
+    def _reference(self, past: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
+        return forecast
+
+    def _measure(self, engine: Engine | None, payload: Payload) -> dict[str, Any]:
+        if engine is None:
+            return {"accuracy": dict(self.accuracy), "latency": None}
+
+        def predict(indices: Sequence[int], past: Tensor) -> Tensor:
+            # Window by window for a program of fixed batch: the engine says how many it takes.
+            return torch.from_numpy(engine(past.numpy()))
+
+        accuracy = {"student": self._evaluate(predict, "artifact"), **self.accuracy}
+        candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
+        if self.unit.teacher is not None:
+            candidates["teacher"] = self._teacher_call
+        report = measure(
+            candidates,
+            self.rotation,
+            threads=self.recipe.threads,
+            duration_s=self.recipe.measure.duration_s,
+            min_queries=self.recipe.measure.min_queries,
+        )
+        return {"accuracy": accuracy, "latency": report.to_manifest()}
+
+    def _selftest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H]``."""
+        past = self.rotation[:: max(1, LATENCY_WINDOWS // 3)][:3]
+        mean, std = self.unit.data.mean[:, None], self.unit.data.std[:, None]
+        return past * std + mean, self._reference(past) * std + mean
+
+    def _manifest(
+        self,
+        target: Target,
+        payload: Payload,
+        parity: dict[str, Any] | None,
+        measured: Mapping[str, Any],
+        folder: Path,
+    ) -> dict[str, Any]:
+        unit, task, data, info = self.unit, self.unit.task, self.unit.data, self.unit.teacher_info
+        counts = {part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")}
+        size = sum((folder / name).stat().st_size for name in payload.files)
+        latency = measured["latency"]
+        overlap = overlap_with(info, data.overlap_name)
+        return {
+            "target": {"kind": target.kind, "entry": payload.entry, **payload.details},
+            "task": {
+                "lookback": task.lookback,
+                "horizon": task.horizon,
+                "variates": list(task.variates),
+                "frequency": task.frequency,
+                "step_seconds": step_seconds(task.frequency),
+            },
+            "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
+            "teacher": {
+                "name": info.name,
+                "family": info.family,
+                "parameters": info.parameters,
+                "sha256": info.sha256,
+                "licence": info.licence,
+                "source": info.source,
+                "pretraining_overlap": overlap,
+            },
+            "student": {
+                "name": self.recipe.student.kind,
+                "parameters": parameter_count(self.model),
+                "nonzero_parameters": nonzero_count(self.model),
+                "config": dict(self.model.config),
+            },
+            "data": {
+                "name": data.name,
+                "sha256": data.sha256,
+                "split": str(data.splits),
+                "filled": {"cells": data.filled.cells, "rows": data.filled.rows},
+                "windows": counts,
+            },
+            "passes": [
+                {
+                    "name": entry.name,
+                    "config": dict(entry.config),
+                    "modified": entry.modified,
+                    "cached": entry.cached,
+                    "seconds": round(entry.seconds, 3),
+                    "metrics": dict(entry.metrics),
+                }
+                for entry in unit.record
+            ],
+            "parity": parity,
+            "accuracy": {"test": {name: row.to_dict() for name, row in measured["accuracy"].items()}},
+            "latency": latency,
+            "size": {"payload_bytes": size},
+            "level": "executed" if parity is not None else payload.level,
+            "environment": host_record()["packages"],
+            "licence": {
+                "spdx": info.licence,
+                "commercial": info.commercial,
+                "warning": None if info.commercial else f"distilled from weights under {info.licence}",
+            },
+            "files": list(payload.files),
+            "runtime_requirements": list(target.runtime_requirements),
+        }
+
+
+def check_budgets(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gates of the recipe, after the artifacts are in place.
+
+    Raises:
+        BudgetError: naming every missed budget with its value.
+    """
+    budget, missed = recipe.budget, []
+    for kind, manifest in manifests.items():
+        rows, latency = manifest["accuracy"]["test"], manifest["latency"]
+        if budget.max_mse_increase is not None:
+            if "student" not in rows or "teacher" not in rows:
+                missed.append(f"{kind}: max_mse_increase cannot be judged, the program was not run here")
+            else:
+                increase = rows["student"]["mse"] / rows["teacher"]["mse"] - 1
+                if increase > budget.max_mse_increase:
+                    missed.append(f"{kind}: test MSE {increase:+.1%} over the teacher, budget {budget.max_mse_increase:.1%}")
+        if budget.min_speedup is not None:
+            speedup = (latency or {}).get("speedup")
+            if speedup is None or speedup < budget.min_speedup:
+                missed.append(f"{kind}: speed-up {speedup}, budget at least {budget.min_speedup}")
+        if budget.max_p90_us is not None:
+            p90 = (latency or {}).get("artifact", {}).get("p90_us")
+            if p90 is None or p90 > budget.max_p90_us:
+                missed.append(f"{kind}: p90 {p90} us, budget {budget.max_p90_us} us")
+        if budget.max_payload_bytes is not None and manifest["size"]["payload_bytes"] > budget.max_payload_bytes:
+            missed.append(f"{kind}: {manifest['size']['payload_bytes']} bytes, budget {budget.max_payload_bytes}")
+    if missed:
+        raise BudgetError("; ".join(missed), hint="the artifacts are in place; see tsfmc inspect")
+
+
+def step_seconds(frequency: str | None) -> int | None:
+    """Seconds per step of a fixed-length frequency, None for calendar steps and unknown ones."""
+    if frequency is None:
+        return None
+    import pandas as pd
+
+    step = pd.tseries.frequencies.to_offset(frequency)
+    return int(step.nanos // 10**9) if isinstance(step, pd.tseries.offsets.Tick) else None
+
+
+def overlap_with(info: Any, data: str) -> str:
+    """Whether the teacher's pre-training may have seen ``data``: yes, no or unknown."""
+    from .frontends import find_card
+    from .errors import UsageError
+
+    try:
+        return str(find_card(info.name).overlap.get(data, "unknown"))
+    except UsageError:
+        return str(info.pretraining_overlap)

@@ -1,0 +1,44 @@
+"""``tsfmc doctor``."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from .output import as_json, print_json, print_table
+
+PACKAGES = ("tsfmc", "torch", "onnx", "onnxruntime", "onnxscript", "accelerate", "huggingface_hub", "pandas")
+
+
+@click.command()
+@as_json
+def command(as_json: bool) -> None:
+    """Say what this machine has, what is missing, and how to get it."""
+    from ...targets import TARGETS
+    from ..store import cache_root
+
+    found = [("python", platform.python_version())]
+    for package in PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            found.append((package, "missing: pip install tsfmc"))
+    found.append(("cache", str(cache_root())))
+    targets = {kind: target.probe() for kind, target in TARGETS.items()}
+    if as_json:
+        report = {
+            kind: {"can_lower": t.can_lower, "can_run": t.can_run, "facts": dict(t.facts), "problems": t.problems}
+            for kind, t in targets.items()
+        }
+        print_json({"environment": dict(found), "targets": report})
+        return
+    print_table(("part", "found"), found)
+    click.echo()
+    for kind, here in targets.items():
+        state = "ready" if here.can_lower and not here.problems else "limited" if here.can_lower else "unavailable"
+        facts = "  ".join(f"{name} {value}" for name, value in here.facts.items())
+        click.echo(f"{kind}: {state}  {facts}".rstrip())
+        for problem in here.problems:
+            click.echo(f"    {problem}")

@@ -1,0 +1,25 @@
+"""``tsfmc inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .output import as_json, print_json
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@as_json
+def command(artifact: Path, as_json: bool) -> None:
+    """Show what ARTIFACT is: task, teacher, passes, accuracy, latency, and the level of each claim."""
+    from ..artifact import read_manifest
+    from ..summary import summary_lines
+
+    manifest = read_manifest(artifact)
+    if as_json:
+        print_json(manifest)
+        return
+    for line in summary_lines(manifest):
+        click.echo(line)
