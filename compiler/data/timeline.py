@@ -85,7 +85,7 @@ def infer_timeline(head: Stamps) -> Timeline | None:
         return Timeline("ME" if _is_month_end(origin) else "MS", "months", 1, origin)
     if len(values) > 1 and alias is not None:
         return None  # a calendar rule such as the third Friday of a month
-    frequency = alias or _alias(pd.Timedelta(usual, unit="us"))
+    frequency = alias or _alias(usual)
     return Timeline(frequency, "fixed", usual, origin)
 
 
@@ -124,10 +124,14 @@ def _fixed_step_us(frequency: str) -> int:
     return int((second - first) / pd.Timedelta(1, unit="us"))
 
 
-def _alias(step: pd.Timedelta) -> str:
+def _alias(step_us: int) -> str:
+    import pandas as pd
     from pandas.tseries.frequencies import to_offset
 
-    return str(cast(Any, to_offset(step)).freqstr)
+    days, rest = divmod(step_us, _DAY_US)
+    if days and not rest:
+        return "D" if days == 1 else f"{days}D"
+    return str(cast(Any, to_offset(pd.Timedelta(step_us, unit="us"))).freqstr)
 
 
 def _is_month_end(stamp: np.datetime64) -> bool:
