@@ -81,10 +81,6 @@ class Dataset:
         require_windows(self.splits, self.name, lookback, horizon)
         return Windows(self, part, lookback, horizon)
 
-    def scale(self, values: Array) -> Array:
-        """z-score of ``values [..., D]``."""
-        return (values - self.mean) / self.std
-
     def __str__(self) -> str:
         text = (
             f"{self.name} sha256={self.sha256[:16]} rows={self.rows} variates={len(self.variates)} "
@@ -128,7 +124,10 @@ class Windows:
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise IndexError(f"window {chosen.min()}..{chosen.max()} of {len(self)} {self.part} windows")
         span = self.lookback + self.horizon
-        rows = self.first + chosen[:, None] + np.arange(span)
-        scaled = self.data.scale(self.data.values[rows]).astype(np.float32)
-        window = torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 2, 1)))
+        # [T - span + 1, D, span]: a view of the file; indexing copies the chosen windows alone.
+        view = np.lib.stride_tricks.sliding_window_view(np.asarray(self.data.values), span, axis=0)
+        scaled = view[self.first + chosen]
+        scaled -= self.data.mean[:, None]
+        scaled /= self.data.std[:, None]
+        window = torch.from_numpy(scaled.astype(np.float32))
         return window[..., : self.lookback].contiguous(), window[..., self.lookback :].contiguous()

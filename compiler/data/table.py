@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,9 +27,6 @@ from .missing import Missing, fill_missing
 from .sources import Source
 from .timeline import Positions, Stamps
 from .timestamps import TimeColumn, find_time_column
-
-if TYPE_CHECKING:
-    pass
 
 _FORMAT = 1  # goes into the cache key: raise it when the arrays of the same file would differ
 _HEAD_ROWS = 100
