@@ -1,0 +1,58 @@
+"""weight_horizons: the equation of paper B, and that tau acts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsfmc.compiler.errors import PassError
+from tsfmc.compiler.manager import PassContext
+from tsfmc.compiler.objective import Batch
+from tsfmc.compiler.unit import CompileUnit
+from tsfmc.passes.build_student import BuildStudent, UniformKD
+from tsfmc.passes.weight_horizons import HorizonKD, WeightHorizons, horizon_weights
+
+
+@given(horizon=st.integers(1, 720), tau=st.floats(-8, 8))
+def test_mean_is_one(horizon: int, tau: float) -> None:
+    assert float(horizon_weights(horizon, tau).double().mean()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(("tau", "first", "last"), [(1, 0.582, 1.581), (4, 0.074, 4.03)])
+def test_published_range(tau: float, first: float, last: float) -> None:
+    weights = horizon_weights(96, tau)
+    assert float(weights[0]) == pytest.approx(first, abs=5e-4)
+    assert float(weights[-1]) == pytest.approx(last, abs=5e-3)
+
+
+def test_tau_changes_loss_and_gradient() -> None:
+    student, teacher = torch.randn(4, 3, 12, requires_grad=True), torch.randn(4, 3, 12)
+    seen = {}
+    for tau in (0.0, 1.0, 4.0):
+        loss = HorizonKD(12, tau)(Batch(student, teacher, None, teacher))
+        (gradient,) = torch.autograd.grad(loss, student)
+        seen[tau] = (float(loss), gradient)
+    assert len({loss for loss, _ in seen.values()}) == 3
+    # The gradient of step t is the uniform one times w_t.
+    for tau in (1.0, 4.0):
+        torch.testing.assert_close(seen[tau][1], seen[0.0][1] * horizon_weights(12, tau))
+
+
+def test_tau_zero_is_uniform_kd() -> None:
+    batch = Batch(torch.randn(4, 3, 12), torch.randn(4, 3, 12), None, torch.randn(4, 3, 12))
+    torch.testing.assert_close(HorizonKD(12, 0.0)(batch), UniformKD()(batch))
+
+
+def test_replaces_the_kd_term_and_keeps_its_weight(unit: CompileUnit) -> None:
+    unit = BuildStudent(kind="dlinear", lambda_kd=0.5).run(unit, PassContext()).unit
+    after = WeightHorizons(tau=2.0).run(unit, PassContext()).unit
+    assert [(weight, term.name) for weight, term in after.objective] == [(1.0, "supervised"), (0.5, "kd")]
+    assert isinstance(after.objective.terms[1][1], HorizonKD)
+    assert isinstance(unit.objective.terms[1][1], UniformKD)
+
+
+def test_refuses_an_objective_without_kd(unit: CompileUnit) -> None:
+    with pytest.raises(PassError, match="no kd term"):
+        WeightHorizons().requires(unit)
