@@ -176,6 +176,31 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return editor.finish()
 
 
+def round_every_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """An fp16 graph that onnxruntime cannot compute better than fp16: for checks only.
+
+    onnxruntime on a CPU computes fp16 nodes in fp32 and drops the rounding between them, so that even a
+    graph that overflows everywhere else passes.  Here every such node is fp32 between casts of its own,
+    which onnxruntime leaves alone because dropping them would change what the model says.
+    """
+    editor = GraphEditor(model)
+    wide: dict[str, str] = {}
+    for node in editor.old_nodes:
+        outputs = [name for name in node.output if editor.is_half(name)]
+        if node.op_type == "Cast" or not (outputs or any(editor.is_half(name) for name in node.input)):
+            editor.keep(node)
+            continue
+        for name in node.input:
+            if editor.is_half(name) and name not in wide:
+                wide[name] = editor.emit("Cast", [name], f"{name}_wide", to=TensorProto.FLOAT)
+        computed = editor.keep(node, [wide.get(name, name) for name in node.input])
+        for i, name in enumerate(node.output):
+            if name in outputs:
+                computed.output[i] = editor.fresh(f"{name}_exact")
+                editor.emit("Cast", [computed.output[i]], "", output=name, to=TensorProto.FLOAT16)
+    return editor.finish()
+
+
 def _as_half(constant: np.ndarray) -> np.ndarray:
     """fp16 with finite values kept finite; infinities stay."""
     clipped = np.where(np.isfinite(constant), np.clip(constant, -HALF_MAX, HALF_MAX), constant)

@@ -53,6 +53,10 @@ class GraphEditor:
         """Whether a value is a float32 tensor."""
         return self._types.get(name) == TensorProto.FLOAT
 
+    def is_half(self, name: str) -> bool:
+        """Whether a value is a float16 tensor."""
+        return self._types.get(name) == TensorProto.FLOAT16
+
     def input_names(self) -> list[str]:
         """Names of the graph's inputs."""
         return [value.name for value in self.model.graph.input]
@@ -87,10 +91,10 @@ class GraphEditor:
         return copy
 
     def emit(self, op: str, inputs: Sequence[str], stem: str, output: str | None = None, **attrs: Any) -> str:
-        """Emits a new node with one float32 output and returns the output's name."""
+        """Emits a new node with one output (float32, or what a Cast says) and returns the output's name."""
         result = output or self.fresh(stem)
         self.nodes.append(helper.make_node(op, list(inputs), [result], name=f"{result}:{op}", **attrs))
-        self._types[result] = TensorProto.FLOAT
+        self._types[result] = attrs.get("to", TensorProto.FLOAT)
         return result
 
     def finish(self, *, opset: int | None = None) -> onnx.ModelProto:
