@@ -6,5 +6,6 @@ TARGETS = Registry(
     "target",
     {
         "onnx": "targets.onnx:TARGET",
+        "trt": "targets.trt:TARGET",
     },
 )

@@ -152,7 +152,7 @@ class TensorRT(Target):
         """Writes model.onnx, model.pt2, vectors and engine.json; proves the file on onnxruntime."""
         import onnx
 
-        from ..onnx.export import export_onnx
+        from ..onnx.export import export_onnx, export_program
         from ..onnx.precision import to_fp16
         from ..onnx.quantize import quantize
 
@@ -167,7 +167,8 @@ class TensorRT(Target):
         onnx.save(final, directory / ONNX)
         onnx.checker.check_model(str(directory / ONNX), full_check=True)
         refuse_new_operators(final)
-        _save_program(model, directory / PROGRAM, calibration, static)
+        program = export_program(model, shape, calibration=calibration, batch=static)
+        torch.export.save(program, directory / PROGRAM)
         digest = hashlib.sha256((directory / ONNX).read_bytes()).hexdigest()
         progress("comparing model.onnx on onnxruntime with the model")
         parity, entries = self._parity(model, directory, options, calibration)
@@ -295,15 +296,6 @@ def _scripts_in(directory: Path) -> Path:
     for name in SCRIPTS:
         shutil.copyfile(DEVICE / name, directory / name)
     return directory
-
-
-def _save_program(model: nn.Module, path: Path, calibration: np.ndarray, static: int | None) -> None:
-    """The fp32 model as a ``torch.export`` program with the same batch sizes as model.onnx."""
-    example = torch.from_numpy(np.resize(calibration, (static or 2, *calibration.shape[1:])))
-    dynamic = None if static else {"past": {0: torch.export.Dim.AUTO}}
-    with torch.no_grad():
-        program = torch.export.export(model, (example,), dynamic_shapes=dynamic)
-    torch.export.save(program, path)
 
 
 def _explain(result: ChildResult, library: str) -> str:

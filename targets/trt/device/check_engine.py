@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import sys
 import time
 from array import array
@@ -53,8 +54,10 @@ def worst_error(got: array[float], expected: array[float], width: int) -> float:
     for start in range(0, len(expected), width):
         truth = expected[start : start + width]
         size = 1.0 + max(map(abs, truth))
-        difference = max(abs(a - b) for a, b in zip(got[start : start + width], truth, strict=True))
-        worst = max(worst, difference / size if difference == difference else float("inf"))
+        differences = [abs(a - b) for a, b in zip(got[start : start + width], truth, strict=True)]
+        if not all(map(math.isfinite, differences)):
+            return math.inf  # max() may step over a nan
+        worst = max(worst, max(differences) / size)
     return worst
 
 
