@@ -12,7 +12,7 @@ class Engine:
     """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, on ``threads`` threads."""
 
     def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -1,6 +1,6 @@
 """PyTorch -> ONNX, the one export that every target that reads ONNX shares.
 
-    torch.export (batch symbolic) -> torch.onnx (dynamo) -> simplify -> strip -> infer shapes -> check -> write
+    torch.export, batch symbolic -> torch.onnx -> simplify -> strip -> infer shapes -> check -> write
 
 Equal models give equal bytes: names come from the graph, and doc strings, stack traces and every other
 metadata that could carry a path are removed.  Weights always stand inside the file, never in external data.
@@ -135,7 +135,7 @@ def _finish(model: Any, shape: Shape, batch: int | None) -> onnx.ModelProto:
         common.CommonSubexpressionEliminationPass(),
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.ClearMetadataAndDocStringPass(),
     )
     proto = ir.to_proto(simplify(model).model)
