@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import LicenceError, unknown_name
+from .errors import LicenceError, UsageError, unknown_name
 from .manager import (
     DumpInstrument,
     Instrument,
@@ -33,6 +33,7 @@ from .unit import CompileUnit, Task, fingerprint
 if TYPE_CHECKING:
     from ..targets.device.run import Forecaster as ArtifactForecaster
     from .frontends.base import TeacherInfo
+    from .teacher_store import TeacherStore
 
 
 @dataclass(frozen=True)
@@ -327,3 +328,47 @@ def load(path: str | Path, threads: int = 1) -> ArtifactForecaster:
     from ..targets.device import open_artifact
 
     return open_artifact(Path(path), threads=threads)
+
+
+def teach(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    states: bool = True,
+    states_dtype: str = "float16",
+    state_positions: int = 0,
+    progress: Progress | None = None,
+) -> TeacherStore:
+    """Writes a teacher store for the recipe's teacher, data and task, with the teacher's latency record.
+
+    Raises:
+        TsfmcError: see ``teacher_store.write_store``.
+    """
+    from . import backend
+    from .teacher_store import StoreOptions, write_store
+
+    progress = progress or Silent()
+    source = open_source(recipe, progress)
+    for warning in source.warnings:
+        progress.line(f"warning: {warning}")
+    unit, processes = source.unit, Processes.current()
+    if unit.teacher is None or unit.teacher_info is None:
+        raise UsageError("a teacher store is written from a teacher", hint="give --teacher")
+    options = StoreOptions(
+        states=("train",) if states else (),
+        states_dtype=states_dtype,  # type: ignore[arg-type]
+        state_positions=state_positions,
+        seed=recipe.seed,
+    )
+    return write_store(
+        folder,
+        unit.teacher,
+        unit.teacher_info,
+        unit.data,
+        lookback=unit.task.lookback,
+        horizon=unit.task.horizon,
+        options=options,
+        progress=progress,
+        processes=processes,
+        measure_latency=lambda: backend.teacher_latency(recipe, unit),
+    )

@@ -1,9 +1,9 @@
 """From a compiled unit to artifacts on disk, for every target alike: lower, check, measure, pack.
 
-    lower     the target writes its payload
-    check     parity of that very payload with the model, on hard windows
-    measure   accuracy of the payload on the test split, latency against the teacher in the same run
-    pack      manifest, self-test vectors, device-side runner, hashes; renamed into place at the end
+lower     the target writes its payload
+check     parity of that very payload with the model, on hard windows
+measure   accuracy of the payload on the test split, latency against the teacher in the same run
+pack      manifest, self-test vectors, device-side runner, hashes; renamed into place at the end
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def prepare_targets(recipe: Recipe) -> list[Prepared]:
             raise RecipeError(f"{field}: got {first['input']!r}: {first['msg'].lower()}") from None
         here = target.probe()
         if not here.can_lower:
-            raise MissingError(f"target {kind} cannot lower here: {here.problems[0]}", hint="see tsfmc doctor")
+            raise MissingError(
+                f"target {kind} cannot lower here: {here.problems[0]}", hint="see tsfmc doctor"
+            )
         prepared.append(Prepared(target, options))
     return prepared
 
@@ -79,9 +81,7 @@ def emit(
 ) -> dict[str, dict[str, Any]]:
     """Writes ``out/<kind>/`` for every target and returns the manifests."""
     common = _Common(recipe, unit, supervised, progress)
-    return {
-        prepared.target.kind: common.emit(prepared, out / prepared.target.kind) for prepared in targets
-    }
+    return {prepared.target.kind: common.emit(prepared, out / prepared.target.kind) for prepared in targets}
 
 
 class _Common:
@@ -195,7 +195,9 @@ class _Common:
         folder: Path,
     ) -> dict[str, Any]:
         unit, task, data, info = self.unit, self.unit.task, self.unit.data, self.unit.teacher_info
-        counts = {part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")}
+        counts = {
+            part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")
+        }
         size = sum((folder / name).stat().st_size for name in payload.files)
         latency = measured["latency"]
         overlap = overlap_with(info, data.overlap_name)
@@ -273,7 +275,9 @@ def check_budgets(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) ->
             else:
                 increase = rows["student"]["mse"] / rows["teacher"]["mse"] - 1
                 if increase > budget.max_mse_increase:
-                    missed.append(f"{kind}: test MSE {increase:+.1%} over the teacher, budget {budget.max_mse_increase:.1%}")
+                    missed.append(
+                        f"{kind}: test MSE {increase:+.1%} over the teacher, budget {budget.max_mse_increase:.1%}"
+                    )
         if budget.min_speedup is not None:
             speedup = (latency or {}).get("speedup")
             if speedup is None or speedup < budget.min_speedup:
@@ -282,8 +286,13 @@ def check_budgets(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) ->
             p90 = (latency or {}).get("artifact", {}).get("p90_us")
             if p90 is None or p90 > budget.max_p90_us:
                 missed.append(f"{kind}: p90 {p90} us, budget {budget.max_p90_us} us")
-        if budget.max_payload_bytes is not None and manifest["size"]["payload_bytes"] > budget.max_payload_bytes:
-            missed.append(f"{kind}: {manifest['size']['payload_bytes']} bytes, budget {budget.max_payload_bytes}")
+        if (
+            budget.max_payload_bytes is not None
+            and manifest["size"]["payload_bytes"] > budget.max_payload_bytes
+        ):
+            missed.append(
+                f"{kind}: {manifest['size']['payload_bytes']} bytes, budget {budget.max_payload_bytes}"
+            )
     if missed:
         raise BudgetError("; ".join(missed), hint="the artifacts are in place; see tsfmc inspect")
 
@@ -300,8 +309,8 @@ def step_seconds(frequency: str | None) -> int | None:
 
 def overlap_with(info: Any, data: str) -> str:
     """Whether the teacher's pre-training may have seen ``data``: yes, no or unknown."""
-    from .frontends import find_card
     from .errors import UsageError
+    from .frontends import find_card
 
     try:
         return str(find_card(info.name).overlap.get(data, "unknown"))

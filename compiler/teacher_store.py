@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,13 +204,13 @@ def write_store(
     options: StoreOptions,
     progress: Progress,
     processes: Processes,
-    latency: Mapping[str, Any] | None = None,
+    measure_latency: Callable[[], Mapping[str, Any]] | None = None,
 ) -> TeacherStore:
     """Computes what is missing of a store and finishes it.
 
     Args:
         processes: the windows are dealt to them shard by shard.
-        latency: the teacher's latency record, kept for compiles without the teacher.
+        measure_latency: gives the teacher's latency record, kept for compiles without the teacher.
 
     Raises:
         DataError: the disk is too small, or the folder holds a store of something else.
@@ -241,6 +241,7 @@ def write_store(
             task.advance(SHARD_WINDOWS)
     processes.wait()
     if processes.is_main:
+        latency = measure_latency() if measure_latency is not None else None
         _finish(folder, plan, shards, info, teacher, shapes, latency)
     processes.wait()
     return TeacherStore(folder)
@@ -366,7 +367,8 @@ def _write_shard(
                 [states.double().sum(dim=(0, 1, 2)), states.double().square().sum(dim=(0, 1, 2))]
             )
             sums = moments if sums is None else sums + moments
-            pieces.setdefault("states", []).append(states.numpy().astype(options.states_dtype))
+            with np.errstate(over="ignore"):  # an overflow is refused below, with what to do about it
+                pieces.setdefault("states", []).append(states.numpy().astype(options.states_dtype))
     digests = {}
     for name, arrays in pieces.items():
         block = np.concatenate(arrays)

@@ -1,0 +1,77 @@
+"""Recipes: layers, round trip, and errors that name the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tsfmc.compiler.api import build_pipeline
+from tsfmc.compiler.errors import RecipeError, UsageError
+from tsfmc.compiler.recipe import resolve
+
+
+def test_defaults_are_the_method() -> None:
+    recipe = resolve()
+    assert recipe.pipeline == (
+        "record_teacher",
+        "build_student",
+        "weight_horizons",
+        "align_temporal",
+        "distill",
+        "fold_affine",
+    )
+    assert (recipe.task.lookback, recipe.task.horizon, recipe.seed, recipe.threads) == (512, 96, 0, 1)
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(
+        'version = 1\nseed = 1\n[student]\nkind = "itransformer"\nwidth = 64\n[passes.distill]\nepochs = 7\n'
+    )
+    recipe = resolve(file=file, named={"seed": 2, "teacher": None}, settings=["passes.distill.epochs=3"])
+    assert recipe.seed == 2 and recipe.teacher == "fracast"
+    assert recipe.student.config["width"] == 64 and recipe.student.config["heads"] == 4
+    assert recipe.passes["distill"]["epochs"] == 3
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    recipe = resolve(named={"student.kind": "itransformer"}, settings=["budget.max_mse_increase=5%"])
+    assert recipe.budget.max_mse_increase == pytest.approx(0.05)
+    lock = tmp_path / "recipe.lock.toml"
+    lock.write_text(recipe.to_toml())
+    assert resolve(file=lock) == recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("task.lookbak=3", r"task\.lookbak.*did you mean 'lookback'"),
+        ("task.lookback=0", r"task\.lookback: got 0"),
+        ("task.lookback=many", r"task\.lookback: got 'many'"),
+        ("budget.max_mse_increase=abc", "expected a number or a percentage"),
+        ("nonsense", r"expected key\.path=value"),
+        ("seed.x=1", r"seed: got"),
+        ("version=2", "version"),
+    ],
+)
+def test_bad_fields(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        resolve(settings=[setting])
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        resolve(file=tmp_path / "absent.toml")
+    (tmp_path / "broken.toml").write_text("a = [")
+    with pytest.raises(RecipeError, match="not TOML"):
+        resolve(file=tmp_path / "broken.toml")
+
+
+def test_pass_options_are_checked() -> None:
+    with pytest.raises(RecipeError, match=r"passes\.distill\.epocs.*did you mean 'passes\.distill\.epochs'"):
+        build_pipeline(resolve(settings=["passes.distill.epocs=4"]))
+    with pytest.raises(UsageError, match=r"unknown pass 'distil'.*did you mean 'distill'"):
+        build_pipeline(resolve(settings=["passes.distil.epochs=4"]))
