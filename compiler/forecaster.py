@@ -67,6 +67,8 @@ class Teacher(Forecaster):
 
     quantile_levels: tuple[float, ...] = ()
     variates: int
+    dead_tensors: frozenset[str] = frozenset()
+    """Upstream tensors without any effect that this module was built without; a checkpoint may hold them."""
 
     def states(self, past: Tensor) -> Tensor:
         """Last-layer states over the lookback ``[B, D, S, d]``."""

@@ -1,6 +1,6 @@
 """Teachers by name: one file per TSFM family, and the loader they share."""
 
-from .checkpoint import build_teacher, save_teacher
+from .checkpoint import build_teacher, rebuild_teacher, save_teacher
 from .families import FRONTENDS
 from .loading import cards, find_card, load_teacher, open_teacher
 
@@ -11,5 +11,6 @@ __all__ = [
     "find_card",
     "load_teacher",
     "open_teacher",
+    "rebuild_teacher",
     "save_teacher",
 ]

@@ -186,6 +186,7 @@ def fill(teacher: Teacher, state: Mapping[str, Tensor], where: str) -> None:
             of each are named.
     """
     own = teacher.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name not in teacher.dead_tensors}
     shapes = {name: list(tensor.shape) for name, tensor in own.items()}
     wrong = {
         "missing": [f"{name} {shapes[name]}" for name in own if name not in state],
@@ -224,6 +225,13 @@ def read_teacher(directory: Path, **task_and_options: Any) -> tuple[Teacher, lis
     teacher = build_teacher(config, **task_and_options)
     fill(teacher, FRONTENDS[family].rename(read_weights(files)), str(directory))
     return teacher, files
+
+
+def rebuild_teacher(teacher: Teacher, **options: Any) -> Teacher:
+    """The same teacher with the same weights, built with other ``options`` (``drop_dead=True``)."""
+    rebuilt = build_teacher(teacher.config, **options)
+    fill(rebuilt, teacher.state_dict(), "teacher")
+    return rebuilt
 
 
 def save_teacher(teacher: Teacher, directory: Path | str) -> None:

@@ -1,9 +1,10 @@
 """Published TTM checkpoints.
 
 Revisions are those of granite-tsfm's own table (``tsfm_public/resources/model_paths_config/ttm.yaml``).
-The two ``main`` revisions are pinned to commits that public listings of the repositories show with the
-512-96 weights; the others are pinned to the branch under which they are published, because no public
-source gives their commit.  ``parameters`` is 0 where no public source gives the architecture.
+The two ``main`` revisions are pinned to a commit (r1 from a public listing of the repository that shows the
+512-96 weights, r2 from public code that pins it); the others are pinned to the branch under which they are
+published, because no public source gives their commit.  ``parameters`` is 0 where none gives the
+architecture.
 
 Pre-training data: the r1 model card lists Monash sets only (Australian electricity and weather, bitcoin,
 KDD cup, London smart meters, Saugeen, solar, sunspots, US births, wind), so none of the standard sets.
@@ -22,7 +23,7 @@ from .base import Overlap, TeacherCard
 _R1 = "ibm-granite/granite-timeseries-ttm-r1"
 _R2 = "ibm-granite/granite-timeseries-ttm-r2"
 _R1_MAIN = "4cda9a9140627f7d8a435ab88c931eec2a5c74c3"
-_R2_MAIN = "60e9164cc6afdba329894c60fee4feddfc419a4d"
+_R2_MAIN = "d6a79570cac0f33d526601cd3a0fc7c80a8f9a2f"
 _STANDARD = ("ETTh1", "ETTh2", "ETTm1", "ETTm2", "weather", "electricity", "traffic")
 _SEEN_BY_R1: Mapping[str, Overlap] = dict.fromkeys(_STANDARD, "no")
 

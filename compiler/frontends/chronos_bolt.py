@@ -1,0 +1,472 @@
+"""Chronos-Bolt (arXiv:2403.07815 and the Bolt models of chronos-forecasting), as an own forward pass.
+
+For every series on its own, NaN marking a missing value:
+
+1. mean and population standard deviation of the observed values of the last ``context_length`` steps
+   (0 and 1 when nothing is observed; 1e-5 for a constant); z = (x - mean) / std, missing values 0;
+2. left-pad to patches of 16 steps; [z, observed] -> d by a residual MLP; append the token REG;
+3. T5 encoder: x + attention(norm(x)), x + relu-MLP(norm(x)), RMSNorm; attention is unscaled, has one
+   relative position bias per stack, and does not see patches without any observed value;
+4. T5 decoder over one token.  Its self-attention is o(v(norm(x))) exactly, so its queries, keys and
+   position bias are dead weights; cross-attention reads the encoder;
+5. a residual MLP gives quantiles of 64 steps; times std plus mean.
+
+**Longer horizons** follow the median path: the median is appended to the context and all is repeated on
+the longer context, which is normalised anew.  That is deterministic, static and exports; the pipeline of
+chronos-forecasting instead follows every quantile and takes empirical quantiles of all (different numbers
+beyond step 64).
+
+The point forecast is the median.  States are the encoder's output without REG, [B, D, ceil(L / 16), d].
+Option ``drop_dead`` builds the decoder without its dead weights: the same function, 6 to 7 % smaller.
+Module names are upstream's, so state dicts load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import TeacherError
+from ..forecaster import Teacher, TeacherOutputs
+from ..prunable import Group, Kept, Member, PrunableStructure, Span, Tap
+from .base import Frontend
+from .chronos_cards import BOLT_CARDS
+from .layers import project, sized_linear
+from .settings import Settings, known_options
+
+_MIN_SCALE = 1e-5
+
+
+def relative_buckets(length: int, buckets: int, furthest: int) -> Tensor:
+    """T5's bidirectional bucket of (key - query) for all pairs, ``[length, length]`` int64.
+
+    Half of the buckets are for keys after the query.  Of each half, the first half holds one distance
+    each, the rest grows logarithmically up to ``furthest``.
+    """
+    at = torch.arange(length)
+    offset = at[None, :] - at[:, None]
+    half = buckets // 2
+    exact = half // 2
+    distance = offset.abs()
+    growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(furthest / exact) * (half - exact)
+    far = (exact + growth.long()).clamp(max=half - 1)
+    return (offset > 0).long() * half + torch.where(distance < exact, distance, far)
+
+
+class _Sublayer(nn.Module):
+    """``x + inner(norm(x), ...)``, with ``inner`` under upstream's name."""
+
+    def __init__(self, name: str, inner: nn.Module, width: int, eps: float) -> None:
+        super().__init__()
+        self.inner_name = name
+        self.add_module(name, inner)
+        self.layer_norm = nn.RMSNorm(width, eps)
+
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+        changed: Tensor = self.get_submodule(self.inner_name)(self.layer_norm(x), *rest)
+        return x + changed
+
+
+class _Feed(nn.Module):
+    """``wo(relu(wi(x)))`` without biases."""
+
+    def __init__(self, name: str, width: int, hidden: int, kept: Kept) -> None:
+        super().__init__()
+        self.name = name
+        units = kept.count(name, hidden)
+        self.wi = sized_linear(width, units, bias=False)
+        self.wo = sized_linear(units, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return project(self.wo, self.wi(x).relu() if self.wo.in_features else x[..., :0])
+
+    def groups(self) -> Iterator[Group]:
+        """The hidden channels."""
+        yield Group(
+            name=self.name,
+            kind="ffn",
+            units=self.wo.in_features,
+            members=(Member(f"{self.name}.wi.weight", 0), Member(f"{self.name}.wo.weight", 1)),
+            taps=(Tap(f"{self.name}.wo", "in"),),
+        )
+
+
+class _Embedding(nn.Module):
+    """``output(relu(hidden(x))) + residual(x)``."""
+
+    def __init__(self, name: str, inputs: int, hidden: int, outputs: int, kept: Kept) -> None:
+        super().__init__()
+        self.name = name
+        units = kept.count(name, hidden)
+        self.hidden_layer = sized_linear(inputs, units)
+        self.output_layer = sized_linear(units, outputs)
+        self.residual_layer = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.residual_layer(x)
+        hidden = self.hidden_layer(x).relu() if self.output_layer.in_features else x[..., :0]
+        return project(self.output_layer, hidden) + residual
+
+    def groups(self) -> Iterator[Group]:
+        """The hidden channels."""
+        yield Group(
+            name=self.name,
+            kind="ffn",
+            units=self.output_layer.in_features,
+            members=(
+                Member(f"{self.name}.hidden_layer.weight", 0),
+                Member(f"{self.name}.hidden_layer.bias", 0),
+                Member(f"{self.name}.output_layer.weight", 1),
+            ),
+            taps=(Tap(f"{self.name}.output_layer", "in"),),
+        )
+
+
+class _Attention(nn.Module):
+    """Unscaled multi-head attention; heads, query-key dims and value dims may be pruned.
+
+    T5 does not rotate, so any query-key dim may go; all heads keep the same ones.
+    """
+
+    head_indices: Tensor
+
+    def __init__(self, name: str, width: int, heads: int, head_dim: int, kept: Kept) -> None:
+        super().__init__()
+        self.name = name
+        living = kept.indices(f"{name}.heads", heads)
+        self.whole = len(living) == heads
+        self.heads = len(living)
+        self.dims = kept.count(f"{name}.dims", head_dim)
+        self.values = kept.count(f"{name}.values", head_dim)
+        self.q = sized_linear(width, self.heads * self.dims, bias=False)
+        self.k = sized_linear(width, self.heads * self.dims, bias=False)
+        self.v = sized_linear(width, self.heads * self.values, bias=False)
+        self.o = sized_linear(self.heads * self.values, width, bias=False)
+        self.register_buffer("head_indices", torch.tensor(living, dtype=torch.long), persistent=False)
+
+    def forward(self, x: Tensor, bias: Tensor, memory: Tensor | None = None) -> Tensor:
+        """``x [N, T, d]``, ``bias [N, heads or 1, 1 or T, S]``, ``memory [N, S, d]`` (default ``x``)."""
+        if not self.o.in_features:
+            return project(self.o, x[..., :0])
+        memory = x if memory is None else memory
+        queries = self.q(x).reshape(x.shape[0], -1, self.heads, self.dims).transpose(1, 2)
+        keys = self.k(memory).reshape(x.shape[0], -1, self.heads, self.dims).permute(0, 2, 3, 1)
+        values = self.v(memory).reshape(x.shape[0], -1, self.heads, self.values).transpose(1, 2)
+        if bias.shape[1] > 1 and not self.whole:
+            bias = bias[:, self.head_indices]
+        mixed = (queries @ keys + bias).softmax(-1) @ values
+        result: Tensor = self.o(mixed.transpose(1, 2).flatten(2))
+        return result
+
+    def groups(self) -> Iterator[Group]:
+        """Heads, query-key dims and value dims that still live."""
+        if not self.o.in_features:
+            return
+        query, key, value, output = (f"{self.name}.{part}" for part in "qkvo")
+        wide, deep = Span(stride=self.dims, width=self.dims), Span(stride=self.values, width=self.values)
+        yield Group(
+            name=f"{self.name}.heads",
+            kind="head",
+            units=self.heads,
+            members=(
+                Member(f"{query}.weight", 0, (wide,)),
+                Member(f"{key}.weight", 0, (wide,)),
+                Member(f"{value}.weight", 0, (deep,)),
+                Member(f"{output}.weight", 1, (deep,)),
+            ),
+            taps=(Tap(output, "in", (deep,)), Tap(value, "out", (deep,))),
+        )
+        one_each = tuple(Span(offset=head * self.values) for head in range(self.heads))
+        yield Group(
+            name=f"{self.name}.values",
+            kind="value",
+            units=self.values,
+            members=(Member(f"{value}.weight", 0, one_each), Member(f"{output}.weight", 1, one_each)),
+            taps=(Tap(output, "in", one_each), Tap(value, "out", one_each)),
+        )
+        one_each = tuple(Span(offset=head * self.dims) for head in range(self.heads))
+        yield Group(
+            name=f"{self.name}.dims",
+            kind="rotary",
+            units=self.dims,
+            members=(Member(f"{query}.weight", 0, one_each), Member(f"{key}.weight", 0, one_each)),
+            taps=(Tap(query, "out", one_each), Tap(key, "out", one_each)),
+            removable=False,
+        )
+
+
+class _OneToken(nn.Module):
+    """Self-attention of a single token, o(v(x)); q, k and the bias are there for the file's sake only."""
+
+    def __init__(
+        self, name: str, width: int, inner: int, table: nn.Module | None, kept: Kept, dead: bool
+    ) -> None:
+        super().__init__()
+        self.name = name
+        units = kept.count(f"{name}.values", inner)
+        if dead:
+            self.q = nn.Linear(width, inner, bias=False)
+            self.k = nn.Linear(width, inner, bias=False)
+        self.v = sized_linear(width, units, bias=False)
+        self.o = sized_linear(units, width, bias=False)
+        if dead and table is not None:
+            self.relative_attention_bias = table
+
+    def forward(self, x: Tensor) -> Tensor:
+        return project(self.o, self.v(x) if self.o.in_features else x[..., :0])
+
+    def groups(self) -> Iterator[Group]:
+        """The channels between v and o; each is a unit of its own, whatever its head."""
+        yield Group(
+            name=f"{self.name}.values",
+            kind="value",
+            units=self.o.in_features,
+            members=(Member(f"{self.name}.v.weight", 0), Member(f"{self.name}.o.weight", 1)),
+            taps=(Tap(f"{self.name}.o", "in"), Tap(f"{self.name}.v", "out")),
+        )
+
+
+class _Sizes:
+    """The sizes of a T5 that all of its parts share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.width = settings.integer("d_model")
+        self.hidden = settings.integer("d_ff")
+        self.heads = settings.integer("num_heads")
+        self.head_dim = settings.integer("d_kv")
+        self.layers = settings.integer("num_layers")
+        self.decoder_layers = settings.integer("num_decoder_layers", self.layers)
+        self.buckets = settings.integer("relative_attention_num_buckets", 32, minimum=4)
+        self.furthest = settings.integer("relative_attention_max_distance", 128)
+        self.eps = settings.number("layer_norm_epsilon", 1e-6)
+        self.kept = Kept(settings.config)
+
+    def bias_table(self) -> nn.Embedding:
+        return nn.Embedding(self.buckets, self.heads)
+
+    def attention(self, name: str) -> _Attention:
+        return _Attention(name, self.width, self.heads, self.head_dim, self.kept)
+
+    def block(self, *inner: tuple[str, nn.Module]) -> nn.ModuleDict:
+        parts = (_Sublayer(name, module, self.width, self.eps) for name, module in inner)
+        return nn.ModuleDict({"layer": nn.ModuleList(parts)})
+
+
+class _Encoder(nn.Module):
+    """T5 encoder over at most ``tokens`` tokens."""
+
+    buckets: Tensor
+
+    def __init__(self, sizes: _Sizes, tokens: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleList()
+        for at in range(sizes.layers):
+            name = f"encoder.block.{at}.layer"
+            attention = sizes.attention(f"{name}.0.SelfAttention")
+            if at == 0:
+                attention.relative_attention_bias = sizes.bias_table()
+            feed = _Feed(f"{name}.1.DenseReluDense", sizes.width, sizes.hidden, sizes.kept)
+            self.block.append(sizes.block(("SelfAttention", attention), ("DenseReluDense", feed)))
+        self.final_layer_norm = nn.RMSNorm(sizes.width, sizes.eps)
+        buckets = relative_buckets(tokens, sizes.buckets, sizes.furthest)
+        self.register_buffer("buckets", buckets, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``x [N, T, d]`` under the additive ``mask [N, 1, 1, T]``."""
+        tokens = x.shape[1]
+        first = cast("Any", self.block[0])["layer"][0].SelfAttention
+        bias = first.relative_attention_bias(self.buckets[:tokens, :tokens]).permute(2, 0, 1) + mask
+        for block in self.block:
+            attend, feed = cast("Any", block)["layer"]
+            x = feed(attend(x, bias))
+        normed: Tensor = self.final_layer_norm(x)
+        return normed
+
+
+class _Decoder(nn.Module):
+    """T5 decoder over one token."""
+
+    def __init__(self, sizes: _Sizes, dead: bool) -> None:
+        super().__init__()
+        inner = sizes.heads * sizes.head_dim
+        self.block = nn.ModuleList()
+        for at in range(sizes.decoder_layers):
+            name = f"decoder.block.{at}.layer"
+            table = sizes.bias_table() if at == 0 else None
+            own = _OneToken(f"{name}.0.SelfAttention", sizes.width, inner, table, sizes.kept, dead)
+            cross = sizes.attention(f"{name}.1.EncDecAttention")
+            feed = _Feed(f"{name}.2.DenseReluDense", sizes.width, sizes.hidden, sizes.kept)
+            self.block.append(
+                sizes.block(("SelfAttention", own), ("EncDecAttention", cross), ("DenseReluDense", feed))
+            )
+        self.final_layer_norm = nn.RMSNorm(sizes.width, sizes.eps)
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor) -> Tensor:
+        """``x [N, 1, d]`` reading ``memory [N, T, d]`` under the additive ``mask [N, 1, 1, T]``."""
+        for block in self.block:
+            own, cross, feed = cast("Any", block)["layer"]
+            x = feed(cross(own(x), mask, memory))
+        normed: Tensor = self.final_layer_norm(x)
+        return normed
+
+
+class ChronosBolt(Teacher):
+    """A Chronos-Bolt forecaster; see the module docstring.
+
+    Args:
+        settings: the checkpoint's configuration.
+        drop_dead: build the decoder's self-attention without the weights that have no effect.
+    """
+
+    def __init__(
+        self, settings: Settings, *, lookback: int, horizon: int, variates: int, drop_dead: bool
+    ) -> None:
+        super().__init__()
+        self.config = settings.config
+        self.lookback, self.horizon, self.variates = lookback, horizon, variates
+        chronos = settings.table("chronos_config")
+        self.quantile_levels = chronos.levels("quantiles")
+        if 0.5 not in self.quantile_levels:
+            raise TeacherError("chronos-bolt config: quantiles lacks 0.5, which the point forecast is")
+        self.median = self.quantile_levels.index(0.5)
+        self.patch = chronos.integer("input_patch_size")
+        chronos.only("input_patch_stride", self.patch)
+        self.context = chronos.integer("context_length", minimum=self.patch)
+        self.steps = chronos.integer("prediction_length")
+        self.has_reg = bool(chronos.config.get("use_reg_token", False))
+        self.start = settings.integer("decoder_start_token_id", 0, minimum=0)
+        sizes = _Sizes(settings)
+        self.shared = nn.Embedding(2 if self.has_reg else 1, sizes.width)
+        self.input_patch_embedding = _Embedding(
+            "input_patch_embedding", 2 * self.patch, sizes.hidden, sizes.width, sizes.kept
+        )
+        longest = min(lookback + (self._passes() - 1) * self.steps, self.context)
+        self.encoder = _Encoder(sizes, -(-longest // self.patch) + self.has_reg)
+        self.decoder = _Decoder(sizes, dead=not drop_dead)
+        self.output_patch_embedding = _Embedding(
+            "output_patch_embedding",
+            sizes.width,
+            sizes.hidden,
+            len(self.quantile_levels) * self.steps,
+            sizes.kept,
+        )
+        if drop_dead:
+            dead = [f"decoder.block.{at}.layer.0.SelfAttention" for at in range(sizes.decoder_layers)]
+            self.dead_tensors = frozenset(
+                [f"{name}.{part}.weight" for name in dead for part in ("q", "k")]
+                + [f"{dead[0]}.relative_attention_bias.weight"]
+            )
+
+    def _passes(self) -> int:
+        return -(-self.horizon // self.steps)
+
+    def forward(self, past: Tensor) -> Tensor:
+        return self.quantiles(past)[..., self.median]
+
+    def quantiles(self, past: Tensor) -> Tensor:
+        return cast("Tensor", self.outputs(past, states=False).quantiles)
+
+    def states(self, past: Tensor) -> Tensor:
+        hidden = self._encode(past.reshape(-1, past.shape[-1]))[0]
+        return self._patches_only(hidden).reshape(past.shape[0], self.variates, -1, hidden.shape[-1])
+
+    def outputs(self, past: Tensor, *, states: bool = True) -> TeacherOutputs:
+        context = past.reshape(-1, past.shape[-1])
+        blocks: list[Tensor] = []
+        seen: Tensor | None = None
+        for at in range(self._passes()):
+            hidden, mask, mean, scale = self._encode(context)
+            if states and at == 0:
+                seen = self._patches_only(hidden).reshape(past.shape[0], self.variates, -1, hidden.shape[-1])
+            blocks.append(self._decode(hidden, mask) * scale.unsqueeze(-1) + mean.unsqueeze(-1))
+            context = torch.cat([context, blocks[-1][:, self.median]], 1)
+        ahead = torch.cat(blocks, -1)[..., : self.horizon].transpose(1, 2)
+        quantiles = ahead.reshape(past.shape[0], self.variates, self.horizon, -1)
+        return TeacherOutputs(forecast=quantiles[..., self.median], quantiles=quantiles, states=seen)
+
+    def _patches_only(self, hidden: Tensor) -> Tensor:
+        return hidden[:, :-1] if self.has_reg else hidden
+
+    def _encode(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Encoder output ``[N, T, d]``, additive mask ``[N, 1, 1, T]``, mean and scale ``[N, 1]``."""
+        context = context[:, -self.context :]
+        seen = context.isnan().logical_not()
+        count = seen.sum(-1, keepdim=True)
+        mean = context.where(seen, 0.0).sum(-1, keepdim=True) / count.clamp(min=1)
+        centred = (context - mean).where(seen, 0.0)
+        scale = (centred.square().sum(-1, keepdim=True) / count.clamp(min=1)).sqrt()
+        scale = scale.where(scale != 0, _MIN_SCALE).where(count > 0, 1.0)
+
+        padding = (-context.shape[1] % self.patch, 0)
+        observed = functional.pad(seen.to(context), padding).reshape(context.shape[0], -1, self.patch)
+        values = functional.pad(centred / scale, padding).reshape(context.shape[0], -1, self.patch)
+        tokens = self.input_patch_embedding(torch.cat([values, observed], -1))
+        visible = observed.amax(-1)
+        if self.has_reg:
+            tokens = torch.cat([tokens, self.shared.weight[1].expand(context.shape[0], 1, -1)], 1)
+            visible = functional.pad(visible, (0, 1), value=1.0)
+        mask = ((1.0 - visible) * torch.finfo(tokens.dtype).min)[:, None, None]
+        return self.encoder(tokens, mask), mask, mean, scale
+
+    def _decode(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Normalised quantiles ``[N, Q, 64]`` of the next block."""
+        token = self.shared.weight[self.start].expand(hidden.shape[0], 1, -1)
+        ahead = self.output_patch_embedding(self.decoder(token, mask, hidden))
+        quantiles: Tensor = ahead.reshape(-1, len(self.quantile_levels), self.steps)
+        return quantiles
+
+    def structure(self) -> PrunableStructure:
+        return PrunableStructure(
+            tuple(
+                group
+                for module in self.modules()
+                if isinstance(module, _Attention | _OneToken | _Feed | _Embedding)
+                for group in module.groups()
+                if group.units
+            )
+        )
+
+
+class ChronosBoltFrontend(Frontend):
+    """Chronos-Bolt checkpoints of any size."""
+
+    family = "chronos-bolt"
+    cards = BOLT_CARDS
+    licence = "Apache-2.0"
+    commercial = True
+
+    def recognises(self, config: Mapping[str, Any]) -> bool:
+        return "ChronosBoltModelForForecasting" in (config.get("architectures") or ())
+
+    def build(
+        self, config: Mapping[str, Any], *, lookback: int, horizon: int, variates: int, **options: Any
+    ) -> Teacher:
+        known_options(self.family, options, ("drop_dead",))
+        settings = Settings(self.family, config)
+        settings.only("dense_act_fn", "relu")
+        settings.only("is_gated_act", False)
+        return ChronosBolt(
+            settings,
+            lookback=lookback,
+            horizon=horizon,
+            variates=variates,
+            drop_dead=bool(options.get("drop_dead", False)),
+        )
+
+    def rename(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Drops the copies of ``shared.weight`` that some writers store under its tied names."""
+        tied = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+        shared = state.get("shared.weight")
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if not (name in tied and shared is not None and torch.equal(tensor, shared))
+        }
+
+
+FRONTEND = ChronosBoltFrontend()
