@@ -1,0 +1,177 @@
+"""Devices by name: what LLVM is told, what the tile choice is told, and which tools a device needs.
+
+Adding a device is adding a row.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...compiler.errors import UsageError, unknown_name
+from .tiles import Processor
+
+AVX512 = Processor(lanes=16, registers=32, pipes=2, loads=2, latency=4, broadcast_operand=True)
+AVX2 = Processor(lanes=8, registers=16, pipes=2, loads=2, latency=4)
+SSE = Processor(lanes=4, registers=16, pipes=2, loads=2, latency=4)
+A53 = Processor(lanes=4, registers=32, pipes=1, loads=0.5, latency=4, broadcast_operand=True)
+A72 = Processor(lanes=4, registers=32, pipes=1, loads=1, latency=7, broadcast_operand=True, ways=2, way_bytes=16384)
+A76 = Processor(lanes=4, registers=32, pipes=2, loads=2, latency=4, broadcast_operand=True, ways=4, way_bytes=16384)
+A7 = Processor(lanes=4, registers=16, pipes=0.5, loads=0.5, latency=8)
+RV64 = Processor(lanes=1, registers=32, pipes=1, loads=1, latency=5)
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Compiler, emulator and the Debian packages that have them; the emulator is None on the machine itself."""
+
+    prefix: str
+    emulator: tuple[str, ...] | None
+    compiler_package: str
+    emulator_package: str = "qemu-user-static"
+
+
+NATIVE = Toolchain("", None, "gcc")
+AARCH64 = Toolchain(
+    "aarch64-linux-gnu-", ("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"), "gcc-aarch64-linux-gnu"
+)
+ARMHF = Toolchain(
+    "arm-linux-gnueabihf-", ("qemu-arm-static", "-L", "/usr/arm-linux-gnueabihf"), "gcc-arm-linux-gnueabihf"
+)
+RISCV64 = Toolchain(
+    "riscv64-linux-gnu-", ("qemu-riscv64-static", "-L", "/usr/riscv64-linux-gnu"), "gcc-riscv64-linux-gnu"
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device.
+
+    Attributes:
+        target: TVM target dictionary (never a string).
+        needs: CPU flags without which the artifact cannot run here, as in ``/proc/cpuinfo``.
+        system: what ``platform.machine()`` says on such a device.
+    """
+
+    name: str
+    target: Mapping[str, Any]
+    processor: Processor
+    toolchain: Toolchain
+    system: str
+    needs: tuple[str, ...] = ()
+
+    @property
+    def native(self) -> bool:
+        """Whether this machine can run what is compiled for the device."""
+        return platform.machine() == self.system and set(self.needs) <= cpu_flags()
+
+
+_V3 = ("avx2", "fma", "bmi2", "f16c")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+
+def _x86(name: str, level: str, processor: Processor, needs: tuple[str, ...]) -> Device:
+    target = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
+    chain = NATIVE if platform.machine() == "x86_64" else Toolchain("x86_64-linux-gnu-", None, "gcc-x86-64-linux-gnu")
+    return Device(name, target, processor, chain, "x86_64", needs)
+
+
+def _aarch64(name: str, cpu: str, processor: Processor) -> Device:
+    target = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": cpu, "mattr": ["+neon"]}
+    chain = NATIVE if platform.machine() == "aarch64" else AARCH64
+    return Device(name, target, processor, chain, "aarch64")
+
+
+_TABLE = (
+    _x86("x86-64-v2", "x86-64-v2", SSE, ("sse4_2", "popcnt")),
+    _x86("x86-64-v3", "x86-64-v3", AVX2, _V3),
+    _x86("x86-64-v4", "x86-64-v4", AVX512, _V4),
+    _aarch64("raspberry-pi-3", "cortex-a53", A53),
+    _aarch64("raspberry-pi-4", "cortex-a72", A72),
+    _aarch64("raspberry-pi-5", "cortex-a76", A76),
+    _aarch64("jetson-cpu", "cortex-a78ae", A76),
+    Device(
+        "armv7",
+        {
+            "kind": "llvm",
+            "mtriple": "armv7l-linux-gnueabihf",
+            "mcpu": "cortex-a7",
+            "mattr": ["+neon", "+vfp4"],
+            "mfloat-abi": "hard",
+        },
+        A7,
+        ARMHF,
+        "armv7l",
+    ),
+    Device(
+        "riscv64",
+        {
+            "kind": "llvm",
+            "mtriple": "riscv64-linux-gnu",
+            "mcpu": "generic-rv64",
+            "mattr": ["+m", "+a", "+f", "+d", "+c"],
+            "mabi": "lp64d",
+        },
+        RV64,
+        RISCV64,
+        "riscv64",
+    ),
+)
+DEVICES: Mapping[str, Device] = {device.name: device for device in _TABLE}
+
+
+def cpu_flags() -> set[str]:
+    """Features of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return set()
+    for line in info.read_text().splitlines():
+        if line.lower().startswith(("flags", "features")):
+            return set(line.partition(":")[2].split())
+    return set()
+
+
+def host() -> Device:
+    """The widest device of the table that this machine can run; chosen by CPU flags, not by CPU name,
+    because a virtual machine may hide features of the processor it names."""
+    for name in ("x86-64-v4", "x86-64-v3", "x86-64-v2", "raspberry-pi-3", "armv7", "riscv64"):
+        if DEVICES[name].native:
+            return DEVICES[name]
+    raise UsageError(
+        f"device 'host': no row of the device table fits this machine ({platform.machine()})",
+        hint="name a device, or give a TVM target dictionary",
+    )
+
+
+def find_device(wanted: str | Mapping[str, Any]) -> Device:
+    """A device by name, or one for a TVM target dictionary, with the tools of its triple.
+
+    Raises:
+        UsageError: an unknown name, or a dictionary without a triple of a known architecture.
+    """
+    if isinstance(wanted, str):
+        if wanted == "host":
+            return host()
+        if wanted not in DEVICES:
+            raise unknown_name("device", wanted, ["host", *DEVICES])
+        return DEVICES[wanted]
+    target = dict(wanted)
+    if target.get("kind", "llvm") != "llvm":
+        raise UsageError(f"device: kind {target['kind']!r}", hint="the tvm target takes kind = 'llvm'")
+    target["kind"] = "llvm"
+    triple = str(target.get("mtriple", ""))
+    similar = {"x86_64": "x86-64-v3", "aarch64": "raspberry-pi-3", "arm": "armv7", "riscv64": "riscv64"}
+    architecture = triple.split("-")[0]
+    for start, name in similar.items():
+        if architecture.startswith(start):
+            row = DEVICES[name]
+            wide = start == "x86_64" and "v4" in str(target.get("mcpu", ""))
+            processor = AVX512 if wide else row.processor
+            return Device(f"custom {triple}", target, processor, row.toolchain, row.system, ("not-this-machine",))
+    raise UsageError(
+        f"device: target triple {triple!r}",
+        hint=f"give mtriple with an architecture of {', '.join(similar)}, for example 'aarch64-linux-gnu'",
+    )

@@ -1,0 +1,32 @@
+/* Example and self-test: reads float32 windows from the first file, writes float32 forecasts to the second.
+ *   cc main.c libtsfmc_model.a -lm -o predict && ./predict past.bin forecast.bin */
+#include "tsfmc_model.h"
+
+#include <stdio.h>
+
+static float past[TSFMC_INPUT_SIZE] __attribute__((aligned(64)));
+static float forecast[TSFMC_OUTPUT_SIZE] __attribute__((aligned(64)));
+
+int main(int argc, char **argv) {
+  if (argc != 3) {
+    fprintf(stderr, "usage: %s past.bin forecast.bin\n", argv[0]);
+    return 2;
+  }
+  FILE *in = fopen(argv[1], "rb"), *out = fopen(argv[2], "wb");
+  if (!in || !out) {
+    perror(in ? argv[2] : argv[1]);
+    return 2;
+  }
+  while (fread(past, sizeof past, 1, in) == 1) {
+    if (tsfmc_predict(past, forecast) != 0) {
+      fprintf(stderr, "a kernel failed\n");
+      return 1;
+    }
+    if (fwrite(forecast, sizeof forecast, 1, out) != 1) {
+      perror(argv[2]);
+      return 1;
+    }
+  }
+  fclose(in);
+  return fclose(out) == 0 ? 0 : 1;
+}
