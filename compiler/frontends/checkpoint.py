@@ -41,12 +41,28 @@ def read_config(directory: Path) -> dict[str, Any]:
     """The parsed ``config.json`` of a checkpoint.
 
     Raises:
-        TeacherError: it is absent or not a JSON object.
+        TeacherError: it is absent or not a JSON object, or what tsfmc added to it is malformed.
     """
     path = directory / CONFIG
     if not path.is_file():
         raise TeacherError(f"{directory} has no {CONFIG}", hint=f"a checkpoint is {CONFIG} and {WEIGHTS}")
-    return _json_object(path)
+    config = _json_object(path)
+    own = _table(config, "tsfmc", path)
+    for name in ("options", "origin"):
+        _table(own, name, path)
+    for group, units in _table(own, "kept", path).items():
+        if not isinstance(units, list) or any(type(unit) is not int or unit < 0 for unit in units):
+            raise TeacherError(f"{path}: kept units of {group} are {units!r}, expected a list of indices")
+        if len(set(units)) != len(units):
+            raise TeacherError(f"{path}: kept units of {group} name a unit twice")
+    return config
+
+
+def _table(parent: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    value = parent.get(name, {})
+    if not isinstance(value, dict):
+        raise TeacherError(f"{path}: {name} is a {type(value).__name__}, expected an object")
+    return value
 
 
 def _json_object(path: Path) -> dict[str, Any]:

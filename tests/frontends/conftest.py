@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
 from tsfmc.compiler.forecaster import Teacher
 from tsfmc.compiler.frontends import build_teacher
 from tsfmc.compiler.prunable import Group, Span

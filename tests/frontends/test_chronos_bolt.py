@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
+
 from tsfmc.compiler.errors import TeacherError
 from tsfmc.compiler.forecaster import Teacher, parameter_count
 from tsfmc.compiler.frontends import build_teacher, find_card, load_teacher, rebuild_teacher, save_teacher

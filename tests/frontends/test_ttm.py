@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from sktime.libs.granite_ttm import TinyTimeMixerConfig, TinyTimeMixerForPrediction
+
 from tsfmc.compiler.errors import TeacherError
 from tsfmc.compiler.forecaster import parameter_count
 from tsfmc.compiler.frontends import build_teacher, find_card, load_teacher
