@@ -358,7 +358,6 @@ def teach(
         states=("train",) if states else (),
         states_dtype=states_dtype,  # type: ignore[arg-type]
         state_positions=state_positions,
-        seed=recipe.seed,
     )
     return write_store(
         folder,

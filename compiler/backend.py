@@ -8,6 +8,7 @@ pack      manifest, self-test vectors, device-side runner, hashes; renamed into 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..targets import TARGETS
 from ..targets.base import Engine, Payload, Shape, Target, TargetOptions
+from ..targets.device import engine_class, in_batches, render_runner
 from ..targets.host import host_record
 from ..targets.latency import measure
 from ..targets.parity import check_parity, hard_windows
-from .artifact import write_artifact
+from .artifact import write_artifact, write_selftest
 from .errors import BudgetError, MissingError, RecipeError, VerificationError
 from .evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
 from .forecaster import nonzero_count, parameter_count
@@ -120,7 +122,6 @@ class _Common:
 
     def emit(self, prepared: Prepared, final: Path) -> dict[str, Any]:
         target, progress = prepared.target, self.progress
-        manifest: dict[str, Any] = {}
 
         def build(folder: Path) -> dict[str, Any]:
             progress.line(f"{target.kind}: lower")
@@ -132,17 +133,22 @@ class _Common:
                 calibration=self.calibration,
                 progress=lambda line: progress.line(f"    {line}"),
             )
+            engine = self._engine(target, payload, folder) if payload.runs_here else None
             progress.line(f"{target.kind}: check")
-            engine = target.load(folder, payload, self.recipe.threads) if payload.runs_here else None
             parity = self._check(target, engine)
             progress.line(f"{target.kind}: measure")
-            measured = self._measure(engine, payload)
+            measured = self._measure(engine)
             progress.line(f"{target.kind}: pack")
-            manifest.update(self._manifest(target, payload, parity, measured, folder))
-            return manifest
+            write_selftest(folder, *self._selftest())
+            (folder / "run.py").write_text(render_runner(target), encoding="utf-8")
+            return self._manifest(target, payload, parity, measured)
 
-        write_artifact(final, build, engine_source=target.engine_source(), selftest=self._selftest())
-        return manifest
+        return json.loads(write_artifact(final, build).to_json())  # type: ignore[no-any-return]
+
+    def _engine(self, target: Target, payload: Payload, folder: Path) -> Engine:
+        facts = {"target": {"kind": target.kind, "entry": payload.entry, **payload.details}}
+        engine = engine_class(target)(folder, facts, self.recipe.threads)
+        return in_batches(engine, payload.details.get("batch"))
 
     def _check(self, target: Target, engine: Engine | None) -> dict[str, Any] | None:
         if engine is None:
@@ -159,18 +165,17 @@ class _Common:
             forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
         return forecast
 
-    def _measure(self, engine: Engine | None, payload: Payload) -> dict[str, Any]:
+    def _measure(self, engine: Engine | None) -> dict[str, Any]:
         if engine is None:
             return {"accuracy": dict(self.accuracy), "latency": None}
 
         def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-            # Window by window for a program of fixed batch: the engine says how many it takes.
             return torch.from_numpy(engine(past.numpy()))
 
         accuracy = {"student": self._evaluate(predict, "artifact"), **self.accuracy}
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
         if self.unit.teacher is not None:
-            candidates["teacher"] = self._teacher_call
+            candidates["teacher"] = teacher_call(self.unit.teacher)
         report = measure(
             candidates,
             self.rotation,
@@ -192,15 +197,11 @@ class _Common:
         payload: Payload,
         parity: dict[str, Any] | None,
         measured: Mapping[str, Any],
-        folder: Path,
     ) -> dict[str, Any]:
         unit, task, data, info = self.unit, self.unit.task, self.unit.data, self.unit.teacher_info
         counts = {
             part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")
         }
-        size = sum((folder / name).stat().st_size for name in payload.files)
-        latency = measured["latency"]
-        overlap = overlap_with(info, data.overlap_name)
         return {
             "target": {"kind": target.kind, "entry": payload.entry, **payload.details},
             "task": {
@@ -218,7 +219,7 @@ class _Common:
                 "sha256": info.sha256,
                 "licence": info.licence,
                 "source": info.source,
-                "pretraining_overlap": overlap,
+                "pretraining_overlap": overlap_with(info, data.overlap_name),
             },
             "student": {
                 "name": self.recipe.student.kind,
@@ -246,8 +247,8 @@ class _Common:
             ],
             "parity": parity,
             "accuracy": {"test": {name: row.to_dict() for name, row in measured["accuracy"].items()}},
-            "latency": latency,
-            "size": {"payload_bytes": size},
+            "latency": measured["latency"],
+            "selftest": {"tolerance": target.tolerance},
             "level": "executed" if parity is not None else payload.level,
             "environment": host_record()["packages"],
             "licence": {
@@ -255,9 +256,34 @@ class _Common:
                 "commercial": info.commercial,
                 "warning": None if info.commercial else f"distilled from weights under {info.licence}",
             },
-            "files": list(payload.files),
-            "runtime_requirements": list(target.runtime_requirements),
         }
+
+
+def teacher_call(teacher: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
+    """The teacher as it is timed: fp32, eager, inference mode, forecasts only, host arrays in and out."""
+
+    @torch.inference_mode()
+    def call(past: np.ndarray) -> np.ndarray:
+        forecast: np.ndarray = teacher(torch.from_numpy(past)).numpy()
+        return forecast
+
+    return call
+
+
+def teacher_latency(recipe: Recipe, unit: CompileUnit) -> dict[str, Any]:
+    """The teacher's own latency record, for a store that is used without the teacher."""
+    windows = unit.data.windows("train", unit.task.lookback, unit.task.horizon)
+    past, _ = windows.batch(np.linspace(0, len(windows) - 1, LATENCY_WINDOWS).astype(int))
+    if unit.teacher is None:
+        raise ValueError("the unit has no teacher")
+    report = measure(
+        {"teacher": teacher_call(unit.teacher)},
+        past.numpy(),
+        threads=recipe.threads,
+        duration_s=recipe.measure.duration_s,
+        min_queries=64,
+    )
+    return report.to_manifest()
 
 
 def check_budgets(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) -> None:

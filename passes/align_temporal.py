@@ -83,12 +83,16 @@ class AlignTemporal(Pass):
     summary = "add factorized temporal alignment of the student's embedding with the teacher's states"
 
     class Options(PassOptions):
-        """``factors`` is u of the paper (256 in its release)."""
+        """``factors`` is u of the paper (256 in its release).
+
+        The default reduction is the mean: the sum over d_T makes lambda_fta = 1 mean another weight for
+        every teacher, and at d_T = 192 it drowns the other terms.
+        """
 
         lambda_fta: float = 1.0
         factors: int = 256
         phi: Literal["gelu", "identity"] = "gelu"
-        reduction: Reduction = "paper"
+        reduction: Reduction = "mean"
 
     def requires(self, unit: CompileUnit) -> None:
         if not isinstance(unit.student, Student):

@@ -43,8 +43,8 @@ class RecordTeacher(Pass):
             states=("train",) if self.options.states else (),
             states_dtype=self.options.states_dtype,
             state_positions=self.options.state_positions,
-            seed=context.seed,
         )
+        # The subset of positions has a seed of its own (0), so that students of all seeds share a store.
         key = store_key(unit.teacher, unit.teacher_info, unit.data, task.lookback, task.horizon, options)
         folder = cache_root() / "teachers" / key[:24]
         if (folder / "store.json").is_file():
