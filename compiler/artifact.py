@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
+import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,7 +31,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import UsageError, VerificationError
+from .errors import MissingError, UsageError, VerificationError
 
 SCHEMA = 1
 MANIFEST, SUMS, RUNNER, RECIPE, REPORT = (
@@ -48,11 +51,15 @@ class _Part(BaseModel):
 
 
 class TargetPart(_Part):
-    """``entry`` is the file the engine loads; ``batch`` a fixed batch size or ``"dynamic"``."""
+    """``entry`` is the file the engine loads.
+
+    ``device_files`` are files that a device makes beside the payload (an engine built there); they
+    cannot be hashed here, everything else that is not listed is refused.
+    """
 
     kind: str
     entry: str
-    batch: int | str = "dynamic"
+    device_files: tuple[str, ...] = ()
 
 
 class TaskPart(_Part):
@@ -94,7 +101,7 @@ class LicencePart(_Part):
 
 
 class Manifest(BaseModel):
-    """``manifest.json``.  A field that was not measured is absent, never zero."""
+    """``manifest.json``.  A field that was not measured is absent or null, never zero."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -117,27 +124,42 @@ class Manifest(BaseModel):
     cold_start: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
     licence: LicencePart | None = None
-
-    def to_json(self) -> str:
-        """Stable text: sorted keys, no NaN, fields that are None left out."""
-        plain = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return json.dumps(plain, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    runtime_requirements: tuple[str, ...] = ()
 
 
 # --- writing -----------------------------------------------------------------------------------------
 
 
-def write_artifact(final: Path, build: Callable[[Path], Mapping[str, Any]]) -> Manifest:
+def write_artifact(
+    final: Path,
+    build: Callable[[Path], Mapping[str, Any]],
+    *,
+    engine_source: Path,
+    selftest: tuple[np.ndarray, np.ndarray],
+    tolerance: float = 1e-4,
+    measure_sealed: Callable[[Path], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Builds an artifact in a temporary sibling of ``final`` and puts it in place in one step.
 
     Args:
         final: the artifact directory; an artifact that is there is kept until the new one is complete.
-        build: writes the files into the directory it is given and returns the manifest's fields;
-            ``files`` and ``size`` are filled in here.
+        build: writes the payload into the directory it is given and returns the manifest's fields;
+            ``files``, ``size`` and ``selftest`` are filled in here.
+        engine_source: the target's file with ``class Engine``, which becomes part of ``run.py``.
+        selftest: windows ``[N, D, L]`` and the original PyTorch model's forecasts ``[N, D, H]``, both in
+            the units of the data.
+        tolerance: of the self-test, as in ``targets/parity.py``.
+        measure_sealed: gives further fields that only a complete artifact has, such as its cold start.
+
+    Returns:
+        The manifest as it was written.
 
     Raises:
         UsageError: ``final`` is something else than an artifact or an empty directory.
+        VerificationError: a field of the manifest is missing, of a wrong type, or not a finite number.
     """
+    from ..targets.device import render_runner
+
     if final.is_symlink() or final.exists():
         _refuse_foreign(final)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -145,14 +167,19 @@ def write_artifact(final: Path, build: Callable[[Path], Mapping[str, Any]]) -> M
     directory = final.parent / f".{final.name}.{os.getpid()}.{uuid4().hex[:8]}.new"
     directory.mkdir()
     try:
-        manifest = seal(directory, build(directory))
+        fields = {**build(directory), "selftest": {"tolerance": tolerance}}
+        (directory / RUNNER).write_text(render_runner(engine_source), encoding="utf-8")
+        write_selftest(directory, *selftest)
+        manifest = seal(directory, fields)
+        if measure_sealed is not None:
+            manifest = seal(directory, {**fields, **measure_sealed(directory)})
         _replace(directory, final)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return manifest
 
 
-def seal(directory: Path, fields: Mapping[str, Any]) -> Manifest:
+def seal(directory: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Writes ``manifest.json`` and then ``SHA256SUMS`` for the files in ``directory``.
 
     May be called again after files or fields changed.
@@ -169,9 +196,10 @@ def seal(directory: Path, fields: Mapping[str, Any]) -> Manifest:
     if unsafe:
         raise ValueError(f"an artifact cannot hold a file named {unsafe[0]!r}")
     payload = sum(int(entry["bytes"]) for name, entry in files.items() if name not in NOT_PAYLOAD)
-    size = {"payload_bytes": payload, **fields.get("size", {})}
+    size = {**fields.get("size", {}), "payload_bytes": payload}
     manifest = _validate({"schema": SCHEMA, **_plain(fields), "files": files, "size": size})
-    (directory / MANIFEST).write_text(_dump(manifest), encoding="utf-8")
+    text = json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
     digests = {name: str(entry["sha256"]) for name, entry in files.items()}
     digests[MANIFEST] = _sha256(directory / MANIFEST)
     (directory / SUMS).write_text(
@@ -259,73 +287,95 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """numpy numbers, tuples and paths of names as JSON has them."""
+def _plain(value: Any, where: str = "") -> Any:
+    """``value`` as JSON has it: lists for tuples and arrays, Python numbers for those of numpy, no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, f"{where}.{place}") for place, item in enumerate(value)]
     if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
+        return _plain(value.tolist(), where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise VerificationError(
+            f"{MANIFEST} field {where.lstrip('.')}: expected a finite number, got {value}"
+        )
     return value
 
 
 # --- reading -----------------------------------------------------------------------------------------
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """The manifest of an artifact; hashes are ``verify_artifact``'s business.
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The checked manifest of an artifact, a directory or a ``.tsfmc`` file; hashes are not looked at.
 
     Raises:
         VerificationError: names the field.
+        MissingError: there is no such path.
     """
     from ..targets.device import compiler_errors, run
 
-    with compiler_errors():
+    with opened(path) as directory, compiler_errors():
         return _validate(run.read_manifest(directory))
 
 
 def verify_artifact(path: Path, threads: int = 1) -> list[str]:
-    """What is wrong with an artifact, one line each: files and hashes, then the self-test where it runs here.
+    """Checks every file, every hash and the self-test; returns what was checked, one line each.
 
     Raises:
+        VerificationError: names every file that is wrong, or by how much the self-test differs.
         MissingError: the target's runtime is not installed.
     """
-    from ..targets.device import open_artifact
+    from ..targets.device import open_artifact, run
 
-    try:
-        forecaster = open_artifact(path, threads)
-        findings = forecaster.verify()
-        result = forecaster.selftest()
-    except VerificationError as error:
-        from ..targets.device import run
-
-        every = list(run.find_problems(path)) if path.is_dir() else []
-        return every or [str(error)]
+    with opened(path) as directory:
+        problems = list(run.find_problems(directory))
+        if problems:
+            raise VerificationError(
+                f"{path}: {'; '.join(problems)}", hint="get an intact copy of the artifact"
+            )
+        count = len(run.read_sums(directory))
+        result = open_artifact(directory, threads).selftest()
     if not result["passed"]:
-        findings.append(
-            f"the self-test differs by {result['max_rel']:.3g} of the window's scale, "
-            f"allowed {result['tolerance']:.3g}"
+        raise VerificationError(
+            f"{path}: the self-test differs by {result['max_rel']:.3g} of the window's scale, "
+            f"expected at most {result['tolerance']:.3g}",
+            hint="another version of the runtime may compute something else here",
         )
-    return findings
+    return [
+        f"{count} files match {SUMS}",
+        f"self-test: {result['windows']} windows within {result['max_rel']:.1e} of the original model, "
+        f"tolerance {result['tolerance']:.0e}",
+    ]
 
 
-def _validate(fields: Mapping[str, Any]) -> Manifest:
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The directory of an artifact; a ``.tsfmc`` file is unpacked for the time of the block.
+
+    Raises:
+        VerificationError: the file cannot be unpacked.
+        MissingError: there is no such path.
+    """
+    if not path.exists():
+        raise MissingError(f"there is no artifact at {path}", hint="give a directory or a .tsfmc file")
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="tsfmc-") as folder:
+        unpack_zip(path, Path(folder))
+        yield Path(folder)
+
+
+def _validate(fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return Manifest.model_validate(fields)
+        manifest = Manifest.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise VerificationError(
             f"{MANIFEST} field {where}: {first['msg']}, got {str(first['input'])[:60]!r}"
         ) from None
-
-
-def _dump(manifest: Manifest) -> str:
-    try:
-        return manifest.to_json()
-    except (ValueError, TypeError) as error:
-        raise VerificationError(f"{MANIFEST} cannot be written: {error}") from None
+    return manifest.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 # --- one file ----------------------------------------------------------------------------------------

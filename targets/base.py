@@ -78,7 +78,7 @@ class Target:
     runtime_requirements: ClassVar[tuple[str, ...]] = ()
     """What a device must install to run the artifact, as pip requirements."""
     tolerance: ClassVar[float] = 1e-4
-    """Parity: max |engine - model| <= tolerance * (1 + max |model|), window by window."""
+    """Parity: max |engine - model| <= tolerance * (max |past| + max |model|), window by window."""
 
     def probe(self) -> Availability:
         """What this machine has."""
@@ -110,9 +110,30 @@ class Target:
         """The file with ``class Engine`` that is pasted into the artifact's ``run.py``.
 
         It may import only the standard library, numpy and the target's runtime, and defines
-        ``Engine(directory: Path, manifest: dict, threads: int)`` with ``__call__(past) -> forecast``.
+        ``Engine(directory: Path, manifest: dict, threads: int)`` with ``__call__(past) -> forecast``, which
+        takes any batch: an engine of a fixed batch pads and slices.  Of the manifest it may rely on
+        ``target.entry`` and on what ``Payload.details`` put beside it.
         """
         raise NotImplementedError
+
+    def load(self, directory: Path, payload: Payload, threads: int) -> Engine:
+        """The engine of a payload in ``directory``: the very class that ``run.py`` carries.
+
+        Raises:
+            MissingError: the runtime is not installed here.
+        """
+        from ..compiler.errors import MissingError
+        from .device import engine_class
+
+        manifest = {"target": {"kind": self.kind, "entry": payload.entry, **payload.details}}
+        try:
+            engine: Engine = engine_class(self.engine_source())(directory, manifest, threads)
+        except ImportError as error:
+            needs = ", ".join(self.runtime_requirements)
+            raise MissingError(
+                f"target {self.kind} cannot run here: {error}", hint=f"install {needs}"
+            ) from error
+        return engine
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         """Facts for ``tsfmc targets``: devices, options, levels."""

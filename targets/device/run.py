@@ -11,7 +11,7 @@ or, as a module:
     from run import Forecaster
     forecast = Forecaster(threads=1).forecast(past)   # [D, L] or [B, D, L], in the units of the data
 
-Exit codes: 0 ok, 2 bad input, 3 the runtime is missing, 5 the artifact is broken or edited.
+Exit codes: 0 ok, 2 bad input, 3 the runtime is missing or cannot load it, 5 the artifact is broken or edited.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class InputError(ValueError):
     exit_code = 2
 
 
-class RuntimeMissingError(ImportError):
-    """The target's runtime is not installed on this device."""
+class EngineError(RuntimeError):
+    """The engine cannot be loaded on this device: the target's runtime is missing, too old, or refuses."""
 
     exit_code = 3
 
@@ -119,8 +119,9 @@ def find_problems(directory: Path) -> Iterator[str]:
     except ArtifactError as error:
         yield str(error)
         return
+    made_here = _device_files(directory)
     for name in _present(directory):
-        if name not in sums and name != SUMS and not _may_be_unlisted(name):
+        if name not in sums and name != SUMS and name not in made_here and not _may_be_unlisted(name, sums):
             yield f"{name} is not listed in {SUMS}: move it out of the artifact"
     sound = True
     for name in sorted(sums):
@@ -140,9 +141,19 @@ def _present(directory: Path) -> Iterator[str]:
             yield (Path(folder) / name).relative_to(directory).as_posix()
 
 
-def _may_be_unlisted(name: str) -> bool:
-    """A user's own data, or what Python itself writes when ``run.py`` is imported as a module."""
-    return name.endswith(USER_SUFFIXES) or re.fullmatch(r"__pycache__/run\.[\w-]+\.pyc", name) is not None
+def _may_be_unlisted(name: str, sums: dict[str, str]) -> bool:
+    """A user's own data, or what Python itself writes when a script of the artifact is imported."""
+    compiled = re.fullmatch(r"__pycache__/(\w+)\.[\w-]+\.pyc", name)
+    return name.endswith(USER_SUFFIXES) or (compiled is not None and f"{compiled[1]}.py" in sums)
+
+
+def _device_files(directory: Path) -> list[str]:
+    """Files that a device makes beside the payload, such as an engine built there: no hash is known."""
+    try:
+        names = read_manifest(directory)["target"].get("device_files", [])
+    except ArtifactError:
+        return []  # reported with the manifest itself
+    return names if isinstance(names, list) else []
 
 
 def _file_problem(directory: Path, name: str, expected: str) -> str | None:
@@ -282,7 +293,7 @@ class Forecaster:
 
     Raises:
         ArtifactError: a file is missing, truncated, edited or not listed.
-        RuntimeMissingError: the target's runtime is not installed.
+        EngineError: the target's runtime is not installed here, or cannot load the payload.
     """
 
     def __init__(
@@ -300,11 +311,16 @@ class Forecaster:
         self.variates: tuple[str, ...] = tuple(task["variates"])
         self._mean = np.array(scaling["mean"], dtype=np.float64)[:, None]
         self._std = np.array(scaling["std"], dtype=np.float64)[:, None]
+        if threads < 1:
+            raise InputError(f"threads: expected at least 1, got {threads}")
         try:
             self._engine = (engine or Engine)(self.directory, self.manifest, threads)
-        except ImportError as error:
-            needs = ", ".join(self.manifest["target"].get("runtime", ["numpy"]))
-            raise RuntimeMissingError(f"{error}: this artifact needs {needs}") from None
+        except Exception as error:  # every runtime has its own; the files are intact, so it is this device
+            needs = ", ".join(self.manifest.get("runtime_requirements", [])) or "no package"
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(
+                f"the engine cannot be loaded here: {reason} (this artifact needs {needs})"
+            ) from error
 
     def forecast(self, past: np.ndarray) -> np.ndarray:
         """``[D, L]`` -> ``[D, H]`` or ``[B, D, L]`` -> ``[B, D, H]``, float64, in the units of the data.
@@ -415,23 +431,12 @@ class Forecaster:
         return windows
 
     def _in_scaled_units(self, past: np.ndarray) -> np.ndarray:
-        """``[B, D, L]`` -> ``[B, D, H]`` float64; a program of fixed batch runs as often as needed."""
+        """``[B, D, L]`` -> ``[B, D, H]`` float64, through the engine."""
         with np.errstate(over="ignore"):
             windows = np.ascontiguousarray(past, dtype=np.float32)
         if not np.isfinite(windows).all():
             raise InputError("past: the scaled values do not fit into float32")
-        fixed = self.manifest["target"].get("batch")
-        size = fixed if type(fixed) is int else len(windows)
-        pieces = []
-        for start in range(0, len(windows), size):
-            piece = windows[start : start + size]
-            padded = (
-                piece
-                if len(piece) == size
-                else np.concatenate([piece, windows[:1].repeat(size - len(piece), 0)])
-            )
-            pieces.append(np.asarray(self._engine(padded))[: len(piece)])
-        forecast = np.concatenate(pieces).astype(np.float64)
+        forecast = np.asarray(self._engine(windows), dtype=np.float64)
         expected = (len(windows), len(self.variates), self.horizon)
         if forecast.shape != expected or not np.isfinite(forecast).all():
             raise ArtifactError(
@@ -622,7 +627,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return COMMANDS[arguments.command](arguments)
-    except (ArtifactError, InputError, RuntimeMissingError) as error:
+    except (ArtifactError, InputError, EngineError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

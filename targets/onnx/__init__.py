@@ -62,7 +62,6 @@ class OnnxTarget(Target):
             "opset": OPSET,
             "batch": settings.batch or "dynamic",
             "nodes": len(proto.graph.node),
-            "runtime": list(self.runtime_requirements),
         }
         return Payload(files=(ENTRY,), entry=ENTRY, level="exported", runs_here=True, details=details)
 

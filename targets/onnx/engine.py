@@ -9,7 +9,10 @@ import numpy as np
 
 
 class Engine:
-    """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, on ``threads`` threads."""
+    """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, on ``threads`` threads.
+
+    Takes any batch; a program exported with a fixed one runs as often as needed, the last piece padded.
+    """
 
     def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
         import onnxruntime  # type: ignore[import-untyped]
@@ -23,6 +26,17 @@ class Engine:
             str(Path(directory) / manifest["target"]["entry"]), options, providers=["CPUExecutionProvider"]
         )
 
+        batch = manifest["target"].get("batch")
+        self._batch = batch if isinstance(batch, int) else None
+
     def __call__(self, past: np.ndarray) -> np.ndarray:
+        size = self._batch
+        if size is None or size == len(past):
+            return self._run(past)
+        pieces = [past[start : start + size] for start in range(0, len(past), size)]
+        pieces[-1] = np.concatenate([pieces[-1], np.repeat(past[:1], size - len(pieces[-1]), axis=0)])
+        return np.concatenate([self._run(piece) for piece in pieces])[: len(past)]
+
+    def _run(self, past: np.ndarray) -> np.ndarray:
         forecast: np.ndarray = self._session.run(["forecast"], {"past": past})[0]
         return forecast
