@@ -13,6 +13,7 @@ of h steps reads the last token; longer horizons append the forecast and go on (
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
@@ -286,6 +287,19 @@ class TimeMoe(Teacher):
     def structure(self) -> PrunableStructure:
         """Heads, value dims and rotary pairs of every attention, experts, and the units of each expert."""
         return structure_of(self.model.layers)
+
+    @contextmanager
+    def sample_major(self) -> Iterator[None]:
+        """Dense experts: sparse evaluation sorts the tokens of all samples by expert."""
+        mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
+        before = [mixture.evaluation for mixture in mixtures]
+        for mixture in mixtures:
+            mixture.evaluation = "dense"
+        try:
+            yield
+        finally:
+            for mixture, evaluation in zip(mixtures, before, strict=True):
+                mixture.evaluation = evaluation
 
     def _normalised(self, past: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
         """The series ``[B * D, L]`` that the decoder reads, and what undoes it: mean and std."""

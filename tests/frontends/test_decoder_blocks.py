@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
 from tsfmc.compiler.errors import TeacherError
 from tsfmc.compiler.forecaster import Teacher, parameter_count
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
@@ -57,7 +58,7 @@ def masked(teacher: Teacher, group: Group, units: Iterable[int], tap: int = 0) -
     where = group.taps[tap]
     module = teacher.get_submodule(where.module)
     assert isinstance(module, nn.Linear)
-    mask = torch.ones(module.in_features if where.side == "in" else module.out_features)
+    mask = module.weight.new_ones(module.in_features if where.side == "in" else module.out_features)
     mask[indices(where.spans, units)] = 0.0
     if where.side == "in":
         handle = module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * mask,))
@@ -86,20 +87,20 @@ def sliced(teacher: Teacher, group: Group, units: Iterable[int]) -> Teacher:
     living = Kept(teacher.config).indices(group.name, group.units)
     kept = {**own.get("kept", {}), group.name: [unit for i, unit in enumerate(living) if i not in gone]}
     smaller = build_teacher({**teacher.config, "tsfmc": {**own, "kept": kept}})
-    smaller.load_state_dict(state, strict=True)
+    smaller.to(next(teacher.parameters()).dtype).load_state_dict(state, strict=True)
     return smaller
 
 
 def assert_same_outputs(
-    teacher: Teacher, smaller: Teacher, group: Group, units: list[int], past: Tensor
+    teacher: Teacher, smaller: Teacher, group: Group, units: list[int], past: Tensor, tolerance: float
 ) -> None:
     with torch.no_grad():
         got = smaller.outputs(past)
         for tap in range(len(group.taps)):
             with masked(teacher, group, units, tap):
                 expected = teacher.outputs(past)
-            torch.testing.assert_close(got.forecast, expected.forecast, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(got.states, expected.states, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(got.forecast, expected.forecast, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(got.states, expected.states, rtol=tolerance, atol=tolerance)
 
 
 @FAMILIES
@@ -112,9 +113,9 @@ def test_groups_cover_every_kind(family: str) -> None:
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_masked_equals_sliced_again_and_again(family: str, data: st.DataObject) -> None:
-    """Every kind alone first, then on what earlier removals have left."""
+    """One kind after the other, on what earlier removals have left; exact up to float64 rounding."""
     torch.manual_seed(data.draw(st.integers(0, 2**16)))
-    teacher = tiny(family)
+    teacher = tiny(family).double()
     for _ in range(3):
         groups = teacher.structure().groups
         kind = data.draw(st.sampled_from(sorted({group.kind for group in groups})))
@@ -122,9 +123,20 @@ def test_masked_equals_sliced_again_and_again(family: str, data: st.DataObject) 
         most = group.units if group.removable else group.units - group.floor
         units = data.draw(st.lists(st.integers(0, group.units - 1), unique=True, max_size=most))
         smaller = sliced(teacher, group, units)
-        assert_same_outputs(teacher, smaller, group, units, series(teacher))
+        assert_same_outputs(teacher, smaller, group, units, series(teacher).double(), 1e-10)
         assert not units or parameter_count(smaller) < parameter_count(teacher)
         teacher = smaller
+
+
+@FAMILIES
+def test_masked_equals_sliced_in_single_precision(family: str) -> None:
+    """Every group of the last layer at half its units, on series of unit scale."""
+    teacher = tiny(family)
+    past = torch.randn(3, teacher.variates, teacher.lookback)
+    for group in teacher.structure().groups:
+        if group.name.startswith("model.layers.1."):
+            units = list(range(group.units // 2))
+            assert_same_outputs(teacher, sliced(teacher, group, units), group, units, past, 1e-5)
 
 
 @FAMILIES
@@ -137,12 +149,12 @@ def test_emptied_branches_export_and_survive_a_save(family: str, tmp_path: Path)
     removals += [(f"{layers}.1.self_attn.rotary", 3)]
     if family == "time-moe":
         removals += [(f"{layers}.0.ffn_layer.experts", 2), (f"{layers}.1.ffn_layer.experts.2.units", 6)]
-    past = series(teacher)
+    past = torch.randn(3, teacher.variates, teacher.lookback)
     for name, count in removals:
         group = teacher.structure()[name]
         units = list(range(count))
         smaller = sliced(teacher, group, units)
-        assert_same_outputs(teacher, smaller, group, units, past)
+        assert_same_outputs(teacher, smaller, group, units, past, 1e-5)
         teacher = smaller
     if family == "time-moe":
         experts = teacher.get_submodule(f"{layers}.0.ffn_layer.experts")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
+
 from tsfmc.compiler.errors import MissingError, TeacherError
 from tsfmc.compiler.forecaster import parameter_count
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
@@ -46,6 +47,12 @@ def tiny(**arguments: Any) -> TimesFm:
 def assert_close_to(got: Tensor, expected: Tensor) -> None:
     """The tolerance of the stored vectors for forecasts."""
     assert float((got - expected).abs().max()) <= 1e-4 * float(expected.std()) + 1e-5
+
+
+def assert_within_rounding(got: Tensor, expected: Tensor, past: Tensor) -> None:
+    """1e-5 of the largest value that went in or came out; drawn forecasts may be too few for a deviation."""
+    largest = max(float(past.abs().max()), float(expected.abs().max()))
+    assert float((got - expected).abs().max()) <= 1e-5 * largest
 
 
 @settings(max_examples=12, deadline=None)
@@ -90,10 +97,11 @@ def test_parity_with_transformers(
         )
         outputs = teacher.outputs(past)
         shape = (2, variates)
-        assert_close_to(outputs.forecast, expected.mean_predictions[:, :horizon].unflatten(0, shape))
+        forecast = expected.mean_predictions[:, :horizon].unflatten(0, shape)
+        assert_within_rounding(outputs.forecast, forecast, past)
         assert outputs.quantiles is not None and outputs.states is not None
         quantiles = expected.full_predictions[:, :horizon, 1:].unflatten(0, shape)
-        assert_close_to(outputs.quantiles, quantiles)
+        assert_within_rounding(outputs.quantiles, quantiles, past)
         patches = -(-lookback // 32)
         states = expected.last_hidden_state[:, -patches:].unflatten(0, shape)
         torch.testing.assert_close(outputs.states, states, rtol=0, atol=5e-4)
