@@ -12,11 +12,11 @@ written here, for batches of windows.  For every variate on its own, with W = 20
 
 The padding in front of a short lookback holds no values, and the stages are causal, so what they make of it
 depends on the detected periods alone.  Windows of a batch share few sets of periods: the padded positions
-are computed once a set.  The result is the package's up to float32 rounding.
+are computed once a set.  The result is the package's up to float32 rounding.  An exported program runs the
+package's own encoder instead, because that sharing depends on the data.
 
 States are the encoder's output at the positions of the lookback, [B, D, min(L, W), 64].  Outputs are not
-differentiable, and the family can be neither pruned nor exported: periods are a data-dependent choice among
-the bins of an FFT.
+differentiable, and the family cannot be pruned.
 """
 
 from __future__ import annotations
@@ -104,10 +104,6 @@ class Fracast(Teacher):
         Location and span are taken in float64, as the package does.
         """
         finite = context.isfinite()
-        if bool((finite.sum(1) < _MIN_FINITE).any()):
-            raise TeacherError(
-                f"fracast: a series has fewer than {_MIN_FINITE} finite values in its lookback"
-            )
         low = context.where(finite, torch.inf).amin(1, keepdim=True).double()
         high = context.where(finite, -torch.inf).amax(1, keepdim=True).double()
         span = (high - low).clamp(min=_MIN_SPAN)
@@ -115,6 +111,13 @@ class Fracast(Teacher):
         values = functional.pad(((context - low) / span).where(finite, 0.0).float(), (padded, 0))
         valid = functional.pad(finite, (padded, 0))
 
+        if torch.compiler.is_exporting():
+            encoded = self.core(values[:, None], valid[:, None], valid[:, None].to(values))
+            return self._read(encoded, values, valid, low, span), encoded[:, padded:]
+        if bool((finite.sum(1) < _MIN_FINITE).any()):
+            raise TeacherError(
+                f"fracast: a series has fewer than {_MIN_FINITE} finite values in its lookback"
+            )
         periods = self._periods(values, valid)
         # Neighbours in this order share their periods, so a group needs few encodings of the padding.
         order = torch.unique(periods, dim=0, return_inverse=True)[1].argsort()
@@ -122,13 +125,17 @@ class Fracast(Teacher):
         seen = values.new_empty(*context.shape, self.core.d) if states else None
         for group in torch.split(order, _GROUP):
             encoded = self._encode(values[group], valid[group], periods[group], padded)
-            scaled = self.head.forward_horizon(
-                encoded, last_obs=values[group, -1:], ctx=values[group], ctx_mask=valid[group]
-            )
-            quantiles[group] = (scaled * span[group, :, None] + low[group, :, None]).float()
+            quantiles[group] = self._read(encoded, values[group], valid[group], low[group], span[group])
             if seen is not None:
                 seen[group] = encoded[:, padded:]
         return quantiles, seen
+
+    def _read(self, encoded: Tensor, values: Tensor, valid: Tensor, low: Tensor, span: Tensor) -> Tensor:
+        """The head's deciles ``[N, 48, 9]``, in the units of the context."""
+        scaled: Tensor = self.head.forward_horizon(
+            encoded, last_obs=values[:, -1:], ctx=values, ctx_mask=valid
+        )
+        return (scaled * span.unsqueeze(-1) + low.unsqueeze(-1)).float()
 
     def _periods(self, values: Tensor, valid: Tensor) -> Tensor:
         """The significant periods of every series ``[N, K]``, 0 where there is none."""

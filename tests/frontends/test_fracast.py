@@ -119,3 +119,10 @@ def test_too_few_values() -> None:
     past[..., :7] = 1.0
     with pytest.raises(TeacherError, match="fewer than 8 finite values"):
         teacher_for(20, 8, 1)(past)
+
+
+def test_export(kit: Any, tmp_path: Path) -> None:
+    teacher = teacher_for(64, 50, 2)
+    past = series(4, 3, 2, 64)
+    run = kit.onnx_forecast(teacher, tmp_path / "fracast.onnx", past[:2])
+    kit.close(run(past), teacher(past), 1e-4, 1e-4)
