@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+
 from tsfmc.compiler.data import Dataset, load_data
 from tsfmc.compiler.evaluate import Predict, evaluate, model_predictor, naive_scale
 from tsfmc.compiler.progress import for_stderr

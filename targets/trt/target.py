@@ -32,6 +32,7 @@ from .device.trt_engine import Cuda, DeviceError
 from .options import LADDER, Level, TrtOptions
 from .presets import PRESETS
 from .vectors import (
+    DEVICE_TOLERANCE,
     FILE_TOLERANCE,
     engine_spec,
     errors,
@@ -44,6 +45,8 @@ from .vectors import (
 DEVICE = Path(__file__).resolve().parent / "device"
 SCRIPTS = ("trt_engine.py", "build_engine.py", "check_engine.py")
 ONNX, PROGRAM, PLAN, SPEC = "model.onnx", "model.pt2", "model.engine", "engine.json"
+MADE_ON_DEVICE = (PLAN, f"{PLAN}.json", "model.trtexec.engine")
+"""An engine belongs to one device: it is made beside the payload and never travels with it."""
 Say = Callable[[str], None]
 Report = dict[str, dict[str, Any]]
 """Level -> what was shown."""
@@ -109,14 +112,16 @@ class TensorRT(Target):
             raise MissingError(
                 f"target trt reached {LADDER[reached]!r}, {options.require!r} is required", hint=missing
             )
-        files = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
-        built = "device_built" in report
+        files = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+        worst = max(vector["error"] for vector in report["exported"]["parity"])
         return Payload(
-            files=tuple(files),
-            entry=PLAN if built else ONNX,
+            files=tuple(sorted(files - set(MADE_ON_DEVICE))),
+            entry=ONNX,
             level=LADDER[reached],
-            runs_here=built,
+            runs_here="device_built" in report,
             details={
+                "device_files": MADE_ON_DEVICE,
+                "tolerance": worst + DEVICE_TOLERANCE[options.precision],
                 "precision": options.precision,
                 "preset": options.preset,
                 "batch": options.batch.model_dump(),
@@ -189,7 +194,7 @@ class TensorRT(Target):
             with torch.no_grad():
                 truth = model(torch.from_numpy(past)).numpy()
             got = run(past)
-            worst = float(errors(got, truth).max())
+            worst = float(errors(past, got, truth).max())
             if not np.isfinite(worst) or (tolerance is not None and worst > tolerance):
                 raise VerificationError(
                     f"model.onnx ({options.precision}) differs from the model by {worst:.3g} on vector"

@@ -16,6 +16,7 @@ import tensorrt_rtx_libs  # noqa: F401
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+
 from tsfmc.compiler.errors import LoweringError, MissingError, RecipeError
 from tsfmc.compiler.students import from_config
 from tsfmc.targets.base import Payload, Shape
@@ -107,9 +108,11 @@ def test_every_preset_names_what_is_compiled_in_its_place(preset: str) -> None:
 
 
 def test_what_tensorrt_rtx_cannot_compile_for_a_preset_is_parsed(tmp_path: Path) -> None:
-    payload = lower(student("dlinear"), tmp_path, preset="t4", precision="fp32")
+    payload = lower(student("affine"), tmp_path / "a", preset="t4", precision="fp32")
     assert payload.level == "parsed" or has_gpu()
     assert "does not compile fp32 for SM75; use fp16" in payload.details["statement"]
+    with pytest.raises(MissingError, match=r"reached 'parsed'.*does not compile int8 for SM75; use fp16"):
+        lower(student("affine"), tmp_path / "b", preset="t4", precision="int8", require="compiled_proxy")
 
 
 def test_no_claim_above_what_ran(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ def test_the_compiler_refuses_what_the_gpu_lacks(
     precision: str, capability: str, says: str, advice: str, tmp_path: Path
 ) -> None:
     with pytest.raises(LoweringError, match=f"(?s){says}.*{advice}") as caught:
-        lower(student("dlinear"), tmp_path, precision=precision, compute_capabilities=(capability,))
+        lower(student("affine"), tmp_path, precision=precision, compute_capabilities=(capability,))
     assert caught.value.exit_code == 2
 
 
@@ -179,21 +182,19 @@ def test_a_level_out_of_reach_is_exit_code_3(tmp_path: Path) -> None:
     with pytest.raises(
         MissingError, match=r"reached 'compiled_proxy', 'executed' is required.*on the device"
     ) as e:
-        lower(student("dlinear"), tmp_path / "a", require="executed")
+        lower(student("affine"), tmp_path, require="executed")
     assert e.value.exit_code == 3
-    with pytest.raises(MissingError, match=r"reached 'parsed'.*does not compile int8 for SM75; use fp16"):
-        lower(student("dlinear"), tmp_path / "b", preset="t4", precision="int8", require="compiled_proxy")
 
 
 def test_without_the_extra_the_ladder_ends_at_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(target, "RTX_MODULE", "a_module_that_is_not_installed")
-    payload = lower(student("dlinear"), tmp_path / "a")
+    payload = lower(student("affine"), tmp_path / "a")
     assert payload.level == "exported" and "tsfmc[trt-check]" in payload.details["next"]
     assert any("tsfmc[trt-check]" in problem for problem in TARGET.probe().problems)
     with pytest.raises(MissingError, match=r"'exported', 'parsed' is required.*trt-check"):
-        lower(student("dlinear"), tmp_path / "b", require="parsed")
+        lower(student("affine"), tmp_path / "b", require="parsed")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_a_crash_or_a_hang_in_native_code_stays_in_the_child(
     modules.mkdir()
     (modules / "tensorrt_rtx_bindings.py").write_text(body)
     monkeypatch.setenv("PYTHONPATH", str(modules))
-    payload = lower(student("dlinear"), tmp_path / "out", time_limit_s=limit)
+    payload = lower(student("affine"), tmp_path / "out", time_limit_s=limit)
     assert payload.level == "exported" and says in payload.details["next"]
 
 

@@ -20,6 +20,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
 from tsfmc.compiler.students import from_config
 from tsfmc.targets.base import Shape
 from tsfmc.targets.trt import TARGET
@@ -255,7 +256,6 @@ def test_the_check_scales_windows_and_judges_errors_like_the_compiler(
     spec = json.loads((folder / "engine.json").read_text())
     pool = np.fromfile(folder / spec["pool"], "<f4").reshape(-1, *spec["input"]["shape"])
     flat = check.read_floats(folder / spec["pool"])
-    width = SHAPE.horizon * SHAPE.variates
     assert [entry["batch"] for entry in spec["vectors"]] == [1, 1, 1, 4]
     for entry in spec["vectors"]:
         vector = Vector(entry["name"], entry["first"], entry["batch"], tuple(entry["scales"]))
@@ -263,10 +263,14 @@ def test_the_check_scales_windows_and_judges_errors_like_the_compiler(
         assert past.tobytes() == vector.windows(pool).tobytes()
         truth = np.fromfile(folder / entry["expected"], "<f4").reshape(-1, *spec["output"]["shape"])
         wrong = truth * np.float32(1.01)
-        got = check.worst_error(array("f", wrong.tobytes()), array("f", truth.tobytes()), width)
-        assert got == pytest.approx(float(errors(wrong, truth).max()), rel=1e-6)
+
+        def judged(vector: Vector = vector, wrong: np.ndarray = wrong, truth: np.ndarray = truth) -> float:
+            past, *both = (array("f", x.tobytes()) for x in (vector.windows(pool), wrong, truth))
+            return float(check.worst_error(past, *both, vector.batch))
+
+        assert judged() == pytest.approx(float(errors(vector.windows(pool), wrong, truth).max()), rel=1e-6)
         wrong[-1, -1, -1] = np.nan
-        assert check.worst_error(array("f", wrong.tobytes()), array("f", truth.tobytes()), width) == np.inf
+        assert judged() == np.inf
 
 
 def test_the_trtexec_script_asks_for_what_matters(folder: Path, tmp_path: Path) -> None:

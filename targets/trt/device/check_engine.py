@@ -48,12 +48,14 @@ def windows(pool: array[float], vector: dict[str, Any], width: int) -> array[flo
     return past
 
 
-def worst_error(got: array[float], expected: array[float], width: int) -> float:
-    """Largest ``|got - expected| / (1 + max |expected|)``, window by window."""
+def worst_error(past: array[float], got: array[float], expected: array[float], count: int) -> float:
+    """Largest ``max |got - expected| / (max |past| + max |expected|)`` of ``count`` windows."""
     worst = 0.0
-    for start in range(0, len(expected), width):
+    wide, width = len(past) // count, len(expected) // count
+    for i in range(count):
+        start = i * width
         truth = expected[start : start + width]
-        size = 1.0 + max(map(abs, truth))
+        size = max(map(abs, past[i * wide : (i + 1) * wide])) + max(map(abs, truth))
         differences = [abs(a - b) for a, b in zip(got[start : start + width], truth, strict=True)]
         if not all(map(math.isfinite, differences)):
             return math.inf  # max() may step over a nan
@@ -65,13 +67,13 @@ def parity(plan: Any, directory: Path) -> list[dict[str, Any]]:
     """Every stored vector with its error and tolerance."""
     spec = plan.spec
     width = spec["input"]["shape"][0] * spec["input"]["shape"][1]
-    out_width = spec["output"]["shape"][0] * spec["output"]["shape"][1]
     pool = read_floats(directory / spec["pool"])
     results = []
     for vector in spec["vectors"]:
         past = windows(pool, vector, width)
         got = array("f", plan.run(past.tobytes(), vector["batch"]))
-        error = worst_error(got, read_floats(directory / vector["expected"]), out_width)
+        expected = read_floats(directory / vector["expected"])
+        error = worst_error(past, got, expected, vector["batch"])
         results.append(
             {
                 "name": vector["name"],

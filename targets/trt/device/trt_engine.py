@@ -18,7 +18,7 @@ LIBRARIES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 PLAN, SPEC = "model.engine", "engine.json"
 
 
-class DeviceError(Exception):
+class DeviceError(ImportError):
     """Something is missing on this device, or the plan was built for another one."""
 
 
