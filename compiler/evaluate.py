@@ -41,6 +41,7 @@ def evaluate(
     windows: Windows,
     naive_scale: Tensor,
     *,
+    batch_windows: int = BATCH_WINDOWS,
     progress: Progress | None = None,
     title: str = "evaluate",
 ) -> Accuracy:
@@ -48,13 +49,14 @@ def evaluate(
 
     Args:
         naive_scale: ``[D]``, see ``naive_scale``.
+        batch_windows: windows per call of ``predict``.
     """
     progress = progress or Silent()
     squared = absolute = scaled = 0.0
     elements = 0
     with progress.task(title, len(windows)) as task:
-        for start in range(0, len(windows), BATCH_WINDOWS):
-            indices = range(start, min(start + BATCH_WINDOWS, len(windows)))
+        for start in range(0, len(windows), batch_windows):
+            indices = range(start, min(start + batch_windows, len(windows)))
             past, future = windows.batch(indices)
             error = (predict(indices, past) - future).double()
             squared += float(error.square().sum())

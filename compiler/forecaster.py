@@ -7,6 +7,7 @@ the lookback (special tokens dropped), d the width of a state.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,17 @@ class Teacher(Forecaster):
     def structure(self) -> PrunableStructure:
         """Coupled channel groups (paper A, section A.3); empty for a family that cannot be pruned."""
         return PrunableStructure(())
+
+    def sample_major(self) -> AbstractContextManager[object]:
+        """Inside, every activation keeps the samples outermost: ``[B * n, ..., channels]``.
+
+        Per-sample derivatives rely on it.  A family that regroups tokens across samples overrides it.
+        """
+        return nullcontext()
+
+    def without_dead_weights(self) -> Teacher:
+        """The same function, exactly, without weights that cannot act; itself when there are none."""
+        return self
 
 
 def parameter_count(module: nn.Module) -> int:

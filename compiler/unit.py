@@ -57,6 +57,7 @@ class CompileUnit:
         task: what is forecast.
         data: handle on the series, its splits and its scaling.
         teacher: the teacher module, or None when only its stored outputs are at hand.
+        original_teacher: the teacher as it was loaded, once a pass has replaced it: what is compared with.
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
@@ -74,9 +75,12 @@ class CompileUnit:
     objective: Objective = field(default_factory=Objective)
     record: tuple[PassRecord, ...] = ()
     program: ExportedProgram | None = None
+    original_teacher: Teacher | None = None
 
     def with_(self, **changes: Any) -> CompileUnit:
-        """A copy with some parts replaced."""
+        """A copy with some parts replaced; the first teacher to be replaced stays as the original."""
+        if changes.get("teacher", self.teacher) is not self.teacher and self.original_teacher is None:
+            changes.setdefault("original_teacher", self.teacher)
         return replace(self, **changes)
 
     @property

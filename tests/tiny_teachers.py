@@ -1,0 +1,69 @@
+"""One tiny random teacher of every prunable family, in the true configuration format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from factory import TINY_TTM
+
+from tsfmc.compiler.forecaster import Teacher
+from tsfmc.compiler.frontends import build_teacher
+
+_DECODER = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 3}
+
+# family -> configuration, lookback, horizon (long enough for a second pass where a family rolls out)
+TINY: Mapping[str, tuple[dict[str, Any], int, int]] = {
+    "ttm": (TINY_TTM, 48, 12),
+    "time-moe": (
+        {
+            "model_type": "time_moe",
+            **_DECODER,
+            "num_experts": 3,
+            "num_experts_per_tok": 2,
+            "horizon_lengths": [1, 8, 32, 64],
+        },
+        24,
+        9,
+    ),
+    "timer": ({"model_type": "timer", **_DECODER, "input_token_len": 8, "output_token_lens": [8]}, 48, 12),
+    "chronos-bolt": (
+        {
+            "architectures": ["ChronosBoltModelForForecasting"],
+            "chronos_config": {
+                "context_length": 64,
+                "input_patch_size": 8,
+                "input_patch_stride": 8,
+                "prediction_length": 12,
+                "quantiles": [0.1, 0.5, 0.9],
+                "use_reg_token": True,
+            },
+            "model_type": "t5",
+            "d_model": 16,
+            "d_ff": 24,
+            "d_kv": 6,
+            "num_layers": 2,
+            "num_decoder_layers": 2,
+            "num_heads": 3,
+            "dense_act_fn": "relu",
+            "is_gated_act": False,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 6,
+        },
+        40,
+        20,
+    ),
+}
+
+
+def tiny_teacher(family: str, *, variates: int = 2, seed: int = 1) -> Teacher:
+    """Random weights about 0.3, norm weights about 1, so that nothing is hidden by a neutral value."""
+    config, lookback, horizon = TINY[family]
+    teacher = build_teacher(config, lookback=lookback, horizon=horizon, variates=variates)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in teacher.named_parameters():
+            drawn = 0.3 * torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(drawn + 1 if "norm" in name and name.endswith("weight") else drawn)
+    return teacher
