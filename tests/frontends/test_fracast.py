@@ -122,7 +122,7 @@ def test_too_few_values() -> None:
 
 
 def test_export(kit: Any, tmp_path: Path) -> None:
-    teacher = teacher_for(64, 50, 2)
+    teacher = teacher_for(64, 40, 2)
     past = series(4, 3, 2, 64)
     run = kit.onnx_forecast(teacher, tmp_path / "fracast.onnx", past[:2])
     kit.close(run(past), teacher(past), 1e-4, 1e-4)
