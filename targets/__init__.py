@@ -7,5 +7,6 @@ TARGETS = Registry(
     {
         "onnx": "targets.onnx:TARGET",
         "trt": "targets.trt:TARGET",
+        "tvm": "targets.tvm:TARGET",
     },
 )

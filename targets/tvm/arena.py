@@ -52,9 +52,7 @@ def plan(program: Program) -> Arena:
     offsets: dict[int, int] = {}
     for value in sorted(lives, key=lambda each: (-size_of(program, each), each)):
         size, (first, last) = size_of(program, value), lives[value]
-        taken = sorted(
-            (start, end) for start, end, (born, died) in placed if born <= last and first <= died
-        )
+        taken = sorted((start, end) for start, end, (born, died) in placed if born <= last and first <= died)
         offset = 0
         for start, end in taken:
             if offset + size <= start:

@@ -99,11 +99,14 @@ def _read_block(block: Any) -> Block:
     store = block.body
     if type(store).__name__ != "BufferStore":
         raise Unsupported(f"block {block.name_hint} with a body of {type(store).__name__}")
-    spatial, reduced = [], []
+    spatial: list[tuple[Any, int]] = []
+    reduced: list[tuple[Any, int]] = []
     for each in block.iter_vars:
         extent = int(each.dom.extent)
         (spatial if each.iter_type == 0 else reduced).append((each.var, extent))
-    plain = Block(block.name_hint, store.buffer, tuple(store.indices), store.value, tuple(spatial), tuple(reduced))
+    plain = Block(
+        block.name_hint, store.buffer, tuple(store.indices), store.value, tuple(spatial), tuple(reduced)
+    )
     if not reduced:
         return plain
     if block.init is None:
@@ -152,9 +155,7 @@ def _may_inline(block: Block, readers: list[Block], scratch: list[Buffer]) -> bo
         return False
     if [each for each, _ in block.spatial] != list(block.indices) and len(block.spatial) != 0:
         return False
-    reads = sum(
-        load.source.same_as(block.buffer) for reader in readers for load in loads_in(reader.value)
-    )
+    reads = sum(load.source.same_as(block.buffer) for reader in readers for load in loads_in(reader.value))
     cost = _cost(block.value)
     if cost == 0 and not any(reader.reduction for reader in readers):
         return True

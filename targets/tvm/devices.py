@@ -18,15 +18,19 @@ AVX512 = Processor(lanes=16, registers=32, pipes=2, loads=2, latency=4, broadcas
 AVX2 = Processor(lanes=8, registers=16, pipes=2, loads=2, latency=4)
 SSE = Processor(lanes=4, registers=16, pipes=2, loads=2, latency=4)
 A53 = Processor(lanes=4, registers=32, pipes=1, loads=0.5, latency=4, broadcast_operand=True)
-A72 = Processor(lanes=4, registers=32, pipes=1, loads=1, latency=7, broadcast_operand=True, ways=2, way_bytes=16384)
-A76 = Processor(lanes=4, registers=32, pipes=2, loads=2, latency=4, broadcast_operand=True, ways=4, way_bytes=16384)
+A72 = Processor(
+    lanes=4, registers=32, pipes=1, loads=1, latency=7, broadcast_operand=True, ways=2, way_bytes=16384
+)
+A76 = Processor(
+    lanes=4, registers=32, pipes=2, loads=2, latency=4, broadcast_operand=True, ways=4, way_bytes=16384
+)
 A7 = Processor(lanes=4, registers=16, pipes=0.5, loads=0.5, latency=8)
 RV64 = Processor(lanes=1, registers=32, pipes=1, loads=1, latency=5)
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Compiler, emulator and the Debian packages that have them; the emulator is None on the machine itself."""
+    """Compiler, emulator (None on the machine itself) and the Debian packages that have them."""
 
     prefix: str
     emulator: tuple[str, ...] | None
@@ -75,7 +79,11 @@ _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
 def _x86(name: str, level: str, processor: Processor, needs: tuple[str, ...]) -> Device:
     target = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
-    chain = NATIVE if platform.machine() == "x86_64" else Toolchain("x86_64-linux-gnu-", None, "gcc-x86-64-linux-gnu")
+    chain = (
+        NATIVE
+        if platform.machine() == "x86_64"
+        else Toolchain("x86_64-linux-gnu-", None, "gcc-x86-64-linux-gnu")
+    )
     return Device(name, target, processor, chain, "x86_64", needs)
 
 
@@ -170,7 +178,9 @@ def find_device(wanted: str | Mapping[str, Any]) -> Device:
             row = DEVICES[name]
             wide = start == "x86_64" and "v4" in str(target.get("mcpu", ""))
             processor = AVX512 if wide else row.processor
-            return Device(f"custom {triple}", target, processor, row.toolchain, row.system, ("not-this-machine",))
+            return Device(
+                f"custom {triple}", target, processor, row.toolchain, row.system, ("not-this-machine",)
+            )
     raise UsageError(
         f"device: target triple {triple!r}",
         hint=f"give mtriple with an architecture of {', '.join(similar)}, for example 'aarch64-linux-gnu'",

@@ -16,7 +16,14 @@ from .program import Program
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_TYPES = {"float32": (2, 32), "float64": (2, 64), "int8": (0, 8), "int32": (0, 32), "int64": (0, 64), "bool": (6, 8)}
+_TYPES = {
+    "float32": (2, 32),
+    "float64": (2, 64),
+    "int8": (0, 8),
+    "int32": (0, 32),
+    "int64": (0, 64),
+    "bool": (6, 8),
+}
 
 
 def weights_blob(program: Program) -> tuple[bytes, list[int]]:
@@ -38,7 +45,8 @@ def write_sources(program: Program, shape: tuple[int, int, int], horizon: int, f
     arena = plan(program)
     blob, constant_offsets = weights_blob(program)
     (folder / "weights.bin").write_bytes(blob)
-    tensors, numbers = [], {}
+    tensors: list[str] = []
+    numbers: dict[str, int] = {}
 
     def tensor(data: str, size: int, dtype: str) -> int:
         code, bits = _TYPES[dtype]
@@ -93,5 +101,7 @@ def write_sources(program: Program, shape: tuple[int, int, int], horizon: int, f
 
 def supported_types(program: Program) -> bool:
     """Whether every value and constant has a type that the C file can describe."""
-    types = {value.dtype for value in program.values} | {str(np.dtype(each.dtype)) for each in program.constants}
+    types = {value.dtype for value in program.values} | {
+        str(np.dtype(each.dtype)) for each in program.constants
+    }
     return types <= set(_TYPES)

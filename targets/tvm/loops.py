@@ -8,6 +8,7 @@ end; one along another axis (pooling) keeps a vector of results.  What fits neit
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -20,6 +21,7 @@ from .tir import (
     Expr,
     Stmt,
     Unsupported,
+    chunks,
     flat_offset,
     in_vectors,
     index,
@@ -32,6 +34,7 @@ from .tir import (
     shape_of,
     substitute,
     variable,
+    vector_loop,
 )
 
 Flat = Callable[[Buffer], Buffer]
@@ -42,9 +45,11 @@ PARTIALS = 4
 
 def combine(reduction: Reduction, left: Expr, right: Expr) -> Expr:
     """One step of a reduction."""
-    return {"sum": lambda: left + right, "max": lambda: tirx.Max(left, right), "min": lambda: tirx.Min(left, right)}[
-        reduction
-    ]()
+    return {
+        "sum": lambda: left + right,
+        "max": lambda: tirx.Max(left, right),
+        "min": lambda: tirx.Min(left, right),
+    }[reduction]()
 
 
 def flatten(value: Expr, flat: Flat, domain: Domain) -> Expr:
@@ -87,9 +92,7 @@ def segments(value: Expr, var: Any, extent: int) -> list[tuple[int, int]]:
     domain = Domain()
 
     def signature(position: int) -> tuple[str, ...]:
-        return tuple(
-            str(domain.simplify(substitute(each, {var: index(position)}))) for each in conditions
-        )
+        return tuple(str(domain.simplify(substitute(each, {var: index(position)}))) for each in conditions)
 
     # Conditions compare with constants, so a change can be found by bisection between equal neighbours
     # only where they are monotonic; at these sizes it is cheaper to be sure and look at every position.
@@ -139,12 +142,16 @@ def emit_spatial(block: Block, flat: Flat, lanes: int) -> Stmt:
             vector = vectorisable(value, offset, inner, domain) and not conditions_in(value)
 
             def body(
-                position: Expr, value: Expr = value, offset: Expr = offset, inner: Any = inner, target: Any = target
+                position: Expr,
+                value: Expr = value,
+                offset: Expr = offset,
+                inner: Any = inner,
+                target: Any = target,
             ) -> Stmt:
                 place = {inner: position}
                 return tirx.BufferStore(target, substitute(value, place), [substitute(offset, place)])
 
-            statements.extend(in_vectors(0, stop - start, lanes, body, vector))
+            statements.extend(in_vectors(0, stop - start, lanes if vector else 1, body))
         return sequence(statements)
 
     return _nest([(outer_vars[var], size) for var, size in outer], innermost())
@@ -156,8 +163,7 @@ def emit_reduction(block: Block, flat: Flat, lanes: int) -> Stmt:
     reduced = [(variable(f"k{position}"), size) for position, (_, size) in enumerate(block.reduced)]
     domain = Domain(dict(spatial + reduced))
     places = {
-        old: new
-        for (old, _), (new, _) in zip(block.spatial + block.reduced, spatial + reduced, strict=True)
+        old: new for (old, _), (new, _) in zip(block.spatial + block.reduced, spatial + reduced, strict=True)
     }
     value = expand(flatten(substitute(block.value, places), flat, domain))
     offset = domain.simplify(
@@ -166,7 +172,7 @@ def emit_reduction(block: Block, flat: Flat, lanes: int) -> Stmt:
     target = flat(block.buffer)
     assert block.reduction is not None  # the caller asks only for reductions
     initial = block.initial
-    if block.reduction == "sum" and not (hasattr(initial, "value") and float(initial.value) == 0.0):
+    if block.reduction == "sum" and float(getattr(initial, "value", 1.0)) != 0.0:
         # It would enter every partial result.
         raise Unsupported(f"a sum that starts at {initial} in {block.name}")
     dtype = element_type(block.buffer)
@@ -174,7 +180,7 @@ def emit_reduction(block: Block, flat: Flat, lanes: int) -> Stmt:
     last, extent = spatial[-1] if spatial else (variable("once"), 1)
     if extent >= lanes and vectorisable(value, offset, last, domain) and not conditions_in(value):
         return _along_output(block.reduction, spatial, reduced, value, offset, target, initial, lanes, dtype)
-    inner, length = reduced[-1]
+    inner, _ = reduced[-1]
     contiguous = all(domain.stride(load.indices[0], inner) in (0, 1) for load in loads_in(value))
     width = lanes if contiguous and not conditions_in(value) else 1
     return _along_input(block.reduction, spatial, reduced, value, offset, target, initial, width, dtype)
@@ -195,7 +201,7 @@ def _along_output(
     *outer, (last, extent) = spatial
 
     def chunk(start: Expr, width: int) -> Stmt:
-        partial = tirx.decl_buffer((width,), dtype, "partial", scope="local")
+        results = tirx.decl_buffer((width,), dtype, "partial", scope="local")
 
         def over(body: Callable[[Expr], Stmt]) -> Stmt:
             return sequence(in_vectors(0, width, width, body))
@@ -203,32 +209,28 @@ def _along_output(
         def step(lane: Expr) -> Stmt:
             read = substitute(value, {last: start + lane})
             return tirx.BufferStore(
-                partial, combine(reduction, tirx.BufferLoad(partial, [lane]), read), [lane]
+                results, combine(reduction, tirx.BufferLoad(results, [lane]), read), [lane]
             )
 
         return sequence(
             [
-                on_stack(partial),
-                over(lambda lane: tirx.BufferStore(partial, initial, [lane])),
+                on_stack(results),
+                over(lambda lane: tirx.BufferStore(results, initial, [lane])),
                 _nest(reduced, over(step)),
                 over(
                     lambda lane: tirx.BufferStore(
-                        target, tirx.BufferLoad(partial, [lane]), [substitute(offset, {last: start + lane})]
+                        target, tirx.BufferLoad(results, [lane]), [substitute(offset, {last: start + lane})]
                     )
                 ),
             ]
         )
 
-    statements, position, width = [], 0, lanes
-    while position < extent:
-        turns = (extent - position) // width
-        if turns:
-            base, size = position, width
-            statements.append(
-                loop(turns, lambda turn, base=base, size=size: chunk(index(base) + turn * index(size), size), "v")  # type: ignore[misc]
-            )
-            position += turns * width
-        width = max(width // 2, 1)
+    def chunk_at(first: int, width: int, turn: Expr) -> Stmt:
+        return chunk(index(first) + turn * index(width), width)
+
+    statements = [
+        loop(turns, partial(chunk_at, first, width), "v") for first, turns, width in chunks(0, extent, lanes)
+    ]
     return _nest(outer, sequence(statements))
 
 
@@ -248,95 +250,45 @@ def _along_input(
     chains = min(PARTIALS, max(1, length // lanes)) if lanes > 1 and length >= lanes else 1
     width = lanes if length >= lanes else 1
     count = chains * width
-    partial = tirx.decl_buffer((count,), dtype, "partial", scope="local")
-    whole = length // count
+    results = tirx.decl_buffer((count,), dtype, "partial", scope="local")
 
     def accumulate(slot: Expr, position: Expr) -> Stmt:
         read = substitute(value, {inner: position})
-        return tirx.BufferStore(partial, combine(reduction, tirx.BufferLoad(partial, [slot]), read), [slot])
+        return tirx.BufferStore(results, combine(reduction, tirx.BufferLoad(results, [slot]), read), [slot])
 
-    def chain_steps(turn: Expr) -> Stmt:
+    def vectors_from(first: Expr, used: int) -> Stmt:
+        """Adds ``used`` vectors of the axis, from position ``first``, one to each chain."""
         return sequence(
-            each
-            for chain in range(chains)
-            for each in in_vectors(
-                0,
-                width,
-                width,
-                lambda lane, chain=chain: accumulate(  # type: ignore[misc]
-                    index(chain * width) + lane, turn * index(count) + index(chain * width) + lane
-                ),
-            )
+            vector_loop(width, partial(accumulate_lane, chain * width, first)) for chain in range(used)
         )
 
+    def accumulate_lane(start: int, first: Expr, lane: Expr) -> Stmt:
+        return accumulate(index(start) + lane, first + index(start) + lane)
+
+    def fold_lane(start: int, lane: Expr) -> Stmt:
+        pair = (tirx.BufferLoad(results, [lane]), tirx.BufferLoad(results, [index(start) + lane]))
+        return tirx.BufferStore(results, combine(reduction, *pair), [lane])
+
+    whole, rest = divmod(length, count)
+    vectors = rest // width
     body: list[Stmt] = []
     if whole:
-        body.append(loop(whole, chain_steps, "k"))
-    # What is left of the axis: whole vectors into the first partial vector, then single elements.
-    rest = whole * count
-    vectors = (length - rest) // width
-    if width > 1 and vectors:
-        body.append(
-            loop(
-                vectors,
-                lambda turn: sequence(
-                    in_vectors(
-                        0,
-                        width,
-                        width,
-                        lambda lane: accumulate(lane, index(rest) + turn * index(width) + lane),
-                    )
-                ),
-                "k",
-            )
-        )
-        rest += vectors * width
-    if rest < length:
-        left = length - rest
-        body.append(loop(left, lambda turn: accumulate(index(0), index(rest) + turn), "k"))
-    clear = in_vectors(0, count, width, lambda slot: tirx.BufferStore(partial, initial, [slot]))
-    # Halving keeps the combination in vectors as long as it can.
-    fold: list[Stmt] = []
-    if chains > 1:
-        for chain in range(1, chains):
-            fold.extend(
-                in_vectors(
-                    0,
-                    width,
-                    width,
-                    lambda lane, chain=chain: tirx.BufferStore(  # type: ignore[misc]
-                        partial,
-                        combine(
-                            reduction,
-                            tirx.BufferLoad(partial, [lane]),
-                            tirx.BufferLoad(partial, [index(chain * width) + lane]),
-                        ),
-                        [lane],
-                    ),
-                )
-            )
+        body.append(loop(whole, lambda turn: vectors_from(turn * index(count), chains), "k"))
+    done = whole * count
+    if vectors and width > 1:
+        body.append(vectors_from(index(done), vectors))
+        done += vectors * width
+    if done < length:
+        body.append(loop(length - done, lambda turn: accumulate(index(0), index(done) + turn), "k"))
+    clear = in_vectors(0, count, width, lambda slot: tirx.BufferStore(results, initial, [slot]))
+    # Chains first, then halves of a vector: the combination stays in vectors as long as it can.
+    fold = [vector_loop(width, partial(fold_lane, chain * width)) for chain in range(1, chains)]
     half = width // 2
     while half:
-        size = half
-        fold.extend(
-            in_vectors(
-                0,
-                size,
-                size,
-                lambda lane, size=size: tirx.BufferStore(  # type: ignore[misc]
-                    partial,
-                    combine(
-                        reduction,
-                        tirx.BufferLoad(partial, [lane]),
-                        tirx.BufferLoad(partial, [index(size) + lane]),
-                    ),
-                    [lane],
-                ),
-            )
-        )
+        fold.append(vector_loop(half, partial(fold_lane, half)))
         half //= 2
-    store = tirx.BufferStore(target, tirx.BufferLoad(partial, [index(0)]), [offset])
-    inner_body = sequence([on_stack(partial), *clear, _nest(outer_reduced, sequence(body)), *fold, store])
+    store = tirx.BufferStore(target, tirx.BufferLoad(results, [index(0)]), [offset])
+    inner_body = sequence([on_stack(results), *clear, _nest(outer_reduced, sequence(body)), *fold, store])
     return _nest(spatial, inner_body)
 
 

@@ -18,7 +18,13 @@ from tvm import tirx
 
 from .tir import Expr, constant, dtype_of, rewrite
 
-_EXP = (0.4999999403953552, 0.1666651964187622, 0.04166839271783829, 0.008368780836462975, 0.0013814466074109077)
+_EXP = (
+    0.4999999403953552,
+    0.1666651964187622,
+    0.04166839271783829,
+    0.008368780836462975,
+    0.0013814466074109077,
+)
 _ERF = (
     (1.1283791065216064, 0.19992633163928986, 0.050573572516441345, 0.003701689187437296,
      0.00014185253530740738, -1.9578455976443365e-06, 1.992423825925016e-08),
@@ -71,10 +77,9 @@ def exp(x: Expr) -> Expr:
     def body(t: Expr) -> Expr:
         shifted = t * constant(math.log2(math.e)) + constant(_ROUND)
         bits = tirx.Var("bits", "int32")
-        value = tirx.Let(bits, tirx.reinterpret("int32", shifted), reduced(t, bits))
-        # n = 128 has no float of its own; the clamp keeps n <= 127, and the two ends are put back.
-        return value
+        return tirx.Let(bits, tirx.reinterpret("int32", shifted), reduced(t, bits))
 
+    # 2^128 has no float: the clamp keeps n <= 127, and the two ends are put back.
     def ends(t: Expr) -> Expr:
         value = _let(tirx.Min(constant(88.0), tirx.Max(constant(-87.0), t)), body)
         value = tirx.Select(t > constant(88.0), tirx.infinity("float32"), value)

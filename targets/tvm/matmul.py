@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ from .tir import (
     Stmt,
     constant,
     flat_offset,
-    in_vectors,
     index,
     is_load,
     loop,
@@ -41,6 +41,7 @@ from .tir import (
     shape_of,
     splat,
     substitute,
+    unrolled_vectors,
     variable,
 )
 
@@ -199,28 +200,26 @@ def emit_product(
             return epilogue(value, axes)
 
         return [
-            each
-            for r in range(rows)
-            for each in in_vectors(0, valid, cpu.lanes, lambda position, r=r: element(r, position), unroll=True)  # type: ignore[misc]
+            each for r in range(rows) for each in unrolled_vectors(0, valid, cpu.lanes, partial(element, r))
         ]
 
     def rows_of(first_column: Expr, columns: Sequence[int], base: Expr) -> Stmt:
         sizes = row_tiles(m, tile.rows)
+
+        def tile_at(start: int, size: int, turn: Expr) -> Stmt:
+            return one_tile(index(start) + turn * index(size), size, first_column, columns, base)
+
         parts, done = [], 0
         for size in sorted(set(sizes), reverse=True):
             count = sizes.count(size)
-            start = done
-            parts.append(
-                loop(
-                    count,
-                    lambda turn, size=size, start=start: one_tile(  # type: ignore[misc]
-                        index(start) + turn * index(size), size, first_column, columns, base
-                    ),
-                    "rows",
-                )
-            )
+            parts.append(loop(count, partial(tile_at, done, size), "rows"))
             done += count * size
         return sequence(parts)
+
+    def panel_at(column: int, width: int, turn: Expr) -> Stmt:
+        vectors = [cpu.lanes] * (width // cpu.lanes) or [width]
+        base = index(k_extent * column) + turn * index(width * k_extent)
+        return rows_of(index(column) + turn * index(width), vectors, base)
 
     whole = n // (tile.vectors * cpu.lanes)
     panels = column_panels(n, tile, cpu)
@@ -231,17 +230,7 @@ def emit_product(
     while position < len(panels):
         width = panels[position]
         count = max(whole, 1) if position == 0 else 1
-        vectors = [cpu.lanes] * (width // cpu.lanes) or [width]
-        start, base = column, k_extent * column
-        statements.append(
-            loop(
-                count,
-                lambda turn, width=width, vectors=vectors, start=start, base=base: rows_of(  # type: ignore[misc]
-                    index(start) + turn * index(width), vectors, index(base) + turn * index(width * k_extent)
-                ),
-                "panel",
-            )
-        )
+        statements.append(loop(count, partial(panel_at, column, width), "panel"))
         column += width * count
         position += count
     return sequence(statements)
@@ -268,7 +257,7 @@ def _unravel(flat_index: Expr, axes: Sequence[tuple[Any, int]]) -> dict[Any, Exp
 
 
 def epilogue_of(block: Block, product_buffer: Buffer, axes: Sequence[Any]) -> tuple[Any, ...] | None:
-    """The spatial variables of ``block`` in the order of the product's axes, if it reads it element by element."""
+    """The variables of ``block`` in the order of the product's axes, where it reads each element once."""
     reads = []
 
     def visit(node: Expr) -> None:

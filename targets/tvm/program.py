@@ -201,7 +201,11 @@ class _Builder:
         """Without steps that nothing reads (the import may leave some)."""
         needed, kept = {output}, []
         for step in reversed(self.steps):
-            writes = [r.value for a, r in zip(step.kernel.arguments, step.operands, strict=True) if a.role == "output"]
+            writes = [
+                r.value
+                for a, r in zip(step.kernel.arguments, step.operands, strict=True)
+                if a.role == "output"
+            ]
             if needed.isdisjoint(writes):
                 continue
             kept.append(step)

@@ -1,6 +1,6 @@
 """int8 weights: one scale per output column, accumulation in float32.
 
-    scale_j = max_k |W_kj| / 127        code_kj = round(W_kj / scale_j)        y_j = scale_j sum_k x_k code_kj
+scale_j = max_k |W_kj| / 127        code_kj = round(W_kj / scale_j)        y_j = scale_j sum_k x_k code_kj
 """
 
 from __future__ import annotations

@@ -10,17 +10,31 @@ kernel allocates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tvm import tirx
 
 from .blocks import Block, Function, element_count, element_type, inline, read_function
 from .loops import emit_reduction, emit_spatial, flatten, resolve_conditions
-from .matmul import Product, emit_product, epilogue_of, packed_size, recognise
 from .mathfun import expand
+from .matmul import Product, emit_product, epilogue_of, packed_size, recognise
 from .tiles import Processor, Tile, choose
-from .tir import Buffer, Domain, Expr, Stmt, flat_offset, index, is_load, loads_in, rewrite, sequence, shape_of, substitute, variable
+from .tir import (
+    Buffer,
+    Domain,
+    Expr,
+    Stmt,
+    flat_offset,
+    index,
+    is_load,
+    loads_in,
+    rewrite,
+    sequence,
+    shape_of,
+    substitute,
+    variable,
+)
 
 Sizes = tuple[int, int, int]
 
@@ -141,9 +155,7 @@ class _Scheduler:
         kept = (product.column[0], product.k[0])
         moves = batch_vars | {var: index(0) for var in units if not any(var.same_as(each) for each in kept)}
         domain = Domain({batch_vars[var]: extent for var, extent in product.batch})
-        moved = Product(
-            _moved(product.left, moves), _moved(product.right, moves), product.batch, product.rows, product.column, product.k
-        )  # fmt: skip
+        moved = replace(product, left=_moved(product.left, moves), right=_moved(product.right, moves))
 
         def epilogue(value: Expr, axes: dict[Any, Expr]) -> Stmt:
             places = {**axes, **batch_vars}
@@ -157,14 +169,14 @@ class _Scheduler:
             offset = flat_offset(shape_of(last.buffer), [substitute(each, by_axis) for each in last.indices])
             return tirx.BufferStore(self.flat(last.buffer), stored, [domain.simplify(offset)])
 
-        body = emit_product(
-            moved, tile, self.choices.processor, self.flat, packed, epilogue, domain, scale
-        )
+        body = emit_product(moved, tile, self.choices.processor, self.flat, packed, epilogue, domain, scale)
         for var, extent in reversed(product.batch):
             body = tirx.For(batch_vars[var], index(0), index(extent), tirx.ForKind.SERIAL, body)
         return body, 2 if fused is not None else 1
 
-    def with_product(self, value: Expr, buffer: Buffer, product: Expr, places: dict[Any, Expr], domain: Domain) -> Expr:
+    def with_product(
+        self, value: Expr, buffer: Buffer, product: Expr, places: dict[Any, Expr], domain: Domain
+    ) -> Expr:
         """The epilogue's expression with the accumulated element in place of its read."""
         element = tirx.Var("element", "float32")
 
@@ -201,7 +213,9 @@ class _Scheduler:
         buffers: list[Buffer] = []
         arguments: list[Argument] = []
 
-        def add(buffer: Buffer, role: Any, source: int, size: int, dtype: str, tile: Tile | None = None) -> None:
+        def add(
+            buffer: Buffer, role: Any, source: int, size: int, dtype: str, tile: Tile | None = None
+        ) -> None:
             buffers.append(buffer)
             arguments.append(Argument(role, source, size, dtype, tile))
 
@@ -219,7 +233,12 @@ class _Scheduler:
         for number, param in enumerate(self.function.params[self.inputs :]):
             add(self.flat(param), "output", number, element_count(param), element_type(param))
         func = tirx.PrimFunc(buffers, sequence(statements)).with_attr(
-            {"global_symbol": self.function.name, "tirx.noalias": True, "s_tir": True, "tirx.is_scheduled": True}
+            {
+                "global_symbol": self.function.name,
+                "tirx.noalias": True,
+                "s_tir": True,
+                "tirx.is_scheduled": True,
+            }
         )
         return Kernel(self.function.name, func, tuple(arguments), tuple(self.products))
 

@@ -75,7 +75,7 @@ def row_tiles(m: int, rows: int) -> list[int]:
 
 
 def column_panels(n: int, tile: Tile, cpu: Processor) -> list[int]:
-    """Widths in columns: whole tiles, then whole vectors, then one partial vector rounded up to a power of two."""
+    """Widths in columns: whole tiles, whole vectors, then a partial vector rounded up to a power of two."""
     width = tile.vectors * cpu.lanes
     panels = [width] * (n // width)
     rest = n % width

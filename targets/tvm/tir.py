@@ -6,7 +6,8 @@ index expressions are simplified.  Index arithmetic is int64; TVM narrows it whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -17,9 +18,11 @@ Expr = Any
 Stmt = Any
 Buffer = Any
 
-_BINARY = (
-    "Add Sub Mul Div Mod FloorDiv FloorMod Min Max EQ NE LT LE GT GE And Or LShift RShift BitwiseAnd BitwiseOr BitwiseXor".split()
-)  # every node with fields a and b
+_ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Mod", "FloorDiv", "FloorMod", "Min", "Max"}
+_LOGIC = {"EQ", "NE", "LT", "LE", "GT", "GE", "And", "Or"}
+_BITS = {"LShift", "RShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
+_BINARY = _ARITHMETIC | _LOGIC | _BITS
+"""Every node with fields ``a`` and ``b``."""
 
 
 class Unsupported(Exception):
@@ -70,44 +73,39 @@ def vector_loop(extent: int, body: Callable[[Expr], Stmt]) -> Stmt:
     return tirx.For(var, index(0), index(extent), tirx.ForKind.VECTORIZED, body(var))
 
 
-def in_vectors(
-    start: int,
-    stop: int,
-    lanes: int,
-    body: Callable[[Expr], Stmt],
-    vector: bool = True,
-    unroll: bool = False,
-) -> list[Stmt]:
-    """Covers ``[start, stop)`` with vectors of ``lanes``, then with halves of that down to one.
-
-    Unrolled, every index is a constant, so that local buffers can live in registers.
-    """
-    statements: list[Stmt] = []
-    width = lanes if vector else 1
-    position = start
-    while position < stop:
-        turns = (stop - position) // width
+def chunks(start: int, stop: int, lanes: int) -> Iterator[tuple[int, int, int]]:
+    """Covers ``[start, stop)``: (first, turns, width) with vectors of ``lanes``, then of halves of that."""
+    width = lanes
+    while start < stop:
+        turns = (stop - start) // width
         if turns:
-            base, size = position, width
-            if unroll:
-                for turn in range(turns):
-                    first = index(position + turn * width)
-                    statements.append(vector_loop(width, lambda lane, first=first: body(first + lane)))  # type: ignore[misc]
-                position += turns * width
-                width = max(width // 2, 1)
-                continue
-            statements.append(
-                loop(
-                    turns,
-                    lambda outer, base=base, size=size: vector_loop(  # type: ignore[misc]
-                        size, lambda lane: body(index(base) + outer * index(size) + lane)
-                    ),
-                    "v",
-                )
-            )
-            position += turns * width
+            yield start, turns, width
+            start += turns * width
         width = max(width // 2, 1)
-    return statements
+
+
+def in_vectors(start: int, stop: int, lanes: int, body: Callable[[Expr], Stmt]) -> list[Stmt]:
+    """``body`` at every position of ``[start, stop)``, in loops of vectors."""
+
+    def one(first: int, width: int, turn: Expr) -> Stmt:
+        return vector_loop(width, lambda lane: body(index(first) + turn * index(width) + lane))
+
+    return [
+        loop(turns, partial(one, first, width), "v") for first, turns, width in chunks(start, stop, lanes)
+    ]
+
+
+def unrolled_vectors(start: int, stop: int, lanes: int, body: Callable[[Expr], Stmt]) -> list[Stmt]:
+    """The same without loops: every index is a constant, so that local buffers can live in registers."""
+
+    def one(first: int, width: int) -> Stmt:
+        return vector_loop(width, lambda lane: body(index(first) + lane))
+
+    return [
+        one(first + turn * width, width)
+        for first, turns, width in chunks(start, stop, lanes)
+        for turn in range(turns)
+    ]
 
 
 def on_stack(buffer: Buffer) -> Stmt:

@@ -1,0 +1,318 @@
+"""The tvm target: one page from a model to an artifact.
+
+torch.export -> child process: Relax import -> fuse -> schedule kernels -> LLVM object
+  runtime-free: plan an arena, write C, link  .so, .a        (no TVM on the device)
+  vm:           the same kernels in TVM's virtual machine
+-> run the result here, or under qemu-user, against the model on hard windows
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...compiler.errors import LoweringError, VerificationError
+from ..base import Availability, Payload, Shape, Target, TargetOptions
+from .devices import DEVICES, Device, find_device
+from .job import PIN, Job, run_child
+from .options import TvmOptions
+from .toolchain import can_emulate, problems, require_compiler, run_static_binary
+
+SHARED, VM, STATIC_BINARY = "model.so", "model_vm.so", "predict"
+FFI_SERIES = "0.1.14"
+INT8_TOLERANCE = 5e-2
+"""int8 weights change the function: this bounds a broken program, not the loss of accuracy."""
+
+
+class TvmTarget(Target):
+    """Lowers to machine code for one CPU; see ``devices.py`` for the presets."""
+
+    kind = "tvm"
+    summary = "machine code for x86-64, ARM and RISC-V CPUs, with no runtime on the device"
+    Options: ClassVar[type[TargetOptions]] = TvmOptions
+    runtime_requirements = ("numpy",)
+    tolerance = 1e-5
+
+    def probe(self) -> Availability:
+        facts, missing = {}, []
+        for package in ("apache-tvm", "apache-tvm-ffi"):
+            try:
+                facts[package] = version(package)
+            except PackageNotFoundError:
+                missing.append(f"{package} is not installed: pip install 'tsfmc[tvm]'")
+        ffi = facts.get("apache-tvm-ffi", "")
+        if ffi and not ffi.startswith(FFI_SERIES + "."):
+            missing.append(f"apache-tvm-ffi {ffi} crashes this TVM: install {PIN}")
+        if not missing and shutil.which("gcc") is None:
+            missing.append("gcc is not installed: apt-get install gcc")
+        return Availability(not missing, not missing, (*missing, *problems()), facts)
+
+    def smoke_test(self, time_limit_s: float = 60.0) -> Mapping[str, Any]:
+        """Checks in a child process that the installed TVM can do what it crashes at when mispaired.
+
+        Raises:
+            LoweringError: names the signal and the versions to install.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            return run_child(Job("smoke"), Path(folder), time_limit_s)
+
+    def lower(
+        self,
+        model: nn.Module,
+        shape: Shape,
+        directory: Path,
+        *,
+        options: TargetOptions,
+        calibration: np.ndarray,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> Payload:
+        settings = TvmOptions.model_validate(options.model_dump())
+        device = find_device(settings.device)
+        require_compiler(device)
+        with tempfile.TemporaryDirectory(prefix="tsfmc-tvm-") as scratch:
+            lowering = _Lowering(self, model, shape, settings, device, Path(scratch), calibration, progress)
+            return lowering.payload(directory)
+
+    def engine_source(self) -> Path:
+        return Path(__file__).parent / "engine.py"
+
+    def describe(self) -> Mapping[str, Sequence[str] | str]:
+        return {
+            "summary": self.summary,
+            "devices": ["host", *DEVICES, "or a TVM target dictionary with mtriple"],
+            "options": sorted(TvmOptions.model_fields),
+            "levels": ["compiled", "emulated", "executed"],
+        }
+
+
+class _Lowering:
+    """One call of ``lower``."""
+
+    def __init__(
+        self,
+        target: TvmTarget,
+        model: nn.Module,
+        shape: Shape,
+        options: TvmOptions,
+        device: Device,
+        work: Path,
+        calibration: np.ndarray,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.target, self.model, self.options, self.device = target, model, options, device
+        self.shape, self.work, self.calibration, self.progress = shape, work, calibration, progress
+        self.input = (options.batch, shape.variates, shape.lookback)
+        self.output = (options.batch, shape.variates, shape.horizon)
+
+    def payload(self, directory: Path) -> Payload:
+        key, exported = self.key()
+        cached = _cache_root() / key
+        if self.options.cache and (cached / "answer.json").is_file():
+            self.progress("found in the compile cache")
+            answer = json.loads((cached / "answer.json").read_text())
+        else:
+            answer = self.compile(exported, key)
+            if self.options.cache:
+                self.keep(answer, cached)
+        built = cached if self.options.cache else self.work / "out"
+        names = sorted(
+            each.name for each in built.iterdir() if each.name not in ("answer.json", STATIC_BINARY)
+        )
+        for name in names:
+            shutil.copyfile(built / name, directory / name)
+        checked = self._check(built, answer)
+        entry = SHARED if SHARED in names else VM
+        native = self.device.native
+        details = {
+            "kind": self.target.kind,
+            "entry": entry,
+            "form": self.options.form,
+            "device": self.device.name,
+            "target": answer["target"],
+            "batch": self.options.batch,
+            "input_shape": list(self.input),
+            "output_shape": list(self.output),
+            "precision": self.options.precision,
+            "frontend": answer["frontend"],
+            "sizes": answer["sizes"],
+            "tiles": answer["products"],
+            "tuned": answer["tuned"],
+            "packages": {name: version(name) for name in ("apache-tvm", "apache-tvm-ffi")},
+            "cross_check": checked,
+            "latency": "measured here" if native else "not measured here",
+        }
+        level = ("executed" if native else "emulated") if checked else "compiled"
+        return Payload(tuple(names), entry, level, native, details)
+
+    def key(self) -> tuple[str, Any]:
+        """The content hash of everything that determines the result, and the exported program."""
+        from .importer import export_static
+
+        self.progress("exporting with torch.export")
+        try:
+            exported = export_static(self.model, self.input)
+            graph = exported.graph_module.code
+        except Exception as error:  # torch.export raises many types; ONNX may still know the operator
+            self.progress(f"torch.export refused: {str(error).splitlines()[0][:120]}")
+            exported, graph = None, repr(self.model)
+        digest = hashlib.sha256(graph.encode())
+        for name, tensor in sorted(
+            {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}.items()
+        ):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for name, value in sorted((exported.constants if exported is not None else {}).items()):
+            digest.update(
+                name.encode()
+                + (value.detach().numpy().tobytes() if torch.is_tensor(value) else repr(value).encode())
+            )
+        settings = self.options.model_dump(exclude={"cache", "time_limit_s"})
+        about = [
+            settings,
+            dict(self.device.target),
+            self.input,
+            self.output,
+            _code_hash(),
+            version("apache-tvm"),
+        ]
+        digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+        return digest.hexdigest()[:32], exported
+
+    def compile(self, exported: Any, key: str) -> dict[str, Any]:
+        """Runs the child: by the torch frontend, or by ONNX where that lacks an operator."""
+        reasons = []
+        for frontend in ("torch", "onnx"):
+            try:
+                source = self.source(frontend, exported)
+                return {**self.compile_source(source, key), "frontend": frontend}
+            except LoweringError as error:
+                if not _is_frontend_refusal(error):
+                    raise
+                reasons.append(error.what)
+                self.progress(error.what)
+        raise LoweringError("; ".join(reasons), hint="write the operator differently, or use the onnx target")
+
+    def source(self, frontend: str, exported: Any) -> Path:
+        """The file that the child imports."""
+        if frontend == "torch":
+            if exported is None:
+                raise LoweringError(
+                    "tvm: the torch frontend does not take this model: torch.export refused it"
+                )
+            path = self.work / "model.pt2"
+            torch.export.save(exported, path)
+            return path
+        from ..onnx.export import export_onnx
+
+        path = self.work / "model.onnx"
+        export_onnx(self.model, self.shape, path, calibration=self.calibration, batch=self.options.batch)
+        return path
+
+    def compile_source(self, source: Path, key: str) -> dict[str, Any]:
+        out = self.work / "out"
+        out.mkdir(exist_ok=True)
+        job = Job(
+            "compile",
+            source=str(source),
+            shape=self.input,
+            horizon=self.shape.horizon,
+            device=self.options.device,
+            form=self.options.form,
+            precision=self.options.precision,
+            out=str(out),
+            work=str(self.work),
+        )
+        tuned: Any = None
+        if self.options.tune:
+            log = _cache_root() / "tuning" / f"{key}.json"
+            tuned = run_child(
+                Job(**{**job.__dict__, "action": "tune", "tune_log": str(log)}),
+                self.work,
+                self.options.time_limit_s,
+                self.progress,
+            )
+            job = Job(**{**job.__dict__, "tiles": tuned["tiles"]})
+        answer = run_child(job, self.work, self.options.time_limit_s, self.progress)
+        if (self.work / STATIC_BINARY).is_file():
+            shutil.copy2(self.work / STATIC_BINARY, out / STATIC_BINARY)
+        return {**answer, "tuned": tuned}
+
+    def keep(self, answer: dict[str, Any], cached: Path) -> None:
+        """Moves the result into the cache, complete or not at all."""
+        partial = cached.with_name(f".{cached.name}.{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(self.work / "out", partial)
+        (partial / "answer.json").write_text(json.dumps(answer, sort_keys=True))
+        shutil.rmtree(cached, ignore_errors=True)
+        partial.rename(cached)
+
+    def _check(self, built: Path, answer: dict[str, Any]) -> dict[str, Any] | None:
+        """Runs the static program, natively or under qemu, against the model on hard windows.
+
+        Raises:
+            VerificationError: it departs from the model, or cannot run.
+        """
+        from ..parity import check_parity, hard_windows
+
+        binary, device = built / STATIC_BINARY, self.device
+        if not binary.is_file() or not (device.native or can_emulate(device)):
+            return None
+        runner = "this machine" if device.native else (device.toolchain.emulator or ("",))[0]
+        self.progress(f"running it on {runner}")
+        local = self.work / STATIC_BINARY
+        if not local.is_file():
+            shutil.copy2(binary, local)
+        local.chmod(0o755)
+
+        def engine(past: np.ndarray) -> np.ndarray:
+            calls = -(-len(past) // self.options.batch)
+            padding = np.repeat(past[:1], calls * self.options.batch - len(past), axis=0)
+            windows = np.concatenate([past, padding]).reshape(calls, *self.input)
+            limit = self.options.time_limit_s
+            got = run_static_binary(device, local, windows, self.output, limit)
+            return got.reshape(-1, *self.output[1:])[: len(past)]
+
+        def reference(past: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
+            return forecast
+
+        tolerance = self.target.tolerance if self.options.precision == "fp32" else INT8_TOLERANCE
+        parity = check_parity(engine, reference, hard_windows(self.calibration), tolerance)
+        if not parity.passed:
+            raise VerificationError(
+                f"tvm: on {device.name} ({runner}) the program departs from the model: {parity.describe()}"
+            )
+        return {"ran_on": runner, "max_rel": parity.max_rel, "tolerance": tolerance}
+
+
+def _is_frontend_refusal(error: LoweringError) -> bool:
+    return "frontend does not take" in error.what or "no schedule for" in error.what
+
+
+def _cache_root() -> Path:
+    from ...compiler.store import cache_root
+
+    return cache_root() / "tvm"
+
+
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted([*folder.glob("*.py"), *(folder / "templates").iterdir()]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+TARGET = TvmTarget()
