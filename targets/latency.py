@@ -156,7 +156,7 @@ def measure(
         windows: at least 64 real windows ``[N, D, L]``.
         threads: what the candidates were opened with; torch is pinned to it during the run.
         duration_s: upper limit of the measured part, unless 64 rounds take longer.
-        min_queries: calls that each candidate gets, as far as ``duration_s`` allows; see the top of this file.
+        min_queries: calls that each candidate gets, as far as ``duration_s`` allows; see above.
         forms: name -> the form a candidate runs in, such as ``fp32, inference_mode``, for the record.
 
     Raises:

@@ -123,14 +123,14 @@ def find_problems(directory: Path) -> Iterator[str]:
     for name in _present(directory):
         if name not in sums and name != SUMS and name not in made_here and not _may_be_unlisted(name, sums):
             yield f"{name} is not listed in {SUMS}: move it out of the artifact"
-    sound = True
+    broken = set()
     for name in sorted(sums):
         problem = _file_problem(directory, name, sums[name])
         if problem:
-            sound = sound and name != MANIFEST
+            broken.add(name)
             yield problem
-    if sound:
-        yield from _manifest_problems(directory, sums)
+    if MANIFEST not in broken:
+        yield from _manifest_problems(directory, sums, broken)
 
 
 def _present(directory: Path) -> Iterator[str]:
@@ -176,7 +176,8 @@ def _file_problem(directory: Path, name: str, expected: str) -> str | None:
     )
 
 
-def _manifest_problems(directory: Path, sums: dict[str, str]) -> Iterator[str]:
+def _manifest_problems(directory: Path, sums: dict[str, str], broken: set[str]) -> Iterator[str]:
+    """Where the manifest does not agree with the files; ``broken`` ones are known already."""
     try:
         manifest = read_manifest(directory)
     except ArtifactError as error:
@@ -187,7 +188,7 @@ def _manifest_problems(directory: Path, sums: dict[str, str]) -> Iterator[str]:
         entry = declared.get(name)
         if not isinstance(entry, dict) or entry.get("sha256") != sums.get(name):
             yield f"{MANIFEST} field files: {name} does not agree with {SUMS}"
-        elif (directory / name).is_file() and (directory / name).stat().st_size != entry.get("bytes"):
+        elif name not in broken and (directory / name).stat().st_size != entry.get("bytes"):
             yield f"{name} has {(directory / name).stat().st_size} bytes, expected {entry.get('bytes')}"
     if manifest["target"]["entry"] not in sums:
         yield f"{MANIFEST} field target.entry: {manifest['target']['entry']!r} is not a file of the artifact"

@@ -1,0 +1,238 @@
+"""``run.py`` as a user of the device meets it: one file, numpy and onnxruntime, nothing else."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifacts import MEAN, STD, VARIATES, make_artifact, make_model, raw, reference, write_history
+
+from tsfmc.targets.device import engine_class, render_runner
+from tsfmc.targets.onnx import TARGET
+
+RUNTIME = ("numpy", "numpy.libs", "onnxruntime", "flatbuffers", "google", "packaging")
+"""numpy, onnxruntime and what onnxruntime itself requires."""
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a virtual environment that holds numpy and onnxruntime only."""
+    root = tmp_path_factory.mktemp("device")
+    venv.create(root / "env", symlinks=True, with_pip=False)
+    site = next((root / "env/lib").glob("python*/site-packages"))
+    numpy_spec = importlib.util.find_spec("numpy")
+    assert numpy_spec is not None and numpy_spec.origin is not None
+    installed = Path(numpy_spec.origin).parent.parent
+    for name in RUNTIME:
+        if (installed / name).exists():
+            (site / name).symlink_to(installed / name)
+    return root / "env/bin/python"
+
+
+@pytest.fixture(scope="module")
+def art(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artifact") / "art"
+    make_artifact(path)
+    return path
+
+
+def run(device: Path, art: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """``python run.py ...`` in the artifact's folder, with nothing of this process's environment."""
+    return subprocess.run(
+        [str(device), "run.py", *map(str, arguments)],
+        cwd=art,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_device_has_neither_torch_nor_tsfmc(device: Path) -> None:
+    code = (
+        "import numpy, onnxruntime, importlib.util as u;"
+        "print([u.find_spec(n) for n in ('torch', 'tsfmc', 'onnx')])"
+    )
+    done = subprocess.run([str(device), "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == "[None, None, None]"
+
+
+def test_forecast_from_csv_to_csv(device: Path, art: Path, tmp_path: Path) -> None:
+    past = write_history(tmp_path / "past.csv", rows=40)
+    done = run(device, art, "forecast", tmp_path / "past.csv")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    assert rows[0] == ["date", *VARIATES]
+    assert [row[0] for row in rows[1:3]] == ["2024-01-02 16:00:00", "2024-01-02 17:00:00"]
+    got = np.array([[float(cell) for cell in row[1:]] for row in rows[1:]]).T
+    scaled = ((past - MEAN[:, None]) / STD[:, None]).astype(np.float32)
+    expected = raw(reference(make_model(), scaled[None])[0])
+    np.testing.assert_allclose((got - expected) / STD[:, None], 0, atol=1e-5)
+    again = run(device, art, "forecast", tmp_path / "past.csv", "-o", tmp_path / "out.csv")
+    assert again.returncode == 0 and again.stdout == ""
+    assert (tmp_path / "out.csv").read_text() == done.stdout
+
+
+def test_verify_selftest_and_bench(device: Path, art: Path) -> None:
+    verified = run(device, art, "verify")
+    assert (verified.returncode, verified.stdout) == (0, "ok: 5 files match SHA256SUMS\n")
+    tested = run(device, art, "selftest")
+    assert tested.returncode == 0 and json.loads(tested.stdout)["passed"]
+    measured = run(device, art, "bench", "--queries", "64")
+    result = json.loads(measured.stdout)
+    assert result["n"] == 64 and result["p90_us"] >= result["p50_us"] > 0 and "p99_us" not in result
+    assert result["load_ms"] > result["first_call_ms"] > 0 and result["peak_rss_mb"] > 20
+
+
+def test_as_a_module_it_leaves_the_artifact_intact(device: Path, art: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(art, tmp_path / "art"))
+    code = (
+        "import numpy as np; from run import Forecaster; f = Forecaster();"
+        "print(f.forecast(np.ones((2, 3, 32))).shape, f.verify(), f.selftest()['passed'])"
+    )
+    for _ in range(2):  # the second time beside its own bytecode
+        done = subprocess.run(
+            [str(device), "-c", code],
+            cwd=copy,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "(2, 3, 8) [] True"
+    assert (copy / "__pycache__").is_dir()
+
+
+def test_a_users_csv_may_lie_beside_it_and_nothing_else(device: Path, art: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(art, tmp_path / "art"))
+    write_history(copy / "past.csv")
+    assert run(device, copy, "forecast", "past.csv", "-o", "out.csv").returncode == 0
+    assert run(device, copy, "verify").returncode == 0
+    (copy / "onnxruntime.py").write_text("raise SystemExit('owned')")
+    refused = run(device, copy, "forecast", "past.csv")
+    assert refused.returncode == 5 and "onnxruntime.py is not listed" in refused.stderr
+
+
+def test_an_edited_artifact_is_refused_in_one_line(device: Path, art: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(art, tmp_path / "art"))
+    write_history(tmp_path / "past.csv")
+    (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes()[:-1])
+    for command in (("forecast", tmp_path / "past.csv"), ("verify",), ("selftest",), ("bench",)):
+        done = run(device, copy, *command)
+        assert done.returncode == 5 and done.stdout == ""
+        assert done.stderr.count("\n") == 1 and "model.onnx was changed" in done.stderr
+
+
+def test_a_missing_runtime_says_what_to_install(art: Path, device: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", symlinks=True, with_pip=False)
+    site = next((tmp_path / "env/lib").glob("python*/site-packages"))
+    full = next((device.parent.parent / "lib").glob("python*/site-packages"))
+    for name in ("numpy", "numpy.libs"):
+        if (full / name).exists():
+            (site / name).symlink_to((full / name).resolve())
+    done = run(tmp_path / "env/bin/python", art, "selftest")
+    assert done.returncode == 3
+    assert "No module named 'onnxruntime'" in done.stderr and "needs numpy, onnxruntime>=1.23" in done.stderr
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "cell", "says"),
+    [
+        (40, 1, "abc", "line 41, column 'wind': expected a number, got 'abc'"),
+        (40, 1, "", "line 41, column 'wind': expected a number, got ''"),
+        (40, 3, "nan", "line 41, column 'load': expected a number, got 'nan'"),
+        (39, 0, "2030-01-01", "line 40: timestamp"),
+        (39, 0, "yesterday", "line 40, column 'date': expected an ISO timestamp, got 'yesterday'"),
+        (0, 1, "win", "column 'wind' occurs 0 times in the header"),
+        (0, 2, "wind", "column 'wind' occurs 2 times in the header"),
+    ],
+)
+def test_bad_cells_name_file_line_and_column(
+    line: int, column: int, cell: str, says: str, device: Path, art: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "past.csv"
+    write_history(path, rows=40)
+    rows = [row.split(",") for row in path.read_text().splitlines()]
+    rows[line][column] = cell
+    path.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    assert_bad(run(device, art, "forecast", path), str(path), says)
+
+
+def assert_bad(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "" and done.stderr.count("\n") == 1
+    for part in says:
+        assert part in done.stderr
+
+
+def test_bad_files(device: Path, art: Path, tmp_path: Path) -> None:
+    path = tmp_path / "past.csv"
+    write_history(path, rows=31)
+    assert_bad(run(device, art, "forecast", path), "has 31 rows, expected at least 32")
+    write_history(path, rows=33)
+    edit(path, "2024-01-02 05:00:00", "2024-01-02 04:00:00")
+    assert_bad(
+        run(device, art, "forecast", path), "timestamp 2024-01-02 04:00:00 is 0 s after the row before"
+    )
+    write_history(path, rows=33)
+    edit(path, "2024-01-02 05:00:00", "2024-01-02 05:00:00,surplus")
+    assert_bad(run(device, art, "forecast", path), "has 6 fields, expected 5")
+    path.write_bytes(b"\x00\xff\xfe")
+    assert_bad(run(device, art, "forecast", path), "cannot be read as CSV")
+    path.write_text("")
+    assert_bad(run(device, art, "forecast", path), "column 'load' occurs 0 times")
+    assert_bad(run(device, art, "forecast", tmp_path / "none.csv"), "none.csv cannot be read as CSV")
+    write_history(path)
+    assert_bad(run(device, art, "forecast", path, "-o", tmp_path / "no/where.csv"), "cannot be written")
+    assert_bad(run(device, art, "--threads", "0", "forecast", path), "threads: expected at least 1")
+
+
+def test_without_timestamps_or_step_the_rows_are_numbered(device: Path, tmp_path: Path) -> None:
+    task = {"lookback": 32, "horizon": 8, "variates": list(VARIATES), "frequency": "MS", "step_seconds": None}
+    make_artifact(tmp_path / "monthly", task=task)
+    write_history(tmp_path / "past.csv")
+    done = run(device, tmp_path / "monthly", "forecast", tmp_path / "past.csv")
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["step", *map(str, range(1, 9))]
+
+
+def test_the_packed_file_is_one_readable_python_3_8_file(art: Path) -> None:
+    text = (art / "run.py").read_text()
+    tree = ast.parse(text, feature_version=(3, 8))
+    assert text == render_runner(TARGET.engine_source())
+    modules = {
+        (node.module or "").split(".")[0]
+        if isinstance(node, ast.ImportFrom)
+        else node.names[0].name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    assert "tsfmc" not in modules and "torch" not in modules
+    assert [node.name for node in tree.body if isinstance(node, ast.ClassDef)].count("Engine") == 1
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_an_engine_that_redefines_the_runner_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "engine.py").write_text("SCHEMA = 7\nclass Engine: ...\n")
+    with pytest.raises(ValueError, match=r"engine\.py redefines SCHEMA"):
+        render_runner(tmp_path / "engine.py")
+
+
+def test_the_engine_class_is_the_targets_own() -> None:
+    assert engine_class(TARGET.engine_source()) is engine_class(TARGET.engine_source())
+    assert engine_class(TARGET.engine_source()).__name__ == "Engine"
