@@ -126,28 +126,30 @@ class Cuda:
 
 
 class Plan:
-    """A plan in ``directory``, ready to run; refuses one that was built for another device or model."""
+    """A plan in ``directory``, ready to run; refuses one that was built for another device or model.
 
-    def __init__(self, directory: Path) -> None:
+    ``any_device`` leaves it to TensorRT whether a plan for another GPU runs here.
+    """
+
+    def __init__(self, directory: Path, any_device: bool = False) -> None:
         self.spec = json.loads((directory / SPEC).read_text())
         path, record_path = directory / PLAN, directory / f"{PLAN}.json"
         if not (path.is_file() and record_path.is_file()):
             raise DeviceError(f"{path} is not built yet; run `python3 build_engine.py` in {directory}")
         self.record = json.loads(record_path.read_text())
-        self.trt, library = load_tensorrt()
+        wanted = self.record["built_with"].split()[0]
+        self.trt, library = load_tensorrt(tuple(sorted(LIBRARIES, key=lambda name: wanted not in name)))
         self.refuse_other("TensorRT", f"{library} {self.trt.__version__}", self.record["built_with"])
         self.refuse_other("model.onnx", self.spec["onnx_sha256"], self.record["onnx_sha256"])
         content = path.read_bytes()
         self.refuse_other(PLAN, hashlib.sha256(content).hexdigest(), self.record["plan_sha256"])
         self.cuda = Cuda()
         self.gpu = self.cuda.describe()
-        if library == "tensorrt":
-            self.refuse_other("GPU", self.gpu["name"], self.record["gpu"]["name"])
-        elif self.gpu["compute_capability"] not in self.record["compute_capabilities"]:
-            built_for = ", ".join(self.record["compute_capabilities"])
-            self.refuse_other("GPU", self.gpu["compute_capability"], built_for)
+        if not any_device:
+            self.refuse_other_gpu(library)
         self._logger = self.trt.Logger(self.trt.Logger.ERROR)
-        engine = self.trt.Runtime(self._logger).deserialize_cuda_engine(content)
+        self._runtime = self.trt.Runtime(self._logger)
+        engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise DeviceError(f"TensorRT could not load {path}; see its message above and build it again")
         self._engine = engine
@@ -164,10 +166,21 @@ class Plan:
                 f"the plan was built for {what} {built}, here is {here}; run `python3 build_engine.py` again"
             )
 
+    def refuse_other_gpu(self, library: str) -> None:
+        """Raises when the plan is for another GPU: TensorRT's for this one, TensorRT-RTX's for those named."""
+        capabilities = self.record["compute_capabilities"]
+        if library == "tensorrt":
+            self.refuse_other("GPU", self.gpu["name"], self.record["gpu"]["name"])
+        elif self.gpu["compute_capability"] not in capabilities:
+            self.refuse_other("GPU", self.gpu["compute_capability"], ", ".join(capabilities))
+
     def prepare(self, batch: int) -> None:
         """Buffers and shapes for ``batch`` windows."""
         if batch == self._batch:
             return
+        entry = self.spec["input"]
+        if not self._context.set_input_shape(entry["name"], (batch, *entry["shape"])):
+            raise DeviceError(f"batch {batch} is outside the plan's profile {self.spec['batch']}")
         for device, host, _ in self._buffers:
             self.cuda.free(device, host)
         buffers = []
@@ -175,8 +188,6 @@ class Plan:
             name, shape = self.spec[side]["name"], self.spec[side]["shape"]
             size = 4 * batch * shape[0] * shape[1]
             buffers.append((self.cuda.device_buffer(size), self.cuda.host_buffer(size), size))
-            if side == "input" and not self._context.set_input_shape(name, (batch, *shape)):
-                raise DeviceError(f"batch {batch} is outside the plan's profile {self.spec['batch']}")
             self._context.set_tensor_address(name, buffers[-1][0].value)
         self._buffers, self._batch = tuple(buffers), batch
 
