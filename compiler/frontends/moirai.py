@@ -148,7 +148,7 @@ class Moirai(Teacher):
         loc, scale = location_and_scale(past)
         missing = self.past_tokens * self.patch_size - self.lookback
         padded = F.pad(past, (missing, 0)) if missing else past
-        patches = ((padded - loc) / scale).unflatten(-1, (self.past_tokens, self.patch_size))
+        patches = torch.unflatten((padded - loc) / scale, -1, (self.past_tokens, self.patch_size))
         known = self.in_proj(patches).flatten(1, 2)
         future = self.variates * self.future_tokens
         unknown = self.mask_encoding.weight.expand(known.shape[0], future, -1)
@@ -157,12 +157,12 @@ class Moirai(Teacher):
 
     def _past_states(self, every: Tensor) -> Tensor:
         past = every[:, : self.variates * self.past_tokens]
-        return past.unflatten(1, (self.variates, self.past_tokens))
+        return torch.unflatten(past, 1, (self.variates, self.past_tokens))
 
     def _future_mixture(self, asked: Tensor) -> Mixture:
         future = asked[:, -self.variates * self.future_tokens :]
         mixture: Mixture = self.param_proj(
-            future.unflatten(1, (self.variates, self.future_tokens)), self.horizon
+            torch.unflatten(future, 1, (self.variates, self.future_tokens)), self.horizon
         )
         return mixture
 
@@ -284,7 +284,7 @@ class MoiraiFrontend(Frontend):
     def build(
         self, config: Mapping[str, Any], *, lookback: int, horizon: int, variates: int, **options: Any
     ) -> Moirai:
-        """See ``Frontend.build``; the options are ``patch_size``, ``point`` and ``quantiles`` of ``Moirai``."""
+        """See ``Frontend.build``; the options are ``patch_size``, ``point``, ``quantiles`` of ``Moirai``."""
         settings = Settings(self.family, config)
         check_encoder(settings)
         choices = {

@@ -46,7 +46,8 @@ class Moirai2(Teacher):
             as 9 paths, each appended to the lookback and normalised anew; the 81 values of a step give the
             next 9 quantiles.  Upstream's own code of it fails for more than one variate; here path q holds
             the q-th quantile of every variate.  ``median`` follows the median alone: a ninth of the work
-            after the first pass, and other numbers beyond the first block.  Both are deterministic and export.
+            after the first pass, and other numbers beyond the first block.  Both are deterministic and
+            export.
     """
 
     observed: Tensor
@@ -70,7 +71,7 @@ class Moirai2(Teacher):
         ]
         self.layouts = nn.ModuleList(self._layout(count) for count in tokens)
         missing = tokens[0] * self.patch - lookback
-        observed = (torch.arange(tokens[-1] * self.patch) >= missing).float().unflatten(0, (-1, self.patch))
+        observed = (torch.arange(tokens[-1] * self.patch) >= missing).float().reshape(-1, self.patch)
         self.register_buffer("observed", observed, persistent=False)
 
     def forward(self, past: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class Moirai2(Teacher):
             paths = following.shape[1]
             series = torch.cat([series.expand(-1, paths, -1, -1), following], dim=-1)
             each, _ = self._predict(series.flatten(0, 1), every=False)
-            quantiles = each.unflatten(0, (-1, paths)).permute(0, 2, 3, 1, 4).flatten(-2)
+            quantiles = torch.unflatten(each, 0, (-1, paths)).permute(0, 2, 3, 1, 4).flatten(-2)
             if paths > 1:
                 quantiles = empirical_quantiles(quantiles, self.quantile_levels)
             blocks.append(quantiles)
@@ -128,7 +129,7 @@ class Moirai2(Teacher):
         hidden, loc, scale = self._encode(series, every=every)
         last = self._by_variate(hidden)[:, :, -1]
         shape = (self.block_tokens, len(self.quantile_levels), self.patch)
-        quantiles = self.out_proj(last).unflatten(-1, shape).transpose(-1, -2).flatten(2, 3)
+        quantiles = torch.unflatten(self.out_proj(last), -1, shape).transpose(-1, -2).flatten(2, 3)
         return quantiles * scale[..., None] + loc[..., None], hidden
 
     def _encode(self, series: Tensor, *, every: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,14 +139,14 @@ class Moirai2(Teacher):
         loc, scale = location_and_scale(series)
         missing = tokens * self.patch - series.shape[-1]
         padded = F.pad(series, (missing, 0)) if missing else series
-        patches = ((padded - loc) / scale).unflatten(-1, (tokens, self.patch))
+        patches = torch.unflatten((padded - loc) / scale, -1, (tokens, self.patch))
         inputs = torch.cat([patches, self.observed[:tokens].expand_as(patches)], dim=-1)
         asking = slice(None) if every else slice(tokens - 1, None, tokens)
         layout = cast(TokenLayout, self.layouts[done])
         return self.encoder(self.in_proj(inputs).flatten(1, 2), layout, asking), loc, scale
 
     def _by_variate(self, states: Tensor) -> Tensor:
-        return states.unflatten(1, (self.variates, -1))
+        return torch.unflatten(states, 1, (self.variates, -1))
 
     def _median(self, quantiles: Tensor) -> Tensor:
         return quantiles[..., self.quantile_levels.index(MEDIAN)]

@@ -174,7 +174,7 @@ class Attention(nn.Module):
 
     def _split(self, projected: Tensor) -> Tensor:
         """``[B, S, h * w]`` -> ``[B, h, S, w]``."""
-        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(projected, -1, (self.heads, -1)).transpose(1, 2)
 
     def _rotate(self, hidden: Tensor, layout: TokenLayout, rows: slice) -> Tensor:
         rotated = self.head_width // 2

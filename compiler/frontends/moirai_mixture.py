@@ -129,7 +129,7 @@ class Mixture:
         return (self.logits.softmax(dim=-1) * torch.stack(parts, dim=-1)).sum(dim=-1)
 
     def quantile(self, levels: Sequence[float]) -> Tensor:
-        """Quantiles ``[..., Q]`` at ``levels``, to a relative 1e-7; not differentiable.
+        """Quantiles ``[..., Q]`` at ``levels``, to 1e-7 of max(1, abs(x)); not differentiable.
 
         Bisection of the distribution function over asinh(x), between the smallest and the largest of the
         components' quantiles or bounds of them: those of Student-t lie between its location and the
@@ -144,10 +144,13 @@ class Mixture:
                 *(getattr(exact, field.name)[..., None] for field in fields(self)[1:]),
             )
             low, high = (edge.asinh() for edge in wide._bracket(level))
-            while bool((high - low).max() > 1e-8):
+            while bool(
+                (open_ := high - low > 1e-7).any()
+            ):  # one that is done no longer moves: no batch effect
                 middle = (low + high) / 2
                 reached = wide.cdf(middle.sinh()) >= level
-                low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+                low = torch.where(open_ & ~reached, middle, low)
+                high = torch.where(open_ & reached, middle, high)
             return high.sinh().to(self.df.dtype)
 
     def _bracket(self, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,12 +174,13 @@ def _student_cdf(t: Tensor, df: Tensor) -> Tensor:
     """Student-t distribution function, by Gauss-Legendre quadrature.
 
     With x = sqrt(df) tan(u): F(t) = 1/2 + c * integral over [0, atan(t / sqrt(df))] of cos(u)^(df - 1),
-    c = Gamma((df + 1) / 2) / (sqrt(pi) Gamma(df / 2)).  The range is cut where the integrand is below 1e-16.
+    c = Gamma((df + 1) / 2) / (sqrt(pi) Gamma(df / 2)).  The range is cut where the integrand is below 2e-8;
+    twelve nodes then agree with the function to 3e-8 for every df >= 2.
     """
     nodes, weights = (
-        torch.as_tensor(part, dtype=t.dtype, device=t.device) for part in np.polynomial.legendre.leggauss(24)
+        torch.as_tensor(part, dtype=t.dtype, device=t.device) for part in np.polynomial.legendre.leggauss(12)
     )
-    cut = torch.acos(torch.exp(-37 / (df - 1)))
+    cut = torch.acos(torch.exp(-18 / (df - 1)))
     end = torch.minimum(torch.maximum(torch.atan(t / df.sqrt()), -cut), cut)
     angles = end[..., None] * (nodes + 1) / 2
     integral = (angles.cos() ** (df - 1)[..., None] * weights).sum(dim=-1) * end / 2
@@ -189,7 +193,6 @@ def _beta_ratio(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
 
     P(K <= k) of a negative binomial is I_{1-p}(count, k + 1) with p = sigmoid(logits).
     """
-    a, b, x = torch.broadcast_tensors(a, b, x)
     swap = x > (a + 1) / (a + b + 2)  # I_x(a, b) = 1 - I_{1-x}(b, a); the fraction converges fast below
     a, b, x = torch.where(swap, b, a), torch.where(swap, a, b), torch.where(swap, 1 - x, x)
     front = torch.exp(
@@ -219,11 +222,11 @@ def _away_from_zero(x: Tensor, tiny: Tensor) -> Tensor:
 
 def used_rows(rows: Tensor, longest: int, patch: int) -> Tensor:
     """Rows ``[dims * patch, ...]`` that a patch size uses of ``rows [dims * longest, ...]``."""
-    return rows.unflatten(0, (-1, longest))[:, :patch].flatten(0, 1)
+    return torch.unflatten(rows, 0, (-1, longest))[:, :patch].flatten(0, 1)
 
 
 def unmasked_rows(dims: int, longest: int, patch: int) -> Tensor | None:
-    """1 for the used rows whose weights upstream does not mask ``[dims * patch, 1]``; None if it masks none."""
+    """``[dims * patch, 1]``, 1 for a used row whose weights upstream does not mask; None if it masks none."""
     place = used_rows(torch.arange(dims * longest), longest, patch)
     live = (place < dims * patch).float()[:, None]
     return live if (dims - 1) * longest + patch > dims * patch else None
@@ -256,7 +259,7 @@ class PatchRows(nn.Module):
         if self.unmasked is not None:
             weight = weight * self.unmasked
         bias = used_rows(self.bias[self.row], self.longest, self.patch)
-        return F.linear(tokens, weight, bias).unflatten(-1, (self.dims, self.patch))
+        return torch.unflatten(F.linear(tokens, weight, bias), -1, (self.dims, self.patch))
 
 
 class MixtureHead(nn.Module):
