@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from .data import Dataset, Windows
 from .progress import Progress, Silent
 
+Indices = Sequence[int] | npt.NDArray[np.integer] | Tensor
 BATCH_WINDOWS = 256
 ROWS_PER_READ = 65536
 Predict = Callable[[Sequence[int], Tensor], Tensor]
@@ -35,10 +37,26 @@ class Accuracy:
         return asdict(self)
 
 
+class SpreadWindows:
+    """At most ``limit`` windows of a part, evenly spread over it; all of them for ``limit = 0``."""
+
+    def __init__(self, windows: Windows, limit: int) -> None:
+        count = min(limit, len(windows)) if limit else len(windows)
+        self.windows = windows
+        self.chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """The windows at ``indices`` of the chosen ones: past ``[B, D, L]`` and future ``[B, D, H]``."""
+        return self.windows.batch(self.chosen[np.asarray(indices, dtype=np.int64)])
+
+
 @torch.inference_mode()
 def evaluate(
     predict: Predict,
-    windows: Windows,
+    windows: Windows | SpreadWindows,
     naive_scale: Tensor,
     *,
     batch_windows: int = BATCH_WINDOWS,

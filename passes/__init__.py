@@ -5,6 +5,9 @@ from ..compiler.registry import Registry
 PASSES = Registry(
     "pass",
     {
+        "drop_dead_weights": "passes.drop_dead_weights:DropDeadWeights",
+        "prune_channels": "passes.prune_channels:PruneChannels",
+        "finetune": "passes.finetune:Finetune",
         "record_teacher": "passes.record_teacher:RecordTeacher",
         "build_student": "passes.build_student:BuildStudent",
         "weight_horizons": "passes.weight_horizons:WeightHorizons",

@@ -1,0 +1,201 @@
+"""What a model costs: stored and non-zero parameters, bytes, multiply-accumulates, loss, latency.
+
+Stored parameters, non-zero parameters and bytes are three numbers (METHODS A.3); zeros are never called
+removed.  ``CostInstrument`` writes all of it before and after every pass that changes the model, so that
+the record says which pass bought what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from .evaluate import SpreadWindows, evaluate, model_predictor
+from .forecaster import Forecaster, nonzero_count, parameter_count
+from .manager import Instrument, Pass
+from .progress import Progress, Silent
+from .unit import CompileUnit, PassRecord
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Static cost of one forecast of all variates.
+
+    Attributes:
+        parameters: stored.
+        nonzero_parameters: those that are not exactly zero.
+        size_bytes: of the stored parameters in their dtypes.
+        macs: multiply-accumulates of matrix products and convolutions at batch 1; attention counts its
+            full square, masked or not, since that is what is computed.
+    """
+
+    parameters: int
+    nonzero_parameters: int
+    size_bytes: int
+    macs: int
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    """Bytes of the stored parameters; tied tensors count once."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def multiply_accumulates(model: nn.Module, variates: int, lookback: int) -> int:
+    """Multiply-accumulates of one forecast of ``[1, D, L]``.
+
+    They do not depend on the values, but for sparse experts, whose number of tokens is fixed too.
+    """
+    parameter = next(model.parameters(), torch.zeros(()))
+    past = torch.randn(1, variates, lookback, generator=torch.Generator().manual_seed(0)).to(parameter.dtype)
+    counter = FlopCounterMode(display=False)
+    # The counter has no formula for the fused CPU kernel; the plain form of attention has the same products.
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        model(past)
+    return counter.get_total_flops() // 2
+
+
+def cost_of(model: Forecaster, variates: int) -> Cost:
+    """The static cost of a teacher or student."""
+    return Cost(
+        parameter_count(model),
+        nonzero_count(model),
+        parameter_bytes(model),
+        multiply_accumulates(model, variates, model.lookback),
+    )
+
+
+def validation_mse(
+    model: nn.Module, unit: CompileUnit, *, windows: int = 0, batch_windows: int = 32
+) -> float:
+    """Mean squared error over the validation windows, scaled data.
+
+    Args:
+        windows: at most this many, evenly spread; 0 for all.
+        batch_windows: windows per forward pass.
+    """
+    task = unit.task
+    chosen = SpreadWindows(unit.data.windows("val", task.lookback, task.horizon), windows)
+    ones = torch.ones(len(task.variates))
+    return evaluate(model_predictor(model), chosen, ones, batch_windows=batch_windows).mse
+
+
+class CostInstrument(Instrument):
+    """Adds ``metrics["cost"] = {"before": ..., "after": ..., "speedup": ...}`` to the record of a pass.
+
+    Before and after are timed interleaved in one run (the latency rule), so that their ratio does not
+    depend on the state of the machine.  A pass that leaves the model as it is gets no entry.
+
+    Args:
+        threads: of the latency runs.
+        latency_s: seconds per latency run; 0 leaves latency out.
+        validation_windows: validation windows per loss, evenly spread; 0 for all.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int = 1,
+        latency_s: float = 2.0,
+        validation_windows: int = 512,
+        progress: Progress | None = None,
+    ) -> None:
+        self.threads, self.latency_s = threads, latency_s
+        self.validation_windows = validation_windows
+        self.progress = progress or Silent()
+        self.earlier: CompileUnit | None = None
+        self.known: tuple[Forecaster, dict[str, Any]] | None = None
+
+    def before(self, number: int, step: Pass, unit: CompileUnit) -> None:
+        self.earlier = unit
+
+    def after(self, number: int, step: Pass, unit: CompileUnit, record: PassRecord) -> None:
+        earlier = self.earlier
+        if earlier is None or _model(earlier) is None or unit.model is _model(earlier):
+            return
+        before, after = self._row(earlier), self._row(unit)
+        entry: dict[str, Any] = {"before": before, "after": after}
+        if self.latency_s > 0:
+            entry |= self._latency(earlier, unit)
+        # The manager makes the metrics of a record a plain dict; instruments may add to it.
+        cast(dict[str, Any], record.metrics)["cost"] = entry
+        self.progress.line(
+            f"    {before['parameters']} -> {after['parameters']} parameters, "
+            f"{before['macs'] / 1e6:.1f} -> {after['macs'] / 1e6:.1f} M multiply-accumulates, "
+            f"validation {before['validation_mse']:.4f} -> {after['validation_mse']:.4f}"
+            + (f", {entry['speedup']:.2f}x" if "speedup" in entry else "")
+        )
+
+    def _row(self, unit: CompileUnit) -> dict[str, Any]:
+        model = unit.model
+        if self.known is None or self.known[0] is not model:
+            loss = validation_mse(model, unit, windows=self.validation_windows)
+            row = {**asdict(cost_of(model, len(unit.task.variates))), "validation_mse": loss}
+            self.known = (model, row)
+        return self.known[1]
+
+    def _latency(self, before: CompileUnit, after: CompileUnit) -> dict[str, Any]:
+        from ..targets.latency import MIN_WINDOWS, measure, torch_candidate
+
+        task = after.task
+        windows = SpreadWindows(after.data.windows("val", task.lookback, task.horizon), MIN_WINDOWS)
+        past = windows.batch([at % len(windows) for at in range(MIN_WINDOWS)])[0].numpy()
+        report = measure(
+            {"before": torch_candidate(before.model), "after": torch_candidate(after.model)},
+            past,
+            threads=self.threads,
+            duration_s=self.latency_s,
+            forms={"before": "eager", "after": "eager"},
+        )
+        ratio = report.ratio("before", "after")
+        return {
+            "latency_us": {name: row.to_dict() for name, row in report.rows.items()},
+            "speedup": ratio.value,
+            "speedup_interval": [ratio.low, ratio.high],
+            "method": report.method,
+        }
+
+
+def _model(unit: CompileUnit) -> Forecaster | None:
+    return unit.student if unit.student is not None else unit.teacher
+
+
+def table(records: Mapping[str, PassRecord] | tuple[PassRecord, ...]) -> str:
+    """The per-pass table as Markdown; passes without an entry are left out."""
+    rows = records.values() if isinstance(records, Mapping) else records
+    lines = [
+        "| pass | stored | non-zero | bytes | MACs | validation MSE | median us | speed-up |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    first = True
+    for record in rows:
+        cost = record.metrics.get("cost")
+        if cost is None:
+            continue
+        if first:
+            lines.append(_line("(before)", cost, "before", None))
+            first = False
+        lines.append(_line(record.name, cost, "after", cost.get("speedup")))
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, cost: Mapping[str, Any], when: str, speedup: float | None) -> str:
+    row = cost[when]
+    latency = cost.get("latency_us", {}).get(when, {}).get("median_us")
+    cells = (
+        name,
+        f"{row['parameters']:,}",
+        f"{row['nonzero_parameters']:,}",
+        f"{row['size_bytes']:,}",
+        f"{row['macs'] / 1e6:.2f} M",
+        f"{row['validation_mse']:.4f}",
+        "-" if latency is None else f"{latency:.0f}",
+        "-" if speedup is None else f"{speedup:.2f}",
+    )
+    return "| " + " | ".join(cells) + " |"
