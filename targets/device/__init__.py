@@ -50,6 +50,10 @@ class Forecaster(run.Forecaster):
         with compiler_errors():
             return super().selftest()
 
+    def example_windows(self, count: int) -> np.ndarray:
+        with compiler_errors():
+            return super().example_windows(count)
+
 
 def open_artifact(path: Path | str, threads: int = 1) -> Forecaster:
     """Checks and loads an artifact, a directory or a ``.tsfmc`` file.

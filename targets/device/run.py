@@ -292,6 +292,10 @@ class Forecaster:
         threads: threads of the engine.
         engine: another engine class than the one packed into this file.
 
+    Attributes:
+        manifest: the manifest as plain dictionaries.
+        engine: the program alone, ``[B, D, L] -> [B, D, H]`` float32 in scaled units.
+
     Raises:
         ArtifactError: a file is missing, truncated, edited or not listed.
         EngineError: the target's runtime is not installed here, or cannot load the payload.
@@ -315,7 +319,7 @@ class Forecaster:
         if threads < 1:
             raise InputError(f"threads: expected at least 1, got {threads}")
         try:
-            self._engine = (engine or Engine)(self.directory, self.manifest, threads)
+            self.engine = (engine or Engine)(self.directory, self.manifest, threads)
         except Exception as error:  # every runtime has its own; the files are intact, so it is this device
             needs = ", ".join(self.manifest.get("runtime_requirements", [])) or "no package"
             reason = " ".join(str(error).split())[:300]
@@ -366,13 +370,18 @@ class Forecaster:
             "passed": bool((relative <= tolerance).all()),
         }
 
+    def example_windows(self, count: int) -> np.ndarray:
+        """``[count, D, L]`` float32, scaled: the self-test's real windows, each rolled by another time."""
+        vectors = (self._vectors(SELFTEST_PAST, self.lookback) - self._mean) / self._std
+        rolled = [np.roll(vectors[n % len(vectors)], 7 * n, axis=-1) for n in range(count)]
+        return np.stack(rolled).astype(np.float32)
+
     def bench(self, queries: int = 1024) -> dict[str, Any]:
         """First call, peak memory and single-stream latency on this device; see the method string.
 
         Percentiles are left out where ``queries`` do not support them.
         """
-        past = np.tile(self._vectors(SELFTEST_PAST, self.lookback), (64, 1, 1))[:64]
-        windows = [np.roll(window, 7 * shift, axis=-1)[None] for shift, window in enumerate(past)]
+        windows = list(self.example_windows(64)[:, None] * self._std + self._mean)
         began = time.perf_counter_ns()
         self.forecast(windows[0])
         result: dict[str, Any] = {
@@ -437,7 +446,7 @@ class Forecaster:
             windows = np.ascontiguousarray(past, dtype=np.float32)
         if not np.isfinite(windows).all():
             raise InputError("past: the scaled values do not fit into float32")
-        forecast = np.asarray(self._engine(windows), dtype=np.float64)
+        forecast = np.asarray(self.engine(windows), dtype=np.float64)
         expected = (len(windows), len(self.variates), self.horizon)
         if forecast.shape != expected or not np.isfinite(forecast).all():
             raise ArtifactError(
@@ -451,7 +460,8 @@ class Forecaster:
         """Self-test vectors ``[N, D, steps]`` float64.  Memory-mapped first, so that a made-up header with a
         huge shape is refused before anything is allocated; pickled objects are refused always."""
         try:
-            array = np.load(self.directory / name, mmap_mode="r", allow_pickle=False)
+            with np.errstate(over="ignore"):
+                array = np.load(self.directory / name, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
             raise ArtifactError(f"{name} is not a plain array of numbers: {error}") from None
         if array.dtype != np.float64 or array.ndim != 3 or array.shape[1:] != (len(self.variates), steps):
@@ -633,6 +643,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        return 0
 
 
 def _forecast(arguments: argparse.Namespace) -> int:

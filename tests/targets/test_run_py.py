@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from artifacts import MEAN, STD, VARIATES, make_artifact, make_model, raw, reference, write_history
 
+from tsfmc.targets import TARGETS
 from tsfmc.targets.device import engine_class, render_runner
 from tsfmc.targets.onnx import TARGET
 
@@ -231,6 +232,15 @@ def test_an_engine_that_redefines_the_runner_is_refused(tmp_path: Path) -> None:
     (tmp_path / "engine.py").write_text("SCHEMA = 7\nclass Engine: ...\n")
     with pytest.raises(ValueError, match=r"engine\.py redefines SCHEMA"):
         render_runner(tmp_path / "engine.py")
+
+
+@pytest.mark.parametrize("kind", sorted(TARGETS))
+def test_every_target_packs_into_one_file(kind: str) -> None:
+    tree = ast.parse(render_runner(TARGETS[kind].engine_source()), feature_version=(3, 8))
+    engine = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Engine")
+    assert {"__init__", "__call__"} <= {
+        node.name for node in engine.body if isinstance(node, ast.FunctionDef)
+    }
 
 
 def test_the_engine_class_is_the_targets_own() -> None:
