@@ -13,7 +13,7 @@ Source: TEACHERS.md section 2.1, parity with uni2ts.  With patch size p, left ze
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,10 @@ from ..errors import TeacherError
 from ..forecaster import Teacher, TeacherOutputs
 from ..prunable import PrunableStructure
 from .base import Frontend, Overlap, TeacherCard
+from .checkpoint import build_teacher
 from .moirai_encoder import Encoder, TokenLayout, check_encoder, location_and_scale
 from .moirai_mixture import Mixture, MixtureHead
+from .moirai_patch import keep_one_patch_size, patch_sizes
 from .options import choose
 from .settings import Settings
 
@@ -64,7 +66,7 @@ class Moirai(Teacher):
         patch_size: one of the checkpoint's.  The default is the largest that is at most 32 and at most L,
             else the smallest: 32 is the one size that upstream trains on for every frequency from daily to
             minutes.  Upstream's ``auto`` runs all sizes on ctx + horizon of the past and takes the lowest
-            validation loss; :func:`~.moirai_patch.select_patch_size` does that, once.
+            validation loss; :func:`~.moirai_select.select_patch_size` does that, once.
         point: what ``forward`` gives.  ``mean``, the default, is the analytic mean of the mixture: it is what
             both papers use (one by 100 samples, one in closed form), it exports, and it has gradients.  It
             can explode on a real checkpoint, because the log-normal's mean is exp(loc + scale^2 / 2).
@@ -90,7 +92,7 @@ class Moirai(Teacher):
         self.lookback, self.horizon, self.variates = lookback, horizon, variates
         self.patch_size, self.point = patch_size, point
         self.quantile_levels = DECILES if quantiles == "deciles" else ()
-        width, sizes = settings.integer("d_model"), patch_sizes(settings)
+        width, sizes = settings.integer("d_model"), patch_sizes(settings.config)
         self.past_tokens, self.future_tokens = -(-lookback // patch_size), -(-horizon // patch_size)
         self.mask_encoding = nn.Embedding(1, width)
         self.in_proj = PatchEmbedding(width, sizes, patch_size)
@@ -128,6 +130,23 @@ class Moirai(Teacher):
     def structure(self) -> PrunableStructure:
         """Heads and value dims of every attention, and the units of every FFN."""
         return PrunableStructure(tuple(self.encoder.groups()))
+
+    def without_dead_weights(self) -> Moirai:
+        """With the patch size in use alone (:func:`~.moirai_patch.keep_one_patch_size`)."""
+        if len(patch_sizes(self.config)) == 1:
+            return self
+        config, state = keep_one_patch_size(self.config, self.state_dict(), self.patch_size)
+        smaller = build_teacher(
+            config,
+            lookback=self.lookback,
+            horizon=self.horizon,
+            variates=self.variates,
+            patch_size=self.patch_size,
+            point=self.point,
+            quantiles="deciles" if self.quantile_levels else "none",
+        )
+        smaller.load_state_dict(state, strict=True)
+        return cast(Moirai, smaller)
 
     def _layout(self) -> TokenLayout:
         """Upstream's order: the past tokens of every variate, then the future tokens of every variate."""
@@ -172,23 +191,6 @@ class Moirai(Teacher):
 
     def _quantiles(self, mixture: Mixture, loc: Tensor, scale: Tensor) -> Tensor:
         return mixture.quantile(self.quantile_levels) * scale[..., None] + loc[..., None]
-
-
-def patch_sizes(settings: Settings) -> tuple[int, ...]:
-    """The patch sizes of a configuration.
-
-    Raises:
-        TeacherError: they are not distinct positive integers.
-    """
-    sizes = settings.config.get("patch_sizes")
-    if (
-        not isinstance(sizes, list | tuple)
-        or not sizes
-        or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
-        or len(set(sizes)) < len(sizes)
-    ):
-        raise TeacherError(f"{settings.family} config: patch_sizes is {sizes!r}, expected distinct lengths")
-    return tuple(sizes)
 
 
 def _default_first(sizes: tuple[int, ...], lookback: int) -> tuple[int, ...]:
@@ -288,7 +290,7 @@ class MoiraiFrontend(Frontend):
         settings = Settings(self.family, config)
         check_encoder(settings)
         choices = {
-            "patch_size": _default_first(patch_sizes(settings), lookback),
+            "patch_size": _default_first(patch_sizes(settings.config), lookback),
             "point": get_args(Point),
             "quantiles": ("none", "deciles"),
         }

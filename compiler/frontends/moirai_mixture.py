@@ -129,7 +129,7 @@ class Mixture:
         return (self.logits.softmax(dim=-1) * torch.stack(parts, dim=-1)).sum(dim=-1)
 
     def quantile(self, levels: Sequence[float]) -> Tensor:
-        """Quantiles ``[..., Q]`` at ``levels``, to 1e-7 of max(1, abs(x)); not differentiable.
+        """Quantiles ``[..., Q]`` at ascending ``levels``, to 1e-7 of max(1, abs(x)); not differentiable.
 
         Bisection of the distribution function over asinh(x), between the smallest and the largest of the
         components' quantiles or bounds of them: those of Student-t lie between its location and the
@@ -151,7 +151,8 @@ class Mixture:
                 reached = wide.cdf(middle.sinh()) >= level
                 low = torch.where(open_ & ~reached, middle, low)
                 high = torch.where(open_ & reached, middle, high)
-            return high.sinh().to(self.df.dtype)
+            ordered = high.cummax(dim=-1).values  # two levels at one jump may stop 1e-7 apart
+            return ordered.sinh().to(self.df.dtype)
 
     def _bracket(self, level: Tensor) -> tuple[Tensor, Tensor]:
         z = torch.special.ndtri(level)

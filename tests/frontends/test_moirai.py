@@ -22,7 +22,8 @@ from tsfmc.compiler.frontends import build_teacher, find_card, load_teacher, sav
 from tsfmc.compiler.frontends.moirai import FRONTEND, Moirai
 from tsfmc.compiler.frontends.moirai_encoder import location_and_scale
 from tsfmc.compiler.frontends.moirai_mixture import Mixture, _beta_ratio, _student_cdf
-from tsfmc.compiler.frontends.moirai_patch import keep_one_patch_size, select_patch_size, validation_loss
+from tsfmc.compiler.frontends.moirai_patch import keep_one_patch_size
+from tsfmc.compiler.frontends.moirai_select import select_patch_size, validation_loss
 
 assert FRONTEND.cards[0].config is not None
 TINY: dict[str, Any] = {
@@ -204,7 +205,8 @@ def test_one_patch_size_is_exact(kit: Any, patch: int) -> None:
     smaller.load_state_dict(state, strict=True)
     past = series(2, teacher)
     with torch.no_grad():
-        assert torch.equal(smaller(past), teacher(past))
+        # the same numbers go in; a product with a narrower stored matrix may round otherwise
+        kit.close(smaller(past), teacher(past), relative=1e-6, absolute=1e-6)
         kit.close(smaller(past), UpstreamMoirai(smaller, patch).mean(past))
     assert keep_one_patch_size(smaller.config, state, patch)[1].keys() == state.keys()
     with pytest.raises(TeacherError, match="patch_size is 4, expected"):
@@ -218,6 +220,17 @@ def test_one_patch_size_of_small() -> None:
         smaller = FRONTEND.build(config, lookback=512, horizon=96, variates=1)
     smaller.load_state_dict(state, strict=True, assign=True)
     assert parameter_count(smaller) == 10_783_560
+
+
+def test_without_dead_weights(kit: Any) -> None:
+    teacher = tiny(kit, patch_size=8, quantiles="deciles")
+    smaller = teacher.without_dead_weights()
+    past = series(2, teacher)
+    with torch.no_grad():
+        kit.close(smaller(past), teacher(past), relative=1e-6, absolute=1e-6)
+    assert parameter_count(smaller) < parameter_count(teacher)
+    assert smaller.quantile_levels == teacher.quantile_levels
+    assert smaller.without_dead_weights() is smaller
 
 
 @pytest.mark.parametrize(
@@ -269,7 +282,7 @@ def test_median_is_that_of_upstreams_samples(kit: Any) -> None:
         outputs = teacher.outputs(past)
         samples = UpstreamMoirai(teacher, 8).samples(past, 4000)
     assert outputs.quantiles is not None
-    assert torch.equal(outputs.forecast, outputs.quantiles[..., 4])
+    torch.testing.assert_close(outputs.forecast, outputs.quantiles[..., 4], rtol=1e-6, atol=1e-6)
     assert torch.equal(teacher.outputs(past, states=False).forecast, teacher(past))
     assert bool((outputs.quantiles.diff(dim=-1) >= 0).all())
     for i, level in enumerate(teacher.quantile_levels):
