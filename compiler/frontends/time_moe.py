@@ -248,6 +248,7 @@ class TimeMoe(Teacher):
             ``past`` as it is, as the authors' evaluation and DistilTS do with series scaled by their
             training split.
         experts: see ``Evaluation``.
+        used_heads_only: build the heads that this horizon uses, without the others.
     """
 
     def __init__(
@@ -259,6 +260,7 @@ class TimeMoe(Teacher):
         variates: int,
         normalize: Normalize,
         experts: Evaluation,
+        used_heads_only: bool,
     ) -> None:
         super().__init__()
         self.config = settings.config
@@ -267,7 +269,17 @@ class TimeMoe(Teacher):
         lengths = head_lengths(settings, "horizon_lengths")
         self.plan = plan_heads(lengths, horizon)
         self.model = Decoder(settings, lookback + horizon, experts)
-        self.lm_heads = nn.ModuleList(Head(settings.integer("hidden_size"), steps) for steps in lengths)
+        width, needed = settings.integer("hidden_size"), {head for head, _ in self.plan}
+        self.lm_heads = nn.ModuleDict(
+            {
+                str(i): Head(width, steps)
+                for i, steps in enumerate(lengths)
+                if i in needed or not used_heads_only
+            }
+        )
+        self.dead_tensors = frozenset(
+            f"lm_heads.{i}.out_layer.weight" for i in range(len(lengths)) if str(i) not in self.lm_heads
+        )
 
     def forward(self, past: Tensor) -> Tensor:
         """Point forecast ``[B, D, H]`` of ``past [B, D, L]``."""
@@ -287,6 +299,13 @@ class TimeMoe(Teacher):
     def structure(self) -> PrunableStructure:
         """Heads, value dims and rotary pairs of every attention, experts, and the units of each expert."""
         return structure_of(self.model.layers)
+
+    def without_dead_weights(self) -> Teacher:
+        """Without the heads that this horizon does not use."""
+        from .checkpoint import rebuild_teacher
+
+        used = {str(head) for head, _ in self.plan}
+        return self if set(self.lm_heads) == used else rebuild_teacher(self, used_heads_only=True)
 
     @contextmanager
     def sample_major(self) -> Iterator[None]:
@@ -316,7 +335,7 @@ class TimeMoe(Teacher):
             if i:
                 hidden, seen = self.model(forecast[-1], seen, start, 1)
                 start += forecast[-1].shape[1]
-            forecast.append(self.lm_heads[head](hidden[:, -1])[:, :steps])
+            forecast.append(self.lm_heads[str(head)](hidden[:, -1])[:, :steps])
         return self._by_variate(torch.cat(forecast, dim=-1) * std + mean), context
 
     def _by_variate(self, values: Tensor) -> Tensor:
@@ -369,10 +388,16 @@ class TimeMoeFrontend(Frontend):
     def build(
         self, config: Mapping[str, Any], *, lookback: int, horizon: int, variates: int, **options: Any
     ) -> TimeMoe:
-        """See ``Frontend.build``; options are ``normalize`` and ``experts`` of ``TimeMoe``."""
+        """See ``Frontend.build``; options are ``normalize``, ``experts``, ``used_heads_only`` of ``TimeMoe``."""
         settings = Settings(self.family, config)
         chosen = choose(
-            self.family, options, {"normalize": get_args(Normalize), "experts": get_args(Evaluation)}
+            self.family,
+            options,
+            {
+                "normalize": get_args(Normalize),
+                "experts": get_args(Evaluation),
+                "used_heads_only": (False, True),
+            },
         )
         check_heads(settings)
         settings.only("input_size", 1)

@@ -19,7 +19,10 @@ from tsfmc.passes.scores import Scores, batch_score, mask_derivatives, sample_lo
 from tsfmc.passes.surgery import mask_units
 
 FAMILIES = pytest.mark.parametrize("family", TINY)
-STEP = 1e-5
+STEP = 1e-6
+"""Small: relu, top-2 routing and sorted quantiles have kinks, which a larger step runs into."""
+ROUNDING = 16 * torch.finfo(torch.float64).eps
+"""Of a difference of two losses, relative to the loss: what no step can resolve."""
 
 
 def windows(teacher: Teacher, batch: int = 3) -> tuple[Tensor, Tensor]:
@@ -53,7 +56,7 @@ def test_derivatives_equal_central_differences(family: str, side: str) -> None:
     past, target = windows(teacher)
     groups = [at_side(teacher, group, side) for group in teacher.structure().groups]
     assert sum(group.taps[0].side == side for group in groups) > len(groups) / 3
-    derivatives, _ = mask_derivatives(teacher, past, target, groups)
+    derivatives, base = mask_derivatives(teacher, past, target, groups)
     for group in groups:
         got = derivatives[group.name]
         for unit in {0, group.units - 1}:
@@ -63,7 +66,7 @@ def test_derivatives_equal_central_differences(family: str, side: str) -> None:
             above = losses(teacher, group, up, 0, past, target)
             below = losses(teacher, group, down, 0, past, target)
             expected = (above - below) / (2 * STEP)
-            allowed = 1e-4 * expected.abs() + 1e-7 * got.abs().max()
+            allowed = 1e-4 * expected.abs() + ROUNDING * base / STEP
             assert bool(((got[:, unit] - expected).abs() <= allowed).all()), group.name
 
 
