@@ -40,6 +40,7 @@ def export_onnx(
     calibration: np.ndarray,
     opset: int = OPSET,
     batch: int | None = None,
+    program: torch.export.ExportedProgram | None = None,
 ) -> onnx.ModelProto:
     """Writes ``model`` as one self-contained ONNX file and returns what was written.
 
@@ -49,11 +50,12 @@ def export_onnx(
         path: the file to write.
         calibration: real windows ``[N, D, L]`` float32; the first ones are traced.
         batch: a fixed batch size, or None for a symbolic dimension named ``batch``.
+        program: what ``export_program`` returned for the same arguments, where a caller keeps it too.
 
     Raises:
         LoweringError: names the operator or the shape that has no ONNX form.
     """
-    program = export_program(model, shape, calibration=calibration, batch=batch)
+    program = program or export_program(model, shape, calibration=calibration, batch=batch)
     proto = _finish(_translate(program, opset), shape, batch)
     payload = proto.SerializeToString(deterministic=True)
     path.write_bytes(payload)

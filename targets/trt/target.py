@@ -163,7 +163,11 @@ class TensorRT(Target):
 
         progress(f"exporting model.onnx, {options.precision}")
         static = options.batch.max if options.batch.is_static else None
-        plain = export_onnx(model, shape, directory / ONNX, calibration=calibration, batch=static)
+        program = export_program(model, shape, calibration=calibration, batch=static)
+        torch.export.save(program, directory / PROGRAM)
+        plain = export_onnx(
+            model, shape, directory / ONNX, calibration=calibration, batch=static, program=program
+        )
         final = plain
         if options.precision == "fp16":
             final = to_fp16(plain)
@@ -172,8 +176,6 @@ class TensorRT(Target):
         onnx.save(final, directory / ONNX)
         onnx.checker.check_model(str(directory / ONNX), full_check=True)
         refuse_new_operators(final)
-        program = export_program(model, shape, calibration=calibration, batch=static)
-        torch.export.save(program, directory / PROGRAM)
         digest = hashlib.sha256((directory / ONNX).read_bytes()).hexdigest()
         progress("comparing model.onnx on onnxruntime with the model")
         parity, entries = self._parity(model, directory, options, calibration)
