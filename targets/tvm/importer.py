@@ -11,12 +11,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from .rewrites import Rewrites
+
 
 def export_static(model: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    """``torch.export`` at input ``shape [B, D, L]``."""
-    with torch.no_grad(), warnings.catch_warnings():
+    """``torch.export`` at input ``shape [B, D, L]``, in a form that TVM's frontend reads correctly."""
+    with torch.no_grad(), warnings.catch_warnings(), Rewrites():
         warnings.simplefilter("ignore")
-        return torch.export.export(model, (torch.zeros(shape),))
+        exported = torch.export.export(model, (torch.zeros(shape),))
+    for node in exported.graph.nodes:
+        # The frontend hands a negative index to an operator that does not count from the end.
+        if node.target == torch.ops.aten.select.int and node.args[2] < 0:
+            source, axis, position = node.args
+            node.args = (source, axis, position + source.meta["val"].shape[axis])
+    return exported
 
 
 def import_exported(program: torch.export.ExportedProgram) -> Any:

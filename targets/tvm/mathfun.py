@@ -103,6 +103,11 @@ def sigmoid(x: Expr) -> Expr:
     return constant(1.0) / (constant(1.0) + exp(constant(0.0) - x))
 
 
+def sinh(x: Expr) -> Expr:
+    """(e^x - e^-x) / 2: exact to an absolute 1e-7 near zero."""
+    return _let(x, lambda t: (exp(t) - exp(constant(0.0) - t)) * constant(0.5))
+
+
 def _pow(x: Expr, exponent: Expr) -> Expr | None:
     value = float(exponent.value) if isinstance(exponent, tirx.FloatImm) else None
     if value == 2.0:
@@ -112,7 +117,7 @@ def _pow(x: Expr, exponent: Expr) -> Expr | None:
     return None
 
 
-_FUNCTIONS = {"tirx.exp": exp, "tirx.erf": erf, "tirx.tanh": tanh, "tirx.sigmoid": sigmoid}
+_FUNCTIONS = {"tirx.exp": exp, "tirx.erf": erf, "tirx.tanh": tanh, "tirx.sinh": sinh, "tirx.sigmoid": sigmoid}
 
 
 def expand(expr: Expr) -> Expr:

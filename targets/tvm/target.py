@@ -214,9 +214,11 @@ class _Lowering:
             torch.export.save(exported, path)
             return path
         from ..onnx.export import export_onnx
+        from .rewrites import Rewrites
 
         path = self.work / "model.onnx"
-        export_onnx(self.model, self.shape, path, calibration=self.calibration, batch=self.options.batch)
+        with Rewrites():
+            export_onnx(self.model, self.shape, path, calibration=self.calibration, batch=self.options.batch)
         return path
 
     def compile_source(self, source: Path, key: str) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""Operators that TVM's frontends lack or read wrongly, written with ones they take; active while exporting.
+
+Same mathematics, other operators.  Each entry says why it is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+MASKED = -1e30
+"""Finite: minus infinity would make a fully masked row not-a-number, and no score comes near."""
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Products and a softmax, which become kernels of their own.
+
+    TVM's own expansion takes the maximum of a causal row over its masked scores, too, as zeros: a row of
+    very negative scores then divides zero by zero.
+    """
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        scores = scores + torch.full(scores.shape[-2:], MASKED).triu(1)
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = (attn_mask.to(scores.dtype) - 1.0) * -MASKED
+        scores = scores + attn_mask
+    return torch.softmax(scores, dim=-1) @ value
+
+
+def topk(values: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """The k largest along the last axis by counting, for each element, how many come before it.
+
+    TVM's topk needs a sort from its runtime library.  Ties go to the lower index.
+    """
+    size = values.shape[-1]
+    if dim not in (-1, values.ndim - 1) or not largest:
+        raise NotImplementedError("topk along another axis than the last, or of the smallest")
+    one, other = values.unsqueeze(-1), values.unsqueeze(-2)
+    earlier = torch.ones(size, size).tril(-1)
+    before = (other > one).to(values.dtype) + (other == one).to(values.dtype) * earlier
+    rank = before.sum(-1)
+    picks = (rank.unsqueeze(-2) == torch.arange(k, dtype=values.dtype).unsqueeze(-1)).to(values.dtype)
+    places = (picks * torch.arange(size, dtype=values.dtype)).sum(-1)
+    return torch.return_types.topk(((picks * values.unsqueeze(-2)).sum(-1), places.to(torch.int64)))
+
+
+def scatter(base: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """Distinct indices along the last axis, by comparison; TVM's scatter has no kernel here."""
+    if dim not in (-1, base.ndim - 1):
+        raise NotImplementedError("scatter along another axis than the last")
+    places = torch.arange(base.shape[-1], dtype=index.dtype)
+    hits = (index.unsqueeze(-1) == places).to(base.dtype)
+    return base * (1.0 - hits.sum(-2)) + (hits * source.unsqueeze(-1)).sum(-2)
+
+
+def view_as(tensor: Tensor, other: Tensor) -> Tensor:
+    """Unknown to the torch frontend."""
+    return tensor.reshape(other.shape)
+
+
+_REWRITES: dict[Any, Callable[..., Any]] = {
+    torch.nn.functional.scaled_dot_product_attention: attention,
+    torch.topk: topk,
+    Tensor.topk: topk,
+    Tensor.scatter: scatter,
+    torch.scatter: scatter,
+    Tensor.view_as: view_as,
+}
+
+
+class Rewrites(TorchFunctionMode):
+    """While active, calls of the listed functions trace as their rewrites."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _REWRITES.get(func, func)(*args, **(kwargs or {}))
