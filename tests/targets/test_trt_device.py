@@ -59,7 +59,7 @@ def run(
     """Exit code, last JSON line and stderr of a script."""
     environment = {**os.environ, "PYTHONPATH": str(modules)} if modules else None
     done = subprocess.run(
-        [sys.executable, "-B", str(folder / script), *arguments],
+        [sys.executable, str(folder / script), *arguments],
         capture_output=True,
         text=True,
         env=environment,
@@ -105,6 +105,8 @@ def test_the_very_file_builds_the_plan_of_the_manifest(
     assert code == 0 and record["level"] == "built"
     assert record["plan_sha256"] == check["plan_sha256"]
     assert hashlib.sha256((folder / "model.engine").read_bytes()).hexdigest() == check["plan_sha256"]
+    made = {path.name for path in folder.rglob("*")} - {path.name for path in lowered[0].rglob("*")}
+    assert made <= set(lowered[1]["device_files"]), "an artifact with other files would be refused"
     stored = json.loads((folder / "model.engine.json").read_text())
     assert stored["compute_capabilities"] == names.split(",")
 

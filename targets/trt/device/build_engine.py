@@ -21,7 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trt_engine import (  # type: ignore[import-not-found]
+sys.dont_write_bytecode = True  # an artifact holds the listed files and no other
+
+from trt_engine import (  # type: ignore[import-not-found]  # noqa: E402
     LIBRARIES,
     PLAN,
     SPEC,

@@ -167,7 +167,7 @@ class Plan:
             )
 
     def refuse_other_gpu(self, library: str) -> None:
-        """Raises when the plan is for another GPU: TensorRT's for this one, TensorRT-RTX's for those named."""
+        """Raises when the plan is for another GPU; TensorRT-RTX builds for several, TensorRT for one."""
         capabilities = self.record["compute_capabilities"]
         if library == "tensorrt":
             self.refuse_other("GPU", self.gpu["name"], self.record["gpu"]["name"])
