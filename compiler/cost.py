@@ -7,6 +7,7 @@ the record says which pass bought what.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -56,8 +57,10 @@ def multiply_accumulates(model: nn.Module, variates: int, lookback: int) -> int:
     past = torch.randn(1, variates, lookback, generator=torch.Generator().manual_seed(0)).to(parameter.dtype)
     counter = FlopCounterMode(display=False)
     # The counter has no formula for the fused CPU kernel; the plain form of attention has the same products.
+    # Frozen: the counter's module tracker trips over views of parameters that want a gradient.
+    frozen = copy.deepcopy(model).requires_grad_(False)
     with sdpa_kernel(SDPBackend.MATH), counter:
-        model(past)
+        frozen(past)
     return counter.get_total_flops() // 2
 
 

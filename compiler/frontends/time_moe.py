@@ -388,7 +388,7 @@ class TimeMoeFrontend(Frontend):
     def build(
         self, config: Mapping[str, Any], *, lookback: int, horizon: int, variates: int, **options: Any
     ) -> TimeMoe:
-        """See ``Frontend.build``; options are ``normalize``, ``experts``, ``used_heads_only`` of ``TimeMoe``."""
+        """See ``Frontend.build``; options: ``normalize``, ``experts``, ``used_heads_only`` of ``TimeMoe``."""
         settings = Settings(self.family, config)
         chosen = choose(
             self.family,
