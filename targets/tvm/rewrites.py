@@ -76,8 +76,22 @@ def view_as(tensor: Tensor, other: Tensor) -> Tensor:
     return tensor.reshape(other.shape)
 
 
+def layer_norm(
+    tensor: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The torch frontend fails without weight and bias."""
+    weight = torch.ones(tuple(normalized_shape)) if weight is None else weight
+    bias = torch.zeros(tuple(normalized_shape)) if bias is None else bias
+    return torch.layer_norm(tensor, tuple(normalized_shape), weight, bias, eps)
+
+
 _REWRITES: dict[Any, Callable[..., Any]] = {
     torch.nn.functional.scaled_dot_product_attention: attention,
+    torch.nn.functional.layer_norm: layer_norm,
     torch.topk: topk,
     Tensor.topk: topk,
     Tensor.scatter: scatter,
