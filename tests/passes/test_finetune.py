@@ -1,4 +1,4 @@
-"""finetune: the grid, the best state by value, and a killed run; prune and fine-tune through the whole driver."""
+"""finetune: the grid, the best state by value, a killed run; and pruning before it."""
 
 from __future__ import annotations
 
