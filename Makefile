@@ -22,7 +22,7 @@ lint: $(VENV)/test.ok
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .build && ln -sfn .. .build/tsfmc
-	cd .build && ../$(BIN)/mypy --config-file ../pyproject.toml -p tsfmc
+	cd .build && ../$(BIN)/mypy --config-file ../pyproject.toml -p tsfmc.compiler -p tsfmc.passes -p tsfmc.targets
 
 wheel: $(VENV)/test.ok
 	rm -rf dist .build/wheel

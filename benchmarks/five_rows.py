@@ -1,4 +1,4 @@
-"""Five rows of METHODS B.5: supervised, uniform KD, + horizon weights, + FTA, full; teacher and naive beside them.
+"""Five rows: supervised, uniform KD, + horizon weights, + FTA, full; teacher and seasonal naive beside them.
 
     python benchmarks/five_rows.py --teacher DIR --data ETTh1 --student dlinear --seeds 3
 
@@ -34,7 +34,7 @@ ROWS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--data", nargs="+", default=["ETTh1"])
     parser.add_argument("--student", nargs="+", default=["dlinear", "itransformer"])
@@ -99,7 +99,9 @@ def reference(found: dict[str, dict[str, float]], teacher: str, data: str) -> No
     found[f"{data}/seasonal naive"] = evaluate(naive, windows, scale).to_dict()
 
 
-def print_table(found: dict[str, dict[str, float]], data: str, student: str, options: argparse.Namespace) -> None:
+def print_table(
+    found: dict[str, dict[str, float]], data: str, student: str, options: argparse.Namespace
+) -> None:
     windows = found[f"{data}/teacher"]["windows"]
     print(f"\n{data}, {student}, {options.seeds} seeds, {windows} test windows")
     print(f"| {'row':<26} | MSE | MAE |\n|---|---|---|")

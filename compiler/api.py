@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .budgets import check_budgets
 from .errors import LicenceError, UsageError, unknown_name
 from .manager import (
     DumpInstrument,
@@ -21,14 +22,13 @@ from .manager import (
     Pass,
     PassContext,
     PassManager,
-    PassRecord,
     ReportInstrument,
 )
 from .parallel import Processes
 from .progress import Progress, Silent
 from .recipe import Recipe, resolve
 from .store import PassCache, cache_root, code_key, content_key
-from .unit import CompileUnit, Task, fingerprint
+from .unit import CompileUnit, PassRecord, Task, fingerprint
 
 if TYPE_CHECKING:
     from ..targets.device.run import Forecaster as ArtifactForecaster
@@ -170,7 +170,7 @@ def compile_recipe(
     manifests = backend.emit(recipe, unit, supervised, targets, out=out, progress=progress)
     lock = out / "recipe.lock.toml"
     lock.write_text(recipe.to_toml())
-    backend.check_budgets(recipe, manifests)
+    check_budgets(recipe.budget, manifests)
     return CompileResult(
         {kind: out / kind for kind in manifests}, lock, manifests, unit.record, source.warnings
     )
@@ -185,7 +185,10 @@ def build_pipeline(recipe: Recipe) -> list[Pass]:
     """
     from ..passes import PASSES
     from .recipe import pass_options
+    from .students import check_student
 
+    if recipe.student.kind != "none":
+        check_student(recipe.student.kind, recipe.student.config)
     for name in recipe.passes:
         PASSES[name]
     passes = []

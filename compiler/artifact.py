@@ -148,7 +148,7 @@ def write_artifact(
         engine_source: the target's file with ``class Engine``, which becomes part of ``run.py``.
         selftest: windows ``[N, D, L]`` and the original PyTorch model's forecasts ``[N, D, H]``, both in
             the units of the data.
-        tolerance: of the self-test, as in ``targets/parity.py``.
+        tolerance: of the self-test, as in ``targets/parity.py``, unless the manifest's target has its own.
         measure_sealed: gives further fields that only a complete artifact has, such as its cold start.
 
     Returns:
@@ -167,7 +167,8 @@ def write_artifact(
     directory = final.parent / f".{final.name}.{os.getpid()}.{uuid4().hex[:8]}.new"
     directory.mkdir()
     try:
-        fields = {**build(directory), "selftest": {"tolerance": tolerance}}
+        fields = dict(build(directory))
+        fields["selftest"] = {"tolerance": fields["target"].get("tolerance", tolerance)}
         (directory / RUNNER).write_text(render_runner(engine_source), encoding="utf-8")
         write_selftest(directory, *selftest)
         manifest = seal(directory, fields)

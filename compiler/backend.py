@@ -8,7 +8,6 @@ pack      manifest, self-test vectors, device-side runner, hashes; renamed into 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..targets import TARGETS
 from ..targets.base import Engine, Payload, Shape, Target, TargetOptions
-from ..targets.device import engine_class, in_batches, render_runner
 from ..targets.host import host_record
-from ..targets.latency import measure
+from ..targets.latency import cold_start, measure, torch_candidate
 from ..targets.parity import check_parity, hard_windows
-from .artifact import write_artifact, write_selftest
-from .errors import BudgetError, MissingError, RecipeError, VerificationError
+from .artifact import read_manifest, write_artifact
+from .errors import MissingError, RecipeError, UsageError, VerificationError
 from .evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
 from .forecaster import nonzero_count, parameter_count
 from .progress import Progress
@@ -35,6 +33,7 @@ from .unit import CompileUnit
 
 CALIBRATION_WINDOWS = 256
 LATENCY_WINDOWS = 64
+TEACHER_FORM = "fp32, PyTorch eager, inference_mode, forecast only"
 
 
 @dataclass(frozen=True)
@@ -133,27 +132,34 @@ class _Common:
                 calibration=self.calibration,
                 progress=lambda line: progress.line(f"    {line}"),
             )
-            engine = self._engine(target, payload, folder) if payload.runs_here else None
+            engine = target.load(folder, payload, self.recipe.threads) if payload.runs_here else None
             progress.line(f"{target.kind}: check")
-            parity = self._check(target, engine)
+            parity = self._check(target, payload, engine)
             progress.line(f"{target.kind}: measure")
             measured = self._measure(engine)
             progress.line(f"{target.kind}: pack")
-            write_selftest(folder, *self._selftest())
-            (folder / "run.py").write_text(render_runner(target), encoding="utf-8")
             return self._manifest(target, payload, parity, measured)
 
-        return json.loads(write_artifact(final, build).to_json())  # type: ignore[no-any-return]
+        return write_artifact(
+            final,
+            build,
+            engine_source=target.engine_source(),
+            selftest=self._selftest(),
+            tolerance=target.tolerance,
+            measure_sealed=self._cold_start,
+        )
 
-    def _engine(self, target: Target, payload: Payload, folder: Path) -> Engine:
-        facts = {"target": {"kind": target.kind, "entry": payload.entry, **payload.details}}
-        engine = engine_class(target)(folder, facts, self.recipe.threads)
-        return in_batches(engine, payload.details.get("batch"))
+    def _cold_start(self, folder: Path) -> dict[str, Any]:
+        """Load time, first call and memory in a fresh process, where the program runs here."""
+        if read_manifest(folder)["level"] != "executed":
+            return {}
+        return {"cold_start": cold_start(folder, self.recipe.threads)}
 
-    def _check(self, target: Target, engine: Engine | None) -> dict[str, Any] | None:
+    def _check(self, target: Target, payload: Payload, engine: Engine | None) -> dict[str, Any] | None:
         if engine is None:
             return None
-        parity = check_parity(engine, self._reference, hard_windows(self.rotation), target.tolerance)
+        tolerance = payload.details.get("tolerance", target.tolerance)
+        parity = check_parity(engine, self._reference, hard_windows(self.rotation), tolerance)
         if not parity.passed:
             raise VerificationError(
                 f"target {target.kind}: the lowered program departs from the model: {parity.describe()}"
@@ -175,13 +181,14 @@ class _Common:
         accuracy = {"student": self._evaluate(predict, "artifact"), **self.accuracy}
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
         if self.unit.teacher is not None:
-            candidates["teacher"] = teacher_call(self.unit.teacher)
+            candidates["teacher"] = torch_candidate(self.unit.teacher)
         report = measure(
             candidates,
             self.rotation,
             threads=self.recipe.threads,
             duration_s=self.recipe.measure.duration_s,
             min_queries=self.recipe.measure.min_queries,
+            forms={"teacher": TEACHER_FORM},
         )
         return {"accuracy": accuracy, "latency": report.to_manifest()}
 
@@ -199,6 +206,8 @@ class _Common:
         measured: Mapping[str, Any],
     ) -> dict[str, Any]:
         unit, task, data, info = self.unit, self.unit.task, self.unit.data, self.unit.teacher_info
+        if info is None:
+            raise ValueError("the unit has no provenance of its teacher")
         counts = {
             part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")
         }
@@ -248,8 +257,8 @@ class _Common:
             "parity": parity,
             "accuracy": {"test": {name: row.to_dict() for name, row in measured["accuracy"].items()}},
             "latency": measured["latency"],
-            "selftest": {"tolerance": target.tolerance},
-            "level": "executed" if parity is not None else payload.level,
+            "level": "executed" if parity is not None and payload.level == "exported" else payload.level,
+            "runtime_requirements": list(target.runtime_requirements),
             "environment": host_record()["packages"],
             "licence": {
                 "spdx": info.licence,
@@ -259,17 +268,6 @@ class _Common:
         }
 
 
-def teacher_call(teacher: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
-    """The teacher as it is timed: fp32, eager, inference mode, forecasts only, host arrays in and out."""
-
-    @torch.inference_mode()
-    def call(past: np.ndarray) -> np.ndarray:
-        forecast: np.ndarray = teacher(torch.from_numpy(past)).numpy()
-        return forecast
-
-    return call
-
-
 def teacher_latency(recipe: Recipe, unit: CompileUnit) -> dict[str, Any]:
     """The teacher's own latency record, for a store that is used without the teacher."""
     windows = unit.data.windows("train", unit.task.lookback, unit.task.horizon)
@@ -277,50 +275,14 @@ def teacher_latency(recipe: Recipe, unit: CompileUnit) -> dict[str, Any]:
     if unit.teacher is None:
         raise ValueError("the unit has no teacher")
     report = measure(
-        {"teacher": teacher_call(unit.teacher)},
+        {"teacher": torch_candidate(unit.teacher)},
         past.numpy(),
         threads=recipe.threads,
         duration_s=recipe.measure.duration_s,
         min_queries=64,
+        forms={"teacher": TEACHER_FORM},
     )
     return report.to_manifest()
-
-
-def check_budgets(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Gates of the recipe, after the artifacts are in place.
-
-    Raises:
-        BudgetError: naming every missed budget with its value.
-    """
-    budget, missed = recipe.budget, []
-    for kind, manifest in manifests.items():
-        rows, latency = manifest["accuracy"]["test"], manifest["latency"]
-        if budget.max_mse_increase is not None:
-            if "student" not in rows or "teacher" not in rows:
-                missed.append(f"{kind}: max_mse_increase cannot be judged, the program was not run here")
-            else:
-                increase = rows["student"]["mse"] / rows["teacher"]["mse"] - 1
-                if increase > budget.max_mse_increase:
-                    missed.append(
-                        f"{kind}: test MSE {increase:+.1%} over the teacher, budget {budget.max_mse_increase:.1%}"
-                    )
-        if budget.min_speedup is not None:
-            speedup = (latency or {}).get("speedup")
-            if speedup is None or speedup < budget.min_speedup:
-                missed.append(f"{kind}: speed-up {speedup}, budget at least {budget.min_speedup}")
-        if budget.max_p90_us is not None:
-            p90 = (latency or {}).get("artifact", {}).get("p90_us")
-            if p90 is None or p90 > budget.max_p90_us:
-                missed.append(f"{kind}: p90 {p90} us, budget {budget.max_p90_us} us")
-        if (
-            budget.max_payload_bytes is not None
-            and manifest["size"]["payload_bytes"] > budget.max_payload_bytes
-        ):
-            missed.append(
-                f"{kind}: {manifest['size']['payload_bytes']} bytes, budget {budget.max_payload_bytes}"
-            )
-    if missed:
-        raise BudgetError("; ".join(missed), hint="the artifacts are in place; see tsfmc inspect")
 
 
 def step_seconds(frequency: str | None) -> int | None:
@@ -335,7 +297,6 @@ def step_seconds(frequency: str | None) -> int | None:
 
 def overlap_with(info: Any, data: str) -> str:
     """Whether the teacher's pre-training may have seen ``data``: yes, no or unknown."""
-    from .errors import UsageError
     from .frontends import find_card
 
     try:

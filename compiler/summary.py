@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 ROWS = ("student", "supervised", "teacher", "seasonal_naive")
@@ -19,7 +20,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     task, teacher, student = manifest["task"], manifest["teacher"], manifest["student"]
     variates = len(task["variates"])
     lines = [
-        f"target     {manifest['target']['kind']}, level {manifest['level']}",
+        f"artifact   target {manifest['target']['kind']}, level {manifest['level']}",
         f"task       lookback {task['lookback']} -> horizon {task['horizon']}, {variates} variates, "
         f"step {task['frequency'] or 'unknown'}",
         f"data       {manifest['data']['name']}, {manifest['data']['windows']['test']} test windows",
@@ -32,11 +33,16 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         "",
         *latency_table(manifest),
     ]
+    cold = manifest.get("cold_start")
+    if cold:
+        lines.append(
+            f"cold start load {cold['load_ms']:.0f} ms, first call {cold['first_call_ms']:.1f} ms, "
+            f"peak memory {cold.get('peak_rss_mb', 0):.0f} MB"
+        )
     parity = manifest.get("parity")
     if parity is not None:
-        lines.append(
-            f"parity     largest relative difference {parity['max_rel']:.1e}, tolerance {parity['tolerance']:.0e}"
-        )
+        worst, allowed = parity["max_rel"], parity["tolerance"]
+        lines.append(f"parity     largest relative difference {worst:.1e}, tolerance {allowed:.0e}")
     warning = manifest["licence"].get("warning")
     return [*lines, f"licence    {warning}"] if warning else lines
 
@@ -65,7 +71,9 @@ def latency_table(manifest: Mapping[str, Any]) -> list[str]:
     if latency.get("speedup") is not None:
         low, high = latency["speedup_interval"]
         lines.append(f"speed-up   {latency['speedup']:.1f}x [{low:.1f}, {high:.1f}] over the teacher")
-    lines.append(f"method     {latency['method']}")
+    if latency.get("noisy"):
+        lines.append("noisy      the median absolute deviation exceeds 5 % of the median")
+    lines += wrap(f"method     {latency['method']}", width=100, subsequent_indent=" " * 11)
     return lines
 
 

@@ -145,7 +145,8 @@ class TeacherStore:
         path = self.folder / part / f"{tensor}.npy"
         if not path.is_file():
             raise MissingError(f"{path}: this store has no {tensor} for {part}")
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
 
     def forecast(self, part: Part, indices: Sequence[int]) -> Tensor:
         """Teacher forecasts ``[B, D, H]`` of some windows."""
@@ -217,7 +218,7 @@ def write_store(
         VerificationError: the teacher gave values that are not finite, or overflow ``states_dtype``.
     """
     key = store_key(teacher, info, data, lookback, horizon, options)
-    counts = {part: len(data.windows(part, lookback, horizon)) for part in PARTS}
+    counts: dict[str, int] = {part: len(data.windows(part, lookback, horizon)) for part in PARTS}
     shapes = _shapes(teacher, data, lookback, horizon, options, counts)
     plan = {
         "schema": SCHEMA,

@@ -85,7 +85,7 @@ class Distill(Pass):
         validation = unit.data.windows("val", task.lookback, task.horizon)
 
         def fetch(indices: Sequence[int]) -> tuple[Tensor, ...]:
-            tensors = windows.batch(indices)
+            tensors: tuple[Tensor, ...] = windows.batch(indices)
             if store is not None and step.needs_teacher:
                 tensors = (*tensors, store.forecast("train", indices))
             if store is not None and step.needs_states:

@@ -22,6 +22,8 @@ All products are taken in float64 and rounded once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +81,7 @@ def fold_itransformer(student: ITransformer) -> FoldedITransformer:
     return folded
 
 
-FOLDS = {DLinear: fold_dlinear, ITransformer: fold_itransformer}
+FOLDS: dict[type, Callable[[Any], Forecaster]] = {DLinear: fold_dlinear, ITransformer: fold_itransformer}
 
 
 class FoldAffine(Pass):

@@ -12,6 +12,7 @@ from .output import print_json, print_table
 @click.command()
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--against", help="'teacher', or another artifact: measured in the same run, interleaved.")
+@click.option("--teacher", help="Where the teacher's weights are, when its name alone does not find them.")
 @click.option("--data", help="Windows to rotate over. Default: the artifact's own self-test windows.")
 @click.option("--threads", type=int, default=1, help="Threads of every candidate.")
 @click.option("--duration", type=float, default=5.0, help="Seconds of measuring per artifact.")
@@ -21,6 +22,7 @@ from .output import print_json, print_table
 def command(
     artifacts: tuple[Path, ...],
     against: str | None,
+    teacher: str | None,
     data: str | None,
     threads: int,
     duration: float,
@@ -35,8 +37,17 @@ def command(
     from .. import bench
     from ..progress import for_stderr
 
+    progress = for_stderr()
     reports = [
-        bench.run(path, against=against, data=data, threads=threads, duration_s=duration, progress=for_stderr())
+        bench.run(
+            path,
+            against=against,
+            teacher=teacher,
+            data=data,
+            threads=threads,
+            duration_s=duration,
+            progress=progress,
+        )
         for path in artifacts
     ]
     if style == "json":

@@ -20,10 +20,18 @@ from .output import as_json, print_json, print_table
 @click.option("--variates", help="'all' or a,b,c. Default: all.")
 @click.option("--split", help="'ltsf', fractions 0.7,0.1,0.2 or row counts. Default: ltsf.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe in TOML.")
-@click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override a field of the recipe.")
-@click.option("--budget", "budgets", multiple=True, metavar="NAME=VALUE", help="A gate, e.g. max_mse_increase=5%.")
-@click.option("--teacher-store", type=click.Path(path_type=Path), help="Stored teacher outputs (tsfmc teach).")
-@click.option("--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override a field of the recipe."
+)
+@click.option(
+    "--budget", "budgets", multiple=True, metavar="NAME=VALUE", help="A gate, e.g. max_mse_increase=5%."
+)
+@click.option(
+    "--teacher-store", type=click.Path(path_type=Path), help="Stored teacher outputs (tsfmc teach)."
+)
+@click.option(
+    "--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights."
+)
 @click.option("--baseline/--no-baseline", default=None, help="Also train the student without the teacher.")
 @click.option("--seed", type=int, help="Every random choice derives from it. Default: 0.")
 @click.option("--threads", type=int, help="Threads of teacher and artifact while measuring. Default: 1.")

@@ -29,7 +29,12 @@ def command(as_json: bool) -> None:
     targets = {kind: target.probe() for kind, target in TARGETS.items()}
     if as_json:
         report = {
-            kind: {"can_lower": t.can_lower, "can_run": t.can_run, "facts": dict(t.facts), "problems": t.problems}
+            kind: {
+                "can_lower": t.can_lower,
+                "can_run": t.can_run,
+                "facts": dict(t.facts),
+                "problems": t.problems,
+            }
             for kind, t in targets.items()
         }
         print_json({"environment": dict(found), "targets": report})
@@ -37,7 +42,13 @@ def command(as_json: bool) -> None:
     print_table(("part", "found"), found)
     click.echo()
     for kind, here in targets.items():
-        state = "ready" if here.can_lower and not here.problems else "limited" if here.can_lower else "unavailable"
+        state = (
+            "ready"
+            if here.can_lower and not here.problems
+            else "limited"
+            if here.can_lower
+            else "unavailable"
+        )
         facts = "  ".join(f"{name} {value}" for name, value in here.facts.items())
         click.echo(f"{kind}: {state}  {facts}".rstrip())
         for problem in here.problems:

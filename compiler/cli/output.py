@@ -18,7 +18,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Aligned columns without frames: easy to read, easy to cut; numbers to the right."""
     texts = [[_text(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(columns), *texts]) for i in range(len(columns))]
-    numeric = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(columns))]
+    numeric = [
+        all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(columns))
+    ]
     for line in [list(columns), *texts]:
         cells = [
             cell.rjust(width) if right else cell.ljust(width)

@@ -15,7 +15,10 @@ def command(as_json: bool) -> None:
 
     rows = []
     for name, step in PASSES.items():
-        options = {key: field.get_default(call_default_factory=True) for key, field in step.Options.model_fields.items()}
+        options = {
+            key: field.get_default(call_default_factory=True)
+            for key, field in step.Options.model_fields.items()
+        }
         rows.append({"name": name, "summary": step.summary, "options": options})
     if as_json:
         print_json(rows)

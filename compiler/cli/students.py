@@ -17,7 +17,8 @@ def command(as_json: bool) -> None:
     from ..students import STUDENTS
 
     rows = []
-    for name, student in STUDENTS.items():
+    for name in STUDENTS:
+        student = STUDENTS[name]
         options = {
             key: parameter.default
             for key, parameter in inspect.signature(student).parameters.items()

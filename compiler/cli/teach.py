@@ -12,16 +12,24 @@ from .output import as_json, print_json
 @click.command()
 @click.option("--teacher", required=True, help="Short name, hub id or directory.")
 @click.option("--data", required=True, help="Known data set, 'sample', or a CSV or Parquet file.")
-@click.option("-o", "--out", "store", type=click.Path(path_type=Path), required=True, help="The store's folder.")
+@click.option(
+    "-o", "--out", "store", type=click.Path(path_type=Path), required=True, help="The store's folder."
+)
 @click.option("--lookback", type=int, help="Steps in. Default: 512.")
 @click.option("--horizon", type=int, help="Steps out. Default: 96.")
 @click.option("--variates", help="'all' or a,b,c. Default: all.")
 @click.option("--split", help="'ltsf', fractions or row counts. Default: ltsf.")
 @click.option("--states/--no-states", default=True, help="Keep states for FTA.")
 @click.option("--states-dtype", type=click.Choice(["float16", "float32"]), default="float16")
-@click.option("--state-positions", type=int, default=0, help="Keep a seeded subset of positions; 0 keeps all.")
-@click.option("--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights.")
-@click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override a field of the recipe.")
+@click.option(
+    "--state-positions", type=int, default=0, help="Keep a seeded subset of positions; 0 keeps all."
+)
+@click.option(
+    "--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override a field of the recipe."
+)
 @as_json
 def command(
     teacher: str,

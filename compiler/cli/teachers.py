@@ -27,6 +27,16 @@ def command(family: str | None, as_json: bool) -> None:
     for card in shown:
         overlap = ",".join(f"{data}:{seen}" for data, seen in card.overlap.items() if seen != "unknown")
         rows.append(
-            (card.name, card.family, card.parameters, card.context, card.licence, card.quantiles, overlap or "unknown")
+            (
+                card.name,
+                card.family,
+                card.parameters,
+                card.context,
+                card.licence,
+                card.quantiles,
+                overlap or "unknown",
+            )
         )
-    print_table(("teacher", "family", "parameters", "context", "licence", "quantiles", "pre-training overlap"), rows)
+    print_table(
+        ("teacher", "family", "parameters", "context", "licence", "quantiles", "pre-training overlap"), rows
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..errors import unknown_name
 from ..forecaster import Forecaster, Student
 from ..registry import Registry
 
@@ -33,6 +35,18 @@ def build_student(kind: str, *, lookback: int, horizon: int, **options: Any) -> 
     """
     student: Student = STUDENTS[kind](lookback=lookback, horizon=horizon, **options)
     return student
+
+
+def check_student(kind: str, options: Iterable[str]) -> None:
+    """Refuses an unknown kind or option before anything long starts.
+
+    Raises:
+        UsageError: the message lists what exists and the nearest name.
+    """
+    known = set(inspect.signature(STUDENTS[kind]).parameters) - {"lookback", "horizon"}
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of student {kind}", option, known)
 
 
 def from_config(config: Mapping[str, Any]) -> Forecaster:

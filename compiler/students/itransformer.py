@@ -26,7 +26,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, dropout: float
     """Attention over variates, written out; ``query`` is scaled already.  All ``[B, D, d]``."""
 
     def split(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(1, 2)
 
     scores = split(query) @ split(key).transpose(-2, -1)
     weights = F.dropout(torch.softmax(scores, dim=-1), dropout, training)
@@ -57,7 +57,8 @@ class EncoderLayer(nn.Module):
         query = self.query(tokens) / math.sqrt(tokens.shape[-1] // self.heads)
         mixed = attend(query, self.key(tokens), self.value(tokens), self.heads, self.dropout, self.training)
         tokens = self.norm1(tokens + drop(self.out(mixed)))
-        return self.norm2(tokens + drop(self.down(drop(F.gelu(self.up(tokens))))))
+        tokens = self.norm2(tokens + drop(self.down(drop(F.gelu(self.up(tokens))))))
+        return tokens
 
 
 class ITransformer(Student):
@@ -137,7 +138,8 @@ class FoldedLayer(nn.Module):
         """``tokens [B, D, d]`` to ``[B, D, d]``."""
         query, key, value = self.qkv(tokens).chunk(3, dim=-1)
         tokens = self.norm1(tokens + self.out(attend(query, key, value, self.heads, 0.0, False)))
-        return self.norm2(tokens + self.down(F.gelu(self.up(tokens))))
+        tokens = self.norm2(tokens + self.down(F.gelu(self.up(tokens))))
+        return tokens
 
 
 class FoldedITransformer(Forecaster):

@@ -14,11 +14,10 @@ from tsfmc.compiler.manager import (
     Pass,
     PassContext,
     PassManager,
-    PassRecord,
     PassResult,
 )
 from tsfmc.compiler.store import PassCache
-from tsfmc.compiler.unit import CompileUnit, fingerprint
+from tsfmc.compiler.unit import CompileUnit, PassRecord, fingerprint
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.distill import Distill
 from tsfmc.passes.fold_affine import FoldAffine

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.errors import DataError, TsfmcError, UsageError
 from tsfmc.compiler.store import cache_root

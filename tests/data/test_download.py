@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.data.sources import download
 from tsfmc.compiler.errors import DataError, MissingError

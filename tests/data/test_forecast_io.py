@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from tsfmc.compiler.data import read_input, write_forecast
 from tsfmc.compiler.errors import DataError, UsageError
 from tsfmc.compiler.store import cache_root

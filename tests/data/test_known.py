@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import tsfmc.compiler.data as data_package
 from tsfmc.compiler.data import KNOWN, PARTS, known_names, load_data
 from tsfmc.compiler.errors import DataError, UsageError

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.data.formats import fingerprint
 from tsfmc.compiler.data.sources import file_source

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tsfmc.compiler.data import PARTS, Dataset, Splits, load_data
 from tsfmc.compiler.errors import DataError, UsageError
 

@@ -1,0 +1,288 @@
+"""The command line, end to end on small real parts: a compile, what follows from it, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from factory import write_series, write_teacher
+
+import tsfmc
+from tsfmc.compiler.artifact import payload_sha256
+from tsfmc.compiler.cli import cli, main
+
+SMALL = [
+    "--lookback", "48", "--horizon", "12", "--set", "passes.distill.epochs=1",
+    "--set", "measure.duration_s=0.2", "--set", "measure.min_queries=64",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a series, a teacher, a cache, and one compiled artifact in ``out/onnx``."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_series(folder / "series.csv")
+    write_teacher(folder / "teacher")
+    done = tsfmc_process(folder, "compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "compile.json").write_text(done.stdout)
+    (folder / "compile.log").write_text(done.stderr)
+    return folder
+
+
+def tsfmc_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TSFMC_CACHE": str(folder / "cache"), "TSFMC_DATA": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-m", "tsfmc", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def run(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """In this process: quicker than a new one.  Returns exit code, stdout, stderr."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("TSFMC_CACHE", str(place / "cache"))
+    monkeypatch.setenv("TSFMC_DATA", str(place))
+    monkeypatch.setattr(sys, "argv", ["tsfmc", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def test_compile_json(place: Path) -> None:
+    result = json.loads((place / "compile.json").read_text())
+    assert result["artifacts"] == {"onnx": "out/onnx"}
+    manifest = result["manifests"]["onnx"]
+    assert manifest == json.loads((place / "out/onnx/manifest.json").read_text())
+    assert manifest["level"] == "executed" and manifest["parity"]["passed"]
+    assert set(manifest["accuracy"]["test"]) == {"student", "supervised", "teacher", "seasonal_naive"}
+    assert manifest["data"]["windows"]["test"] == manifest["accuracy"]["test"]["student"]["windows"]
+    assert manifest["latency"]["speedup"] > 0 and "interleaved with teacher" in manifest["latency"]["method"]
+    assert [entry["name"] for entry in manifest["passes"]] == [
+        "record_teacher", "build_student", "weight_horizons", "align_temporal", "distill", "fold_affine",
+    ]  # fmt: skip
+    assert manifest["student"]["parameters"] == 48 * 12
+    assert "distill" in (place / "compile.log").read_text()
+
+
+def test_nothing_of_this_machine_is_in_the_artifact(place: Path) -> None:
+    for file in (place / "out").rglob("*"):
+        if file.is_file():
+            assert str(place).encode() not in file.read_bytes(), file
+
+
+def test_equal_compiles_give_equal_payload_bytes(place: Path) -> None:
+    again = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "--no-baseline", "--no-cache"]
+    assert tsfmc_process(place, *again, "-o", "again").returncode == 0
+    assert payload_sha256(place / "out/onnx") == payload_sha256(place / "again/onnx")
+
+
+def test_lock_compiles_to_the_same_payload(place: Path) -> None:
+    done = tsfmc_process(place, "compile", "--recipe", "out/recipe.lock.toml", "-o", "locked")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["locked/onnx"]
+    assert "from the cache" in done.stderr
+    assert payload_sha256(place / "out/onnx") == payload_sha256(place / "locked/onnx")
+
+
+def test_forecast_equals_the_python_face(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    code, out, _ = run(place, monkeypatch, capsys, "forecast", "out/onnx", "--input", "series.csv")
+    assert code == 0
+    (place / "forecast.csv").write_text(out)
+    found = pd.read_csv(place / "forecast.csv", parse_dates=["timestamp"])
+    series = pd.read_csv(place / "series.csv", parse_dates=["date"])
+    assert len(found) == 12
+    assert found["timestamp"][0] - series["date"].iloc[-1] == pd.Timedelta(hours=1)
+    past = series[["v0", "v1", "v2"]].to_numpy()[-48:].T
+    forecast = tsfmc.load(place / "out/onnx").forecast(past)
+    assert forecast.shape == (3, 12)
+    assert abs(found[["v0", "v1", "v2"]].to_numpy().T - forecast).max() < 1e-9
+
+
+def test_verify_inspect_bench(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    code, out, _ = run(place, monkeypatch, capsys, "verify", "out/onnx")
+    assert code == 0 and "self-test" in out
+    code, out, _ = run(place, monkeypatch, capsys, "inspect", "out/onnx")
+    assert code == 0 and "test accuracy" in out and "speed-up" in out
+    against = ["bench", "out/onnx", "--against", "teacher", "--teacher", "teacher", "--duration", "0.2"]
+    code, out, _ = run(place, monkeypatch, capsys, *against, "--format", "gha")
+    entries = json.loads(out)
+    assert code == 0 and all({"name", "unit", "value", "range", "extra"} == set(entry) for entry in entries)
+    code, _, err = run(place, monkeypatch, capsys, *against, "--min-speedup", "1e9")
+    assert code == 4 and "speed-up" in err and "gate 1e+09x" in err
+
+
+def test_an_edited_artifact_is_refused(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    shutil.copytree(place / "out/onnx", place / "edited", dirs_exist_ok=True)
+    with (place / "edited/model.onnx").open("r+b") as file:
+        file.seek(100)
+        file.write(b"x")
+    for command in (["verify", "edited"], ["forecast", "edited", "--input", "series.csv"]):
+        code, out, err = run(place, monkeypatch, capsys, *command)
+        assert code == 5 and "model.onnx" in err and out == "" and "Traceback" not in err
+
+
+def test_missed_budget_keeps_the_artifact(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    arguments = [
+        "compile",
+        "--recipe",
+        "out/recipe.lock.toml",
+        "-o",
+        "gated",
+        "--budget",
+        "max_payload_bytes=10",
+    ]
+    code, _, err = run(place, monkeypatch, capsys, *arguments)
+    assert code == 4 and "payload" in err and "budget 10" in err
+    assert (place / "gated/onnx/manifest.json").is_file()
+
+
+def test_stop_after_writes_no_artifact(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    arguments = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "-o", "stopped"]
+    code, out, _ = run(
+        place, monkeypatch, capsys, *arguments, "--stop-after", "build_student", "--dump-after", "all"
+    )
+    assert code == 0 and out == ""
+    assert sorted(path.name for path in (place / "stopped").rglob("*.txt")) == [
+        "001_record_teacher.txt",
+        "002_build_student.txt",
+    ]
+    assert not (place / "stopped/onnx").exists()
+
+
+def test_teacher_store_needs_no_teacher(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    teach = ["teach", "--teacher", "teacher", "--data", "series.csv", "--lookback", "48", "--horizon", "12"]
+    code, out, _ = run(place, monkeypatch, capsys, *teach, "-o", "store", "--set", "measure.duration_s=0.2")
+    assert code == 0 and out.strip() == "store"
+    arguments = ["compile", "--teacher-store", "store", "--data", "series.csv", *SMALL, "-o", "from-store"]
+    code, out, err = run(place, monkeypatch, capsys, *arguments, "--teacher", "no-such-teacher")
+    assert code == 0, err
+    # Half-precision states and float32 forecasts are what a direct compile stores too.
+    assert payload_sha256(place / "from-store/onnx") == payload_sha256(place / "out/onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["compil"], 2, "did you mean 'compile'"),
+        (["compile", "--target", "onxx"], 2, "did you mean 'onnx'"),
+        (["compile", "--student", "dlinea"], 2, "did you mean 'dlinear'"),
+        (["compile", "--teacher", "ttm-r9"], 2, "did you mean 'ttm-r"),
+        (["compile", "--teacher", "teacher", "--data", "EETh1"], 2, "did you mean 'ETTh1'"),
+        (["compile", "--teacher", "teacher", "--data", "series.csv", "--lookback", "50"], 2, "50"),
+        (["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "--variates", "v9"], 2, "v9"),
+        (["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "--split", "9,9,9"], 2, "split"),
+        (["compile", "--recipe", "absent.toml"], 2, "absent.toml"),
+        (["compile", "--set", "passes.distill.epochs=x"], 2, "passes.distill.epochs"),
+        (["compile", "--lookback", "many"], 2, "many"),
+        (["compile", "--teacher-store", "nowhere"], 3, "nowhere"),
+        (["inspect", "nowhere"], 3, "nowhere"),
+        (["forecast", "out/onnx", "--input", "absent.csv"], 2, "absent.csv"),
+    ],
+)
+def test_refusals_are_one_line(
+    place: Path, monkeypatch: Any, capsys: Any, arguments: list[str], code: int, message: str
+) -> None:
+    before = sorted(place.iterdir())
+    found, out, err = run(place, monkeypatch, capsys, *arguments)
+    assert found == code, err
+    assert out == "" and message in err and "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.lower().startswith("error")]) == 1
+    assert sorted(place.iterdir()) == before
+
+
+def test_commercial_policy(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    config = json.loads((place / "teacher/config.json").read_text())
+    shutil.copytree(place / "teacher", place / "closed", dirs_exist_ok=True)
+    config.setdefault("tsfmc", {}).setdefault("origin", {}).update(
+        {"licence": "CC-BY-NC-4.0", "commercial": False}
+    )
+    (place / "closed/config.json").write_text(json.dumps(config))
+    arguments = [
+        "compile",
+        "--teacher",
+        "closed",
+        "--data",
+        "series.csv",
+        *SMALL,
+        "--stop-after",
+        "build_student",
+    ]
+    code, _, err = run(place, monkeypatch, capsys, *arguments, "--licence-policy", "commercial")
+    assert code == 6 and "CC-BY-NC-4.0" in err
+    code, _, err = run(place, monkeypatch, capsys, *arguments)
+    assert code == 0 and "warning" in err and "CC-BY-NC-4.0" in err
+
+
+def test_interrupt_leaves_nothing_half_written(place: Path) -> None:
+    """SIGINT in the middle of a compile: exit code 130, no artifact, and the next run completes."""
+    arguments = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL[:4], "-o", "broken"]
+    arguments += ["--set", "passes.distill.epochs=500", "--set", "passes.distill.patience=500"]
+    environment = {**os.environ, "TSFMC_CACHE": str(place / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tsfmc", *arguments],
+        cwd=place,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "epoch 2" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    tail = process.stderr.read()
+    assert process.wait(60) == 130, tail
+    assert "interrupted" in tail and "Traceback" not in tail
+    assert not (place / "broken").exists()
+    assert list((place / "cache/work").rglob("training.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["passes", "students", "targets", "teachers", "doctor"])
+def test_lists(place: Path, monkeypatch: Any, capsys: Any, name: str) -> None:
+    code, out, _ = run(place, monkeypatch, capsys, name)
+    assert code == 0 and out
+    code, out, _ = run(place, monkeypatch, capsys, name, "--json")
+    assert code == 0 and json.loads(out)
+
+
+def test_dry_run_prints_the_method(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    code, out, _ = run(place, monkeypatch, capsys, "compile", "--dry-run")
+    assert code == 0
+    steps = [line.split()[0] for line in out.splitlines()[1:]]
+    assert steps[:7] == [
+        "import", "record_teacher", "build_student", "weight_horizons", "align_temporal", "distill",
+        "fold_affine",
+    ]  # fmt: skip
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time; started = time.perf_counter()\n"
+        "from tsfmc.compiler.cli import cli\n"
+        "cli.main(['--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'pandas', 'numpy', 'tvm'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "compile" in done.stdout
+
+
+def test_every_command_has_help() -> None:
+    for name in cli.list_commands(None):  # type: ignore[arg-type]
+        assert cli.get_command(None, name) is not None  # type: ignore[arg-type]
