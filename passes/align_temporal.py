@@ -68,7 +68,8 @@ class FTA(LossTerm):
         if batch.teacher_states is None or batch.embedding is None:
             raise ValueError("the batch has no states or no embedding")
         squared = (self.aligner(batch.embedding) - batch.teacher_states).square()
-        return squared.mean() if self.reduction == "mean" else squared.sum(dim=-1).mean()
+        loss: Tensor = squared.mean() if self.reduction == "mean" else squared.sum(dim=-1).mean()
+        return loss
 
     def describe(self) -> str:
         positions, factors = self.aligner.positions.shape

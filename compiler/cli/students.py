@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import click
 
@@ -16,20 +17,16 @@ def command(as_json: bool) -> None:
     from ..forecaster import parameter_count
     from ..students import STUDENTS
 
-    rows = []
-    for name in STUDENTS:
-        student = STUDENTS[name]
+    rows: list[tuple[str, int, dict[str, Any]]] = []
+    for name, student in STUDENTS.items():
         options = {
             key: parameter.default
             for key, parameter in inspect.signature(student).parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
-        size = parameter_count(student(lookback=512, horizon=96))
-        rows.append({"name": name, "parameters": size, "options": options})
+        rows.append((name, parameter_count(student(lookback=512, horizon=96)), options))
+    columns = ("student", "parameters", "options")
     if as_json:
-        print_json(rows)
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    print_table(
-        ("student", "parameters", "options"),
-        [(r["name"], r["parameters"], " ".join(f"{k}={v}" for k, v in r["options"].items())) for r in rows],
-    )
+    print_table(columns, [(*row[:2], " ".join(f"{k}={v}" for k, v in row[2].items())) for row in rows])

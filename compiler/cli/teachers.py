@@ -30,7 +30,7 @@ def command(family: str | None, as_json: bool) -> None:
             (
                 card.name,
                 card.family,
-                card.parameters,
+                card.parameters or None,
                 card.context,
                 card.licence,
                 card.quantiles,
