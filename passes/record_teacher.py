@@ -25,11 +25,15 @@ class RecordTeacher(Pass):
     summary = "run the teacher once over every window; keep forecasts, quantiles and states memory-mapped"
 
     class Options(PassOptions):
-        """``states = false`` keeps forecasts only: for pipelines without ``align_temporal``."""
+        """``states = false`` keeps forecasts only: for pipelines without ``align_temporal``.
+
+        ``state_positions`` bounds disk and training time for point-wise teachers, whose S is the lookback:
+        a seeded subset of that many positions is kept, 0 keeps all.  Patch teachers have fewer.
+        """
 
         states: bool = True
         states_dtype: Literal["float16", "float32"] = "float16"
-        state_positions: int = 0
+        state_positions: int = 64
 
     def requires(self, unit: CompileUnit) -> None:
         if unit.teacher is None and unit.teacher_store is None:
