@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test lint wheel clean
 
 demo: $(VENV)/demo.ok
-	$(BIN)/tsfmc compile --target onnx --out demo
+	$(BIN)/tsfmc compile --recipe benchmarks/demo.toml --out demo
 	@echo
 	$(BIN)/tsfmc inspect demo/onnx
 	$(BIN)/tsfmc verify demo/onnx
