@@ -115,6 +115,7 @@ class Finetune(Pass):
         assert unit.teacher is not None
         options: FinetuneOptions = self.options
         step = FinetuneStep(copy.deepcopy(unit.teacher).float())
+        wants = {name: parameter.requires_grad for name, parameter in step.named_parameters()}
         task = unit.task
         windows = SpreadWindows(
             unit.data.windows("train", task.lookback, task.horizon), options.train_windows
@@ -123,6 +124,7 @@ class Finetune(Pass):
         def fetch(indices: Sequence[int]) -> tuple[Tensor, ...]:
             return windows.batch(indices)
 
+        freeze_unused(step, fetch([0]))
         with torch.random.fork_rng(devices=[]):
             result = train(
                 step,
@@ -147,4 +149,17 @@ class Finetune(Pass):
                 title=f"finetune at {rate:g}",
                 keep_initial=True,
             )
+        for name, parameter in step.named_parameters():
+            parameter.requires_grad_(wants[name])
         return step.teacher.eval(), result
+
+
+def freeze_unused(step: nn.Module, batch: tuple[Tensor, ...]) -> None:
+    """Freezes what the loss does not depend on, such as heads for other horizons.
+
+    Several processes that average gradients would wait for those of such parameters.
+    """
+    trainable = [parameter for parameter in step.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(step(*batch)["loss"], trainable, allow_unused=True)
+    for parameter, gradient in zip(trainable, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)

@@ -40,6 +40,7 @@ from ..compiler.errors import PassError
 from ..compiler.evaluate import SpreadWindows
 from ..compiler.forecaster import Teacher, parameter_count
 from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
+from ..compiler.parallel import Processes
 from ..compiler.prunable import Group, Kind
 from ..compiler.unit import CompileUnit
 from .scores import Absolute, Order, Scores, mask_derivatives
@@ -255,7 +256,12 @@ class _State:
     candidates: list[Candidate] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Writes the checkpoint; the old one stays until the new one is complete."""
+        """Writes the checkpoint; the old one stays until the new one is complete.
+
+        Several processes all do the same work, and the first of them writes.
+        """
+        if not Processes.current().is_main:
+            return
         tensors = {f"alive.{name}": mask for name, mask in self.alive.items()}
         tensors |= {f"score.{name}": score.contiguous() for name, score in self.scores.average.items()}
         progress: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "owed": self.owed}

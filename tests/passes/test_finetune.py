@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_teachers import tiny_teacher
 
 from tsfmc.compiler.cost import validation_mse
 from tsfmc.compiler.errors import PassError
@@ -18,7 +19,7 @@ from tsfmc.compiler.recipe import resolve
 from tsfmc.compiler.unit import CompileUnit, fingerprint
 from tsfmc.passes import PASSES
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
-from tsfmc.passes.finetune import Finetune
+from tsfmc.passes.finetune import Finetune, FinetuneStep, freeze_unused
 from tsfmc.passes.prune_channels import PruneChannels
 
 
@@ -113,6 +114,18 @@ def test_prune_then_finetune_recovers(unit: CompileUnit, tmp_path: Path) -> None
     assert tuned["validation"] < pruned["validation"]
     assert parameter_count(teacher_of(after)) == pruned["parameters"] < pruned["parameters_before"]
     assert after.model is after.teacher and after.original_teacher is unit.teacher
+
+
+@pytest.mark.parametrize(
+    ("family", "unused"), [("time-moe", "lm_heads.3"), ("chronos-bolt", "SelfAttention.q")]
+)
+def test_weights_without_effect_are_not_trained(family: str, unused: str) -> None:
+    teacher = tiny_teacher(family)
+    past = torch.randn(1, teacher.variates, teacher.lookback)
+    freeze_unused(FinetuneStep(teacher), (past, torch.zeros(1, teacher.variates, teacher.horizon)))
+    frozen = [name for name, parameter in teacher.named_parameters() if not parameter.requires_grad]
+    assert any(unused in name for name in frozen)
+    assert all(name.startswith(("lm_heads.", "decoder.block.")) for name in frozen)
 
 
 def test_the_preset_without_student_lists_the_passes() -> None:
