@@ -1,7 +1,7 @@
 """One block of memory for all intermediate values, planned by liveness.
 
-A value lives from the step that writes it to the last step that reads it; the input lives from the
-start, the output to the end.  Values are placed largest first at the lowest offset where no placed
+A value lives from the step that writes it to the last step that reads it; the input and the output are
+the caller's.  Values are placed largest first at the lowest offset where no placed
 value that lives at the same time overlaps: the usual greedy plan, within a few percent of the optimum
 on straight-line programs.
 """
@@ -47,7 +47,8 @@ def lifetimes(program: Program) -> dict[int, tuple[int, int]]:
 
 def plan(program: Program) -> Arena:
     """Places every value."""
-    lives = lifetimes(program)
+    outside = (program.input, program.output)
+    lives = {value: life for value, life in lifetimes(program).items() if value not in outside}
     placed: list[tuple[int, int, tuple[int, int]]] = []
     offsets: dict[int, int] = {}
     for value in sorted(lives, key=lambda each: (-size_of(program, each), each)):

@@ -2,7 +2,7 @@
 
 Kernels keep TVM's packed calling convention (an array of tagged pointers to tensors), so the file
 declares those two structures and the five symbols that compiled kernels may refer to.  Nothing is
-allocated; libc is needed for memcpy alone, libm only where a kernel calls it.
+allocated or copied; libm is needed only where a kernel calls it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def write_sources(program: Program, shape: tuple[int, int, int], horizon: int, f
 
     def value_tensor(value: int) -> int:
         each = program.values[value]
-        # Values are told apart by number: the input and the output are re-pointed at every call.
-        data = f"arena + {arena.offsets[value]} /* value {value} */"
+        # The input and the output are pointed at the caller's arrays at every call.
+        outside = value in (program.input, program.output)
+        data = f"0 /* value {value} */" if outside else f"arena + {arena.offsets[value]}"
         return tensor(data, each.size, each.dtype)
 
     def constant_tensor(number: int) -> int:
@@ -84,8 +85,6 @@ def write_sources(program: Program, shape: tuple[int, int, int], horizon: int, f
         "ARENA_BYTES": str(max(arena.size_bytes, ALIGNMENT)),
         "SOURCE": str(source),
         "TARGET": str(target),
-        "SOURCE_OFFSET": str(arena.offsets[program.input]),
-        "TARGET_OFFSET": str(arena.offsets[program.output]),
         "BATCH": str(batch),
         "VARIATES": str(variates),
         "LOOKBACK": str(lookback),

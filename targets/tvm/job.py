@@ -83,14 +83,23 @@ def run_child(
     for line in lines.splitlines():
         progress(line)
     if answer.is_file():
-        result: dict[str, Any] = json.loads(answer.read_text())
-        if "error" in result:
-            error = result["error"]
-            raise _ERRORS.get(error["kind"], LoweringError)(error["what"], hint=error["hint"])
-        return result
+        return read_answer(answer)
     raise LoweringError(
         f"tvm: {job.action} {_ending(process.returncode)}{_last_line(log)}", hint=f"use {PIN}"
     )
+
+
+def read_answer(answer: Path) -> dict[str, Any]:
+    """The child's answer.
+
+    Raises:
+        TsfmcError: the refusal that the child wrote down.
+    """
+    result: dict[str, Any] = json.loads(answer.read_text())
+    if "error" in result:
+        error = result["error"]
+        raise _ERRORS.get(error["kind"], LoweringError)(error["what"], hint=error["hint"])
+    return result
 
 
 def _ending(code: int) -> str:

@@ -111,7 +111,13 @@ class _Scheduler:
         """The one-dimensional stand-in of a buffer."""
         found = self.flat_buffers.get(buffer)
         if found is None:
-            found = tirx.decl_buffer((element_count(buffer),), element_type(buffer), buffer.name)
+            found = tirx.decl_buffer(
+                # Element alignment: a caller's arrays are read and written where they lie.
+                (element_count(buffer),),
+                element_type(buffer),
+                buffer.name,
+                data_alignment=4,
+            )
             self.flat_buffers[buffer] = found
         return found
 

@@ -23,7 +23,6 @@ import numpy as np
 
 from ...compiler.errors import LoweringError
 from .devices import Device
-from .engine import _aligned
 from .schedule import Sizes
 from .tiles import Tile, ranked
 
@@ -96,9 +95,8 @@ class _Bench:
         self.job, self.device, self.module = job, device, module
         self.count = 0
         generator = np.random.default_rng(0)
-        self.past = _aligned(job.shape)
-        self.past[...] = generator.standard_normal(job.shape).cumsum(-1)
-        self.forecast = _aligned((job.shape[0], job.shape[1], job.horizon))
+        self.past = generator.standard_normal(job.shape).cumsum(-1).astype(np.float32)
+        self.forecast = np.zeros((job.shape[0], job.shape[1], job.horizon), np.float32)
 
     def load(self, tiles: Mapping[Sizes, Tile]) -> _Loaded:
         """Builds with these tiles and opens the library."""

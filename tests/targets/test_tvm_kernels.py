@@ -1,4 +1,4 @@
-"""The kernels of the TVM target on their own: tiles, packing, products, reductions, elementary functions, arena."""
+"""The kernels of the TVM target on their own: tiles, packing, products, reductions, functions, arena."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+
 from tsfmc.targets.tvm.arena import ALIGNMENT, lifetimes, plan, size_of
 from tsfmc.targets.tvm.devices import AVX2, AVX512, DEVICES, RV64, host
 from tsfmc.targets.tvm.importer import export_static, import_exported, optimise
@@ -22,6 +23,7 @@ from tsfmc.targets.tvm.schedule import Choices
 from tsfmc.targets.tvm.tiles import Processor, Tile, choose, column_panels, fits, ranked, row_tiles
 from tsfmc.targets.tvm.tir import BUILD_OPTIONS
 
+TILES = [(1, 1), (3, 2), (5, 3)]
 PROCESSORS = {name: device.processor for name, device in DEVICES.items()}
 
 
@@ -35,9 +37,7 @@ def run(program: Program, past: np.ndarray) -> np.ndarray:
     """Executes the steps one by one in this process; flat result."""
     functions = {name: kernel.func for name, kernel in program.kernels.items()}
     with tvm.transform.PassContext(opt_level=3, config=BUILD_OPTIONS):
-        library = tvm.tirx.build(
-            tvm.IRModule(functions), target=tvm.target.Target(dict(host().target))
-        )
+        library = tvm.tirx.build(tvm.IRModule(functions), target=tvm.target.Target(dict(host().target)))
     values = [tvm.runtime.tensor(np.full(each.size, 7, each.dtype)) for each in program.values]
     constants = [tvm.runtime.tensor(each) for each in program.constants]
     values[program.input] = tvm.runtime.tensor(past.reshape(-1))
@@ -102,12 +102,10 @@ def test_packing_keeps_every_weight_and_pads_with_zeros(k: int, n: int, shape: t
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    st.integers(1, 24), st.integers(1, 40), st.integers(1, 70), st.booleans(), st.sampled_from([(1, 1), (3, 2), (5, 3)])
-)
-def test_products_of_any_size_equal_torch(rows: int, k: int, n: int, bias: bool, tile: tuple[int, int]) -> None:
+@given(st.integers(1, 24), st.integers(1, 40), st.integers(1, 70), st.sampled_from(TILES))
+def test_products_of_any_size_equal_torch(rows: int, k: int, n: int, tile: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    model = nn.Linear(k, n, bias=bias)
+    model = nn.Linear(k, n, bias=k % 2 == 0)
     ours, expected = both(model, (1, rows, k), tiles={(rows, k, n): Tile(*tile)})
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
@@ -181,9 +179,12 @@ def test_int8_weights_compute_what_they_store() -> None:
 
 
 def test_values_that_live_together_do_not_overlap() -> None:
-    encoder = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16), nn.LayerNorm(16), nn.Linear(16, 4))
+    encoder = nn.Sequential(
+        nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16), nn.LayerNorm(16), nn.Linear(16, 4)
+    )
     program = program_of(encoder, (1, 3, 16))
-    arena, lives = plan(program), lifetimes(program)
+    arena = plan(program)
+    lives = {value: life for value, life in lifetimes(program).items() if value in arena.offsets}
     assert all(offset % ALIGNMENT == 0 for offset in arena.offsets.values())
     for one, (born, died) in lives.items():
         for other, (start, end) in lives.items():

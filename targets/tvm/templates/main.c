@@ -4,8 +4,8 @@
 
 #include <stdio.h>
 
-static float past[TSFMC_INPUT_SIZE] __attribute__((aligned(64)));
-static float forecast[TSFMC_OUTPUT_SIZE] __attribute__((aligned(64)));
+static float past[TSFMC_INPUT_SIZE];
+static float forecast[TSFMC_OUTPUT_SIZE];
 
 int main(int argc, char **argv) {
   if (argc != 3) {

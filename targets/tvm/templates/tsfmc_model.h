@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* past [BATCH][VARIATES][LOOKBACK] -> forecast [BATCH][VARIATES][HORIZON], both scaled.
- * Returns 0.  Uses one static arena: one call at a time.  Aligning both pointers to 64 bytes saves a copy. */
+ * Returns 0.  Uses one static arena: one call at a time, and the two arrays must not overlap. */
 __attribute__((visibility("default"))) int tsfmc_predict(const float *past, float *forecast);
 
 /* The same for `calls` inputs, one after the other in memory. */

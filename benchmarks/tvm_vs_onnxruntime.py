@@ -1,0 +1,272 @@
+"""The TVM target against onnxruntime on one thread: same model, one engine per process, interleaved.
+
+    python benchmarks/tvm_vs_onnxruntime.py                  every case, about ten minutes on a quiet machine
+    python benchmarks/tvm_vs_onnxruntime.py --rounds 9 --only folded-dlinear
+
+Each engine lives in a process of its own and rotates over 64 windows, host copies included.  The two take
+turns (A B A B ...); a round's ratio is the mean call of one over the mean call of the other, and a case is
+the median over its rounds with a bootstrap interval.  Results go to ``results/tvm_vs_onnxruntime.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "tvm_vs_onnxruntime.json"
+WINDOWS = 64
+WARM_UP_S, WARM_UP_CALLS = 0.5, 50
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its sizes, and the ratio that issue 5 asks for (None: reported only)."""
+
+    name: str
+    config: dict[str, Any]
+    variates: int
+    wanted: float | None
+    lookback: int = 512
+    horizon: int = 96
+
+
+def encoder(width: int) -> dict[str, Any]:
+    """iTransformer of one layer."""
+    return {
+        "kind": "itransformer",
+        "width": width,
+        "layers": 1,
+        "heads": 8 if width > 256 else 4,
+        "ffn": 4 * width,
+    }
+
+
+AFFINE: dict[str, Any] = {"kind": "affine", "bias": False}
+PLAIN: dict[str, Any] = {"kind": "dlinear"}
+CASES = (
+    Case("folded-dlinear", AFFINE, 7, 0.6),
+    Case("folded-dlinear", AFFINE, 21, 0.8),
+    Case("dlinear", PLAIN, 7, 0.5),
+    Case("dlinear", PLAIN, 21, 0.5),
+    Case("itransformer-128", encoder(128), 7, 0.6),
+    Case("itransformer-128", encoder(128), 21, 0.9),
+    Case("itransformer-512", encoder(512), 7, 0.8),
+    Case("itransformer-512", encoder(512), 21, 1.0),
+    Case("itransformer-256-untuned-shape", encoder(256), 13, 1.0, lookback=336),
+    Case("folded-dlinear-untuned-shape", AFFINE, 13, 0.8, lookback=336),
+)
+
+
+def build_model(case: Case) -> Any:
+    """The student with random weights."""
+    import torch
+
+    from tsfmc.compiler.students import from_config
+
+    torch.manual_seed(0)
+    model = from_config({**case.config, "lookback": case.lookback, "horizon": case.horizon}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.abs().sum() == 0:
+                parameter.normal_(std=0.05)
+    return model
+
+
+def windows(case: Case) -> np.ndarray:
+    """``[64, 1, D, L]`` random walks."""
+    rng = np.random.default_rng(0)
+    shape = (WINDOWS, 1, case.variates, case.lookback)
+    return (rng.normal(size=shape).cumsum(-1) / 8).astype(np.float32)
+
+
+def serve(directory: Path, kind: str) -> None:
+    """The child: loads one engine, then for every line with a number of calls answers the mean seconds."""
+    import gc
+
+    from tsfmc.targets import TARGETS
+    from tsfmc.targets.device import engine_class
+
+    facts = json.loads((directory / f"{kind}.json").read_text())
+    past = list(np.load(directory / "windows.npy"))
+    engine = engine_class(TARGETS[kind].engine_source())(directory / kind, {"target": facts}, 1)
+    np.save(directory / f"{kind}.npy", np.concatenate([engine(window) for window in past[:8]]))
+    gc.disable()
+    position = 0
+    for line in sys.stdin:
+        calls = int(line)
+        start = time.perf_counter_ns()
+        for _ in range(calls):
+            engine(past[position])
+            position = (position + 1) % WINDOWS
+        print((time.perf_counter_ns() - start) / calls / 1e9, flush=True)
+
+
+class Server:
+    """One engine in its own process."""
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        command = [sys.executable, __file__, "--serve", str(directory), kind]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, calls: int) -> float:
+        """Mean seconds of ``calls`` calls."""
+        assert self.process.stdin and self.process.stdout
+        print(calls, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+
+def lower(case: Case, directory: Path, device: str, tune: bool) -> dict[str, Any]:
+    """Lowers a case for both targets; returns the sizes of the TVM artifact."""
+    from tsfmc.targets import TARGETS
+    from tsfmc.targets.base import Shape
+
+    model, shape = build_model(case), Shape(case.variates, case.lookback, case.horizon)
+    past = windows(case)
+    np.save(directory / "windows.npy", past)
+    sizes: dict[str, Any] = {}
+    for kind, options in (("tvm", {"device": device, "form": "both", "tune": tune}), ("onnx", {"batch": 1})):
+        target = TARGETS[kind]
+        (directory / kind).mkdir()
+        payload = target.lower(
+            model, shape, directory / kind, options=target.Options(**options), calibration=past[:, 0]
+        )
+        (directory / f"{kind}.json").write_text(json.dumps({**payload.details, "entry": payload.entry}))
+        if kind == "tvm":
+            sizes = {**payload.details["sizes"], "tuned": payload.details["tuned"]}
+        else:
+            sizes["onnx_bytes"] = (directory / kind / payload.entry).stat().st_size
+    return sizes
+
+
+def interval(ratios: list[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of the median."""
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
+    return float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+
+
+def compare(case: Case, rounds: int, round_s: float, device: str, tune: bool) -> dict[str, Any]:
+    """One row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        sizes = lower(case, directory, device, tune)
+        servers = {kind: Server(directory, kind) for kind in ("tvm", "onnx")}
+        calls = {}
+        for kind, server in servers.items():
+            each = server.seconds(WARM_UP_CALLS)
+            server.seconds(max(1, int(WARM_UP_S / each)))
+            calls[kind] = max(5, int(round_s / server.seconds(20)))
+        times: dict[str, list[float]] = {kind: [] for kind in servers}
+        for number in range(rounds):
+            order = list(servers) if number % 2 == 0 else list(servers)[::-1]
+            for kind in order:
+                times[kind].append(servers[kind].seconds(calls[kind]))
+        for server in servers.values():
+            server.close()
+        ours, theirs = (np.load(directory / f"{kind}.npy") for kind in ("tvm", "onnx"))
+    difference = float(np.abs(ours - theirs).max() / (1 + np.abs(theirs).max()))
+    ratios = [one / other for one, other in zip(times["tvm"], times["onnx"], strict=True)]
+    low, high = interval(ratios)
+    spread = {kind: statistics.median(abs(t - statistics.median(v)) for t in v) for kind, v in times.items()}
+    noisy = any(spread[kind] > 0.05 * statistics.median(times[kind]) for kind in times)
+    ratio = statistics.median(ratios)
+    return {
+        "case": case.name,
+        "variates": case.variates,
+        "lookback": case.lookback,
+        "horizon": case.horizon,
+        "ratio": round(ratio, 3),
+        "interval": [round(low, 3), round(high, 3)],
+        "wanted": case.wanted,
+        "met": None if case.wanted is None else ratio <= case.wanted,
+        "tvm_us": round(statistics.median(times["tvm"]) * 1e6, 2),
+        "onnxruntime_us": round(statistics.median(times["onnx"]) * 1e6, 2),
+        "calls": {kind: rounds * count for kind, count in calls.items()},
+        "noisy": noisy,
+        "difference": difference,
+        "sizes": sizes,
+    }
+
+
+def library_bytes() -> dict[str, int]:
+    """What the other forms need beside their artifact: runtime libraries as installed here."""
+    import onnxruntime
+    import tvm
+    import tvm_ffi
+
+    def shared(module: Any, pattern: str) -> int:
+        root = Path(module.__file__).parent
+        return sum(path.stat().st_size for path in root.rglob(pattern) if not path.is_symlink())
+
+    return {
+        "tvm_runtime": shared(tvm, "libtvm_runtime.so"),
+        "tvm_ffi": shared(tvm_ffi, "libtvm_ffi.so"),
+        "onnxruntime": shared(onnxruntime, "*.so*"),
+    }
+
+
+def main() -> None:
+    """Runs the cases and writes the table."""
+    from tsfmc.targets.host import host_record
+    from tsfmc.targets.tvm.devices import find_device
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--serve", nargs=2, metavar=("DIRECTORY", "KIND"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", help="cases whose name starts with this")
+    parser.add_argument("--device", default="host", help="host, x86-64-v3, ...: must run here")
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--round-ms", type=float, default=40.0, help="time of each engine per round")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.serve:
+        serve(Path(given.serve[0]), given.serve[1])
+        return
+    rows = []
+    for case in CASES:
+        if given.only and not case.name.startswith(given.only):
+            continue
+        row = compare(case, given.rounds, given.round_ms / 1e3, given.device, given.tune)
+        rows.append(row)
+        print(
+            f"{row['case']:32s} D={row['variates']:<3d} ratio {row['ratio']:.3f} {row['interval']} "
+            f"wanted {row['wanted']}  tvm {row['tvm_us']} us  onnxruntime {row['onnxruntime_us']} us"
+            f"{'  noisy' if row['noisy'] else ''}",
+            flush=True,
+        )
+    method = (
+        f"single-stream, batch 1, fp32, 1 thread each, one engine per process, interleaved, warm-up "
+        f"{WARM_UP_CALLS} calls and {WARM_UP_S} s, {given.rounds} rounds of {given.round_ms:.0f} ms each, "
+        f"{WINDOWS} windows, host copies in, onnxruntime on the exported and simplified graph with batch 1, "
+        f"ratio = median over rounds, interval = 95 % bootstrap"
+    )
+    device = find_device(given.device)
+    record = {
+        "method": method,
+        "host": host_record(),
+        "device": {"name": device.name, "target": dict(device.target), "tuned": given.tune},
+        "library_bytes": library_bytes(),
+        "rows": rows,
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""The TVM target end to end: every student here, ARM and RISC-V under qemu, both forms, and what it refuses.
+
+The cross compilers and qemu-user are part of what is tested: their absence fails these tests.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from tsfmc.compiler.errors import LoweringError, MissingError, UsageError
+from tsfmc.compiler.frontends import load_teacher
+from tsfmc.compiler.students import from_config
+from tsfmc.targets import TARGETS
+from tsfmc.targets.base import Payload, Shape
+from tsfmc.targets.parity import check_parity, hard_windows
+from tsfmc.targets.tvm import TARGET, job, target, toolchain, worker
+from tsfmc.targets.tvm.devices import DEVICES, NATIVE, find_device, host
+from tsfmc.targets.tvm.options import TvmOptions
+
+SHAPE = Shape(3, 48, 12)
+SIZES = {"lookback": SHAPE.lookback, "horizon": SHAPE.horizon}
+ENCODER = {"width": 16, "layers": 1, "heads": 4, "ffn": 32, "normalisation": "instance"}
+STUDENTS: dict[str, dict[str, Any]] = {
+    "dlinear": {"kind": "dlinear", **SIZES},
+    "factored": {"kind": "dlinear", "embedding": 8, **SIZES},
+    "itransformer": {"kind": "itransformer", **SIZES, **ENCODER},
+    "affine": {"kind": "affine", "bias": True, **SIZES},
+    "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
+}
+FILES = ("libtsfmc_model.a", "main.c", "model.so", "tsfmc_model.h")
+
+
+@pytest.fixture
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker without a new interpreter, which takes seconds to import torch and TVM."""
+
+    def run(task: job.Job, work: Path, time_limit_s: float, progress: Any = print) -> dict[str, Any]:
+        (work / "job.json").write_text(json.dumps(asdict(task)))
+        worker.main(work / "job.json", work / "answer.json")
+        return job.read_answer(work / "answer.json")
+
+    monkeypatch.setattr(target, "run_child", run)
+
+
+def windows() -> np.ndarray:
+    """``[16, D, L]`` random walks."""
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(16, SHAPE.variates, SHAPE.lookback)).cumsum(-1) / 4).astype(np.float32)
+
+
+def student(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = from_config(STUDENTS[name]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.abs().sum() == 0:
+                parameter.normal_(std=0.1)
+    return model
+
+
+def lower(model: nn.Module, directory: Path, lines: list[str] | None = None, **options: Any) -> Payload:
+    directory.mkdir(exist_ok=True)
+    return TARGET.lower(
+        model,
+        SHAPE,
+        directory,
+        options=TvmOptions(**options),
+        calibration=windows(),
+        progress=(lines if lines is not None else []).append,
+    )
+
+
+def symbols(library: Path, which: str) -> list[str]:
+    done = subprocess.run(["nm", "-D", which, str(library)], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def reference(model: nn.Module) -> Any:
+    def call(past: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return model(torch.from_numpy(past)).numpy()  # type: ignore[no-any-return]
+
+    return call
+
+
+def assert_parity(model: nn.Module, directory: Path, payload: Payload) -> None:
+    engine = TARGET.load(directory, payload, threads=1)
+    parity = check_parity(engine, reference(model), hard_windows(windows()), 1e-5)
+    assert parity.passed, parity.describe()
+
+
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize("name", sorted(STUDENTS))
+def test_every_student_runs_here_and_equals_torch(name: str, tmp_path: Path) -> None:
+    model = student(name)
+    payload = lower(model, tmp_path / "out")
+    assert payload.level == "executed" and payload.runs_here and payload.files == FILES
+    assert payload.details["device"] == host().name and payload.details["cross_check"]["max_rel"] <= 1e-5
+    assert_parity(model, tmp_path / "out", payload)
+
+
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize("device", ["raspberry-pi-4", "armv7", "riscv64"])
+@pytest.mark.parametrize("name", ["folded_itransformer", "dlinear"])
+def test_other_processors_execute_under_qemu(device: str, name: str, tmp_path: Path) -> None:
+    payload = lower(student(name), tmp_path / "out", device=device)
+    assert payload.level == "emulated" and not payload.runs_here
+    assert payload.details["cross_check"]["ran_on"].startswith("qemu-")
+    assert payload.details["latency"] == "not measured here"
+
+
+@pytest.mark.usefixtures("same_process")
+def test_a_static_batch_and_both_forms(tmp_path: Path) -> None:
+    model = student("itransformer")
+    payload = lower(model, tmp_path / "out", form="both", batch=3)
+    assert payload.files == tuple(sorted((*FILES, "model_vm.so"))) and payload.details["batch"] == 3
+    assert_parity(model, tmp_path / "out", payload)
+    machine = Payload(payload.files, "model_vm.so", payload.level, True, payload.details)
+    assert_parity(model, tmp_path / "out", machine)
+
+
+def test_two_builds_give_equal_bytes_and_the_third_comes_from_the_cache(tmp_path: Path) -> None:
+    model, lines = student("dlinear"), []
+    first = lower(model, tmp_path / "a", cache=False)
+    lower(model, tmp_path / "b")
+    lower(model, tmp_path / "c", lines)
+    assert "found in the compile cache" in lines
+    for name in first.files:
+        contents = {(tmp_path / folder / name).read_bytes() for folder in "abc"}
+        assert len(contents) == 1, name
+    other = student("dlinear")
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    lines.clear()
+    lower(other, tmp_path / "d", lines)
+    assert "found in the compile cache" not in lines
+
+
+@pytest.mark.usefixtures("same_process")
+def test_the_archive_links_with_the_example_and_exports_nothing_else(tmp_path: Path) -> None:
+    model = student("dlinear")
+    out = tmp_path / "out"
+    lower(model, out)
+    exported = {line.split()[-1] for line in symbols(out / "model.so", "--defined-only")}
+    assert exported == {"tsfmc_predict", "tsfmc_predict_batch"}
+    assert not any("TVM" in line or "malloc" in line for line in symbols(out / "model.so", "-u"))
+    subprocess.run(["gcc", "main.c", "libtsfmc_model.a", "-lm", "-o", "predict"], cwd=out, check=True)
+    windows()[:4].tofile(out / "past.bin")
+    subprocess.run(["./predict", "past.bin", "forecast.bin"], cwd=out, check=True)
+    got = np.fromfile(out / "forecast.bin", np.float32).reshape(4, SHAPE.variates, SHAPE.horizon)
+    np.testing.assert_allclose(got, reference(model)(windows()[:4]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("same_process")
+def test_int8_weights_are_smaller_and_close(tmp_path: Path) -> None:
+    model = student("itransformer")
+    full = lower(model, tmp_path / "full").details["sizes"]["weight_bytes"]
+    payload = lower(model, tmp_path / "int8", precision="int8-weights")
+    assert payload.details["sizes"]["weight_bytes"] < 0.5 * full
+    got = TARGET.load(tmp_path / "int8", payload, 1)(windows())
+    expected = reference(model)(windows())
+    assert 0 < np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_tuning_keeps_only_what_was_faster_and_resumes(tmp_path: Path) -> None:
+    model, lines = student("affine"), []
+    payload = lower(model, tmp_path / "a", lines, tune=True)
+    tuned = payload.details["tuned"]
+    assert tuned["products"] == 1 and (tuned["ratio"] < 0.98 if tuned["tiles"] else True)
+    assert any(line.startswith("tuning product") for line in lines)
+    lines.clear()
+    lower(model, tmp_path / "b", lines, tune=True, cache=False)
+    assert any("tuned / estimated" in line for line in lines)
+    assert_parity(model, tmp_path / "a", payload)
+
+
+def test_tuning_for_another_machine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoweringError, match=r"tuning for armv7 needs that device"):
+        lower(student("affine"), tmp_path / "out", device="armv7", tune=True)
+
+
+class Uses(nn.Module):
+    """A model with one odd operator in it."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, past: Tensor) -> Tensor:
+        return self.function(past)[..., : SHAPE.horizon]  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("same_process")
+def test_what_the_torch_frontend_lacks_goes_through_onnx(tmp_path: Path) -> None:
+    model = Uses(lambda x: x.unfold(-1, 4, 2).amax(-1))
+    payload = lower(model, tmp_path / "out")
+    assert payload.details["frontend"] == "onnx"
+    assert_parity(model, tmp_path / "out", payload)
+
+
+@pytest.mark.usefixtures("same_process")
+def test_an_operator_that_nobody_takes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoweringError, match=r"fft|DFT") as caught:
+        lower(Uses(lambda x: torch.fft.rfft(x).abs()), tmp_path / "out")
+    assert caught.value.exit_code == 2
+
+
+def test_unknown_devices_and_triples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"did you mean 'raspberry-pi-4'"):
+        find_device("raspberry-pi4")
+    with pytest.raises(UsageError, match=r"triple 'sparc-sun'"):
+        find_device({"mtriple": "sparc-sun"})
+    with pytest.raises(LoweringError, match=r"no processor 'cortex-z9'"):
+        lower(
+            student("affine"), tmp_path / "out", device={"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-z9"}
+        )
+    with pytest.raises(ValidationError):
+        TvmOptions(batch=0)
+
+
+@pytest.mark.usefixtures("same_process")
+def test_a_target_dictionary_compiles_and_runs_under_qemu(tmp_path: Path) -> None:
+    wanted = {"mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1", "mattr": ["+neon"]}
+    payload = lower(student("affine"), tmp_path / "out", device=wanted)
+    assert payload.level == "emulated" and payload.details["target"]["mcpu"] == "neoverse-n1"
+
+
+def test_a_missing_compiler_names_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        MissingError, match=r"aarch64-linux-gnu-gcc.*apt-get install gcc-aarch64-linux-gnu"
+    ) as caught:
+        lower(student("affine"), tmp_path / "out", device="raspberry-pi-4")
+    assert caught.value.exit_code == 3
+    assert any("riscv64-linux-gnu-gcc" in line and "apt-get" in line for line in toolchain.problems())
+
+
+def test_without_an_emulator_it_is_compiled_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    chain = DEVICES["riscv64"].toolchain
+    for tool in (*toolchain.tools(chain), *toolchain.tools(NATIVE)):
+        if tool.path and "qemu" not in tool.name:
+            (bare / tool.name).symlink_to(tool.path)
+    (bare / "as").symlink_to("/usr/bin/as")
+    monkeypatch.setenv("PATH", str(bare))
+    payload = lower(student("affine"), tmp_path / "out", device="riscv64")
+    assert payload.level == "compiled" and payload.details["cross_check"] is None
+
+
+def test_a_crash_of_the_compiler_names_the_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o755)
+    monkeypatch.setattr(job.sys, "executable", str(crashing))
+    with pytest.raises(LoweringError, match=signal.Signals.SIGSEGV.name) as caught:
+        lower(student("affine"), tmp_path / "out", cache=False)
+    assert "apache-tvm-ffi" in str(caught.value)
+
+
+def test_a_hanging_compiler_is_stopped(tmp_path: Path) -> None:
+    with pytest.raises(LoweringError, match=r"did not finish in 0 s.*raise time_limit_s"):
+        lower(student("affine"), tmp_path / "out", cache=False, time_limit_s=0.2)
+
+
+def test_the_installed_pair_of_packages_is_sound() -> None:
+    assert TARGET.smoke_test()["bytes"] > 0
+    here = TARGET.probe()
+    assert here.can_lower and here.facts["apache-tvm-ffi"].startswith("0.1.14")
+
+
+def test_the_target_is_listed_with_its_devices() -> None:
+    assert TARGETS["tvm"] is TARGET
+    assert set(DEVICES) < set(TARGET.describe()["devices"])
+    json.dumps(TARGET.describe())
+
+
+FAMILIES = {
+    "chronos-2": (100, 24, 2),
+    "chronos-bolt": (100, 24, 2),
+    "moirai-1": (96, 24, 2),
+    "moirai-2": (96, 24, 2),
+    "timemoe": (64, 8, 2),
+    "timer": (96, 24, 2),
+    "timesfm-2.5": (64, 32, 2),
+    "ttm": (512, 96, 2),
+}
+
+
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_tiny_checkpoint_of_every_teacher_family_equals_torch(
+    family: str, tmp_path: Path, shared: Path
+) -> None:
+    lookback, horizon, variates = FAMILIES[family]
+    teacher = load_teacher(shared / "golden" / family, lookback=lookback, horizon=horizon, variates=variates)
+    rng = np.random.default_rng(0)
+    past = rng.normal(size=(8, variates, lookback)).cumsum(-1).astype(np.float32)
+    payload = TARGET.lower(
+        teacher.eval(),
+        Shape(variates, lookback, horizon),
+        tmp_path,
+        options=TvmOptions(cache=False),
+        calibration=past,
+    )
+    assert payload.level == "executed" and payload.details["cross_check"]["max_rel"] <= 1e-5
