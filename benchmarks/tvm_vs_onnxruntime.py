@@ -64,16 +64,23 @@ CASES = (
     Case("itransformer-512", encoder(512), 21, 1.0),
     Case("itransformer-256-untuned-shape", encoder(256), 13, 1.0, lookback=336),
     Case("folded-dlinear-untuned-shape", AFFINE, 13, 0.8, lookback=336),
+    Case("moirai-small", {"teacher": "moirai-small"}, 7, 1.2),
+    Case("chronos-bolt-small", {"teacher": "chronos-bolt-small"}, 7, 1.2, horizon=64),
 )
 
 
 def build_model(case: Case) -> Any:
-    """The student with random weights."""
+    """The student or the teacher, with random weights."""
     import torch
 
     from tsfmc.compiler.students import from_config
 
     torch.manual_seed(0)
+    if "teacher" in case.config:
+        from tsfmc.compiler.frontends import build_teacher, find_card
+
+        sizes = {"lookback": case.lookback, "horizon": case.horizon, "variates": case.variates}
+        return build_teacher(find_card(case.config["teacher"]).config, **sizes).eval()
     model = from_config({**case.config, "lookback": case.lookback, "horizon": case.horizon}).eval()
     with torch.no_grad():
         for parameter in model.parameters():
