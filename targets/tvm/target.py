@@ -114,6 +114,7 @@ class _Lowering:
         self.shape, self.work, self.calibration, self.progress = shape, work, calibration, progress
         self.input = (options.batch, shape.variates, shape.lookback)
         self.output = (options.batch, shape.variates, shape.horizon)
+        self.tolerance = target.tolerance if options.precision == "fp32" else INT8_TOLERANCE
 
     def payload(self, directory: Path) -> Payload:
         key, exported = self.key()
@@ -150,6 +151,7 @@ class _Lowering:
             "tuned": answer["tuned"],
             "packages": {name: version(name) for name in ("apache-tvm", "apache-tvm-ffi")},
             "cross_check": checked,
+            "tolerance": self.tolerance,
             "latency": "measured here" if native else "not measured here",
         }
         level = ("executed" if native else "emulated") if checked else "compiled"
@@ -290,13 +292,12 @@ class _Lowering:
                 forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
             return forecast
 
-        tolerance = self.target.tolerance if self.options.precision == "fp32" else INT8_TOLERANCE
-        parity = check_parity(engine, reference, hard_windows(self.calibration), tolerance)
+        parity = check_parity(engine, reference, hard_windows(self.calibration), self.tolerance)
         if not parity.passed:
             raise VerificationError(
                 f"tvm: on {device.name} ({runner}) the program departs from the model: {parity.describe()}"
             )
-        return {"ran_on": runner, "max_rel": parity.max_rel, "tolerance": tolerance}
+        return {"ran_on": runner, "max_rel": parity.max_rel, "tolerance": self.tolerance}
 
 
 def _is_frontend_refusal(error: LoweringError) -> bool:
