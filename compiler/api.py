@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .budgets import check_budgets
+from .cost import CostInstrument
 from .errors import LicenceError, UsageError, unknown_name
 from .manager import (
     DumpInstrument,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from ..targets.device.run import Forecaster as ArtifactForecaster
     from .frontends.base import TeacherInfo
     from .teacher_store import TeacherStore
+
+COSTED = ("drop_dead_weights", "prune_channels", "finetune")
+"""Passes that change the teacher: with them in the pipeline, every pass is costed before and after."""
 
 
 @dataclass(frozen=True)
@@ -275,6 +279,8 @@ def run_passes(
 ) -> CompileUnit:
     """The unit after the pipeline."""
     instruments: list[Instrument] = [ReportInstrument(progress)]
+    if any(step.name in COSTED for step in passes):
+        instruments.append(CostInstrument(threads=recipe.threads, progress=progress))
     if dump_after:
         instruments.append(DumpInstrument(out / "dump", dump_after))
     with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace:

@@ -93,6 +93,8 @@ class _Common:
     ) -> None:
         self.recipe, self.unit, self.progress = recipe, unit, progress
         self.model = unit.model.eval()
+        # Passes may have replaced the teacher: what an artifact is compared with is the one that was loaded.
+        self.original = unit.original_teacher or unit.teacher
         task = unit.task
         self.shape = Shape(len(task.variates), task.lookback, task.horizon)
         self.test = unit.data.windows("test", task.lookback, task.horizon)
@@ -112,8 +114,10 @@ class _Common:
         if supervised is not None:
             rows["supervised"] = model_predictor(supervised.model)
         store = self.unit.teacher_store
-        if store is not None:
+        if store is not None and self.unit.original_teacher is None:
             rows["teacher"] = lambda indices, past: store.forecast("test", indices)
+        elif self.original is not None:
+            rows["teacher"] = model_predictor(self.original)
         return {name: self._evaluate(predict, name) for name, predict in rows.items()}
 
     def _evaluate(self, predict: Predict, title: str) -> Accuracy:
@@ -180,8 +184,8 @@ class _Common:
 
         accuracy = {"student": self._evaluate(predict, "artifact"), **self.accuracy}
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
-        if self.unit.teacher is not None:
-            candidates["teacher"] = torch_candidate(self.unit.teacher)
+        if self.original is not None:
+            candidates["teacher"] = torch_candidate(self.original)
         report = measure(
             candidates,
             self.rotation,

@@ -86,10 +86,10 @@ def evaluate(
 
 
 def model_predictor(model: nn.Module) -> Predict:
-    """Evaluates a module."""
+    """Evaluates a module on the device where its parameters are."""
 
     def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-        forecast: Tensor = model(past)
+        forecast: Tensor = model(past.to(next(model.parameters()).device)).cpu()
         return forecast
 
     return predict

@@ -18,9 +18,11 @@ class Processes:
         """As the launcher's environment says; a single process does not import accelerate for it."""
         if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
             return cls()
+        import torch
         from accelerate import PartialState
 
-        state = PartialState()
+        # Left to itself, accelerate sees one process each where there is no accelerator.
+        state = PartialState(cpu=not torch.accelerator.is_available())
         return cls(state.process_index, state.num_processes)
 
     @property

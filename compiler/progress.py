@@ -5,6 +5,7 @@ Long work asks for a ``task`` and advances it; it never knows which of the two i
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -114,6 +115,8 @@ class Bars:
             yield _BarTask(bar, bar.add_task(title, total=total, note=""))
 
 
-def for_stderr() -> Bars | Lines:
-    """Bars when stderr is a terminal, lines otherwise."""
+def for_stderr() -> Bars | Lines | Silent:
+    """Bars when stderr is a terminal, lines otherwise; of several processes only the first reports."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        return Silent()
     return Bars() if sys.stderr.isatty() else Lines()

@@ -233,6 +233,8 @@ def write_store(
     shards = [(part, start) for part in PARTS for start in range(0, counts[part], SHARD_WINDOWS)]
     mine = shards[processes.rank :: processes.world]
     missing = [shard for shard in mine if not _mark(folder, *shard).is_file()]
+    if processes.world > 1 and processes.is_main:
+        progress.line(f"    windows dealt to {processes.world} processes")
     positions = _positions(shapes, teacher, data, lookback, horizon, options)
     with progress.task(f"teacher outputs ({info.name})", len(missing) * SHARD_WINDOWS) as task:
         for part, start in missing:

@@ -122,7 +122,10 @@ def train(
     """
     from accelerate import Accelerator, DataLoaderConfiguration
 
-    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+    )
     batches = _EpochBatches(windows, plan.batch_size, plan.seed)
     loader = DataLoader(_Indices(windows, fetch), batch_sampler=batches, collate_fn=_as_is)
     optimizer = torch.optim.AdamW(
@@ -165,7 +168,7 @@ def train(
                 f"    epoch {state.epoch}: train {mean['loss']:.4f}  validation {state.validation[-1]:.4f}"
             )
     state.restore_best()
-    step.eval()
+    step.cpu().eval()
     return TrainingResult(tuple(state.validation), tuple(state.training), state.best_epoch)
 
 

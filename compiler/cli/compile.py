@@ -70,6 +70,7 @@ def command(
     Prints the artifact paths on stdout, progress and the result table on stderr.
     """
     from .. import api
+    from ..parallel import Processes
     from ..progress import for_stderr
 
     resolved = api.make_recipe(
@@ -100,6 +101,8 @@ def command(
         stop_after=stop_after,
         progress=for_stderr(),
     )
+    if not Processes.current().is_main:
+        return
     if as_json:
         print_json(
             {

@@ -51,6 +51,7 @@ def command(
     ``tsfmc compile --teacher-store STORE`` then needs neither the weights nor the teacher's library.
     """
     from .. import api
+    from ..parallel import Processes
     from ..progress import for_stderr
 
     recipe = api.make_recipe(
@@ -71,6 +72,8 @@ def command(
         state_positions=state_positions,
         progress=for_stderr(),
     )
+    if not Processes.current().is_main:
+        return
     if as_json:
         print_json(written.record)
     else:

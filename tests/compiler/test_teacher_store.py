@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -134,7 +135,11 @@ def test_a_store_of_another_task_is_refused(unit: CompileUnit, tmp_path: Path) -
 
 
 def test_two_processes_give_the_same_store(unit: CompileUnit, tmp_path: Path) -> None:
-    """``accelerate launch -m tsfmc teach`` on two CPU processes, against one process, file by file."""
+    """``tsfmc teach`` on two CPU processes, against one process, file by file.
+
+    ``accelerate launch`` starts several processes only where there are accelerators, by the launcher that is
+    called here directly.
+    """
     arguments = [
         "teach",
         "--teacher",
@@ -146,27 +151,31 @@ def test_two_processes_give_the_same_store(unit: CompileUnit, tmp_path: Path) ->
         "--horizon",
         "12",
     ]
-    environment = {**os.environ, "TSFMC_CACHE": str(cache_root()), "OMP_NUM_THREADS": "1"}
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-    ]
-    launch += ["1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    for command, folder in (([*launch, "-m", "tsfmc"], "two"), ([sys.executable, "-m", "tsfmc"], "one")):
+    arguments += ["--set", "measure.duration_s=0.2"]
+    environment = {
+        **os.environ,
+        "TSFMC_CACHE": str(cache_root()),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for command, folder in (([*launch, "tsfmc"], "two"), ([sys.executable, "-m", "tsfmc"], "one")):
         done = subprocess.run(
             [*command, *arguments, "-o", folder],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
             text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.split() == [folder]
+        assert ("2 processes" in done.stderr) == (folder == "two")
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
-    # The latency record is a measurement, everything else is a computation.
     assert one.keys() == two.keys()
+    # The latency record is a measurement, everything else is a computation.
     assert [name for name in one if one[name] != two[name] and name != "store.json"] == []
+    records = [json.loads(found["store.json"]) for found in (one, two)]
+    for record in records:
+        del record["latency"]
+    assert records[0] == records[1]
