@@ -1,8 +1,8 @@
 """Per-window normalisation over the lookback, without affine parameters.
 
-    none:      x' = x                       y = y'
-    instance:  x' = (x - mean) / std        y = y' * std + mean     std = sqrt(population variance + 1e-5)
-    last:      x' = x - x_L                 y = y' + x_L
+none:      x' = x                       y = y'
+instance:  x' = (x - mean) / std        y = y' * std + mean     std = sqrt(population variance + 1e-5)
+last:      x' = x - x_L                 y = y' + x_L
 """
 
 from __future__ import annotations
