@@ -18,19 +18,20 @@ class Registry(Mapping[str, Any]):
     """Lazy, read-only mapping from a name to the object that implements it.
 
     Args:
-        kind: singular noun for messages, and with an ``s`` the entry-point group ``tsfmc.<kind>s``.
+        kind: singular noun for messages.
         builtin: name -> ``"package.module:attribute"``, relative to ``tsfmc``.
+        plural: the entry-point group is ``tsfmc.<plural>``; by default the kind with an ``s``.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, builtin: Mapping[str, str], plural: str | None = None) -> None:
+        self.kind, self.group = kind, f"tsfmc.{plural or kind + 's'}"
         self._where = {name: f"tsfmc.{where}" for name, where in builtin.items()}
         self._plugins_read = False
 
     def _table(self) -> dict[str, str]:
         if not self._plugins_read:
             self._plugins_read = True
-            for point in entry_points(group=f"tsfmc.{self.kind}s"):
+            for point in entry_points(group=self.group):
                 self._where.setdefault(point.name, point.value)
         return self._where
 

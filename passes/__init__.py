@@ -15,4 +15,5 @@ PASSES = Registry(
         "distill": "passes.distill:Distill",
         "fold_affine": "passes.fold_affine:FoldAffine",
     },
+    plural="passes",
 )
