@@ -168,7 +168,7 @@ def write_artifact(
     directory.mkdir()
     try:
         fields = dict(build(directory))
-        fields["selftest"] = {"tolerance": fields["target"].get("tolerance", tolerance)}
+        fields["selftest"] = {"tolerance": fields.get("target", {}).get("tolerance", tolerance)}
         (directory / RUNNER).write_text(render_runner(engine_source), encoding="utf-8")
         write_selftest(directory, *selftest)
         manifest = seal(directory, fields)
