@@ -31,6 +31,7 @@ wheel: $(VENV)/test.ok
 	.build/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls dist/*.whl)[demo]"
 	cd .build && wheel/bin/tsfmc --version
 	cd .build && wheel/bin/tsfmc compile --dry-run
+	cd .build && wheel/bin/tsfmc compile --set 'pipeline=["build_student"]' --stop-after build_student
 	cd .build && wheel/bin/tsfmc doctor
 
 # The constraints file pins torch to a release with a CPU build; an unpinned torch pulls gigabytes of CUDA.
