@@ -19,7 +19,6 @@ from tsfmc.compiler.students import build_student
 from tsfmc.passes.fold_affine import fold_dlinear, fold_itransformer
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Shape
-from tsfmc.targets.device import engine_class
 from tsfmc.targets.host import host_record
 from tsfmc.targets.latency import measure
 
@@ -51,8 +50,7 @@ def main() -> None:
                     payload = target.lower(
                         model.eval(), shape, place, options=target.Options(), calibration=windows
                     )
-                    facts = {"target": {"entry": payload.entry}}
-                    engines[form] = engine_class(target)(place, facts, 1)
+                    engines[form] = target.load(place, payload, 1)
                 report = measure(engines, windows, threads=1).to_manifest()
             found[f"{name}, D={variates}"] = report
             low, high = report["speedup_interval"]
