@@ -5,7 +5,7 @@
 For every kept ratio r the first units of every group stay: of FFNs and attention heads ``r * units`` (at
 least one), experts all.  ``aligned`` rounds the FFN widths up to multiples of --round-to, ``unaligned``
 takes 3 units less than that: fewer parameters, odd widths.  All sizes of one teacher and engine are timed
-in one interleaved run (context 512, 7 variates, one thread, batch 1; MEASURING).  Weights are random:
+in one interleaved run (context 512, 7 variates, one thread, batch 1; the latency rule).  Weights are random:
 latency does not depend on them, but for which experts are routed to.  Time-MoE takes seconds a forecast and
 64 rounds are the least: about an hour an engine; ``--ratios 0.5 0.1 --warmup-calls 5`` halves that.
 

@@ -2,7 +2,7 @@
 
     python benchmarks/prune_then_finetune.py --teacher DIR_OF_TTM_R2_512_96
 
-Every row is a pipeline of the same recipe without student (METHODS A.4):
+Every row is a pipeline of the same recipe without student (paper A):
 
     zero-shot               -
     full fine-tune          finetune

@@ -3,7 +3,7 @@
     python benchmarks/score_correlation.py --ttm DIR_OF_TTM_R2_512_96 --data ETTh1
 
     true       L(m - e_i) - L(m)                                over --windows training windows, evenly spread
-    order 1    -mean_n g                                        METHODS A.1, same windows
+    order 1    -mean_n g                                        paper A, same windows
     order 2    -mean_n g + 1/2 mean_n g^2
     random     a uniform number a unit, the largest |rho| of 20 draws
 

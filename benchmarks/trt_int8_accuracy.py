@@ -50,7 +50,7 @@ class Supervised(nn.Module):
 
 
 def trained(kind: str, data: Dataset, epochs: int, options: dict[str, Any]) -> nn.Module:
-    """A student trained without a teacher, by METHODS B.4."""
+    """A student trained without a teacher, by paper B."""
     torch.manual_seed(0)
     student = build_student(kind, lookback=LOOKBACK, horizon=HORIZON, **options)
     windows, validation = (data.windows(part, LOOKBACK, HORIZON) for part in ("train", "val"))

@@ -30,7 +30,7 @@ WARM_UP_S, WARM_UP_CALLS = 0.5, 50
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its sizes, and the ratio that issue 5 asks for (None: reported only)."""
+    """A model, its sizes, and the ratio that is wanted (None: reported only)."""
 
     name: str
     config: dict[str, Any]

@@ -335,7 +335,11 @@ def verify_artifact(path: Path, threads: int = 1) -> list[str]:
                 f"{path}: {'; '.join(problems)}", hint="get an intact copy of the artifact"
             )
         count = len(run.read_sums(directory))
-        result = open_artifact(directory, threads).selftest()
+        try:
+            result = open_artifact(directory, threads).selftest()
+        except MissingError as error:
+            error.hint = f"its {count} files are intact; on its device: python3 run.py selftest"
+            raise
     if not result["passed"]:
         raise VerificationError(
             f"{path}: the self-test differs by {result['max_rel']:.3g} of the window's scale, "

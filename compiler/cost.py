@@ -1,6 +1,6 @@
 """What a model costs: stored and non-zero parameters, bytes, multiply-accumulates, loss, latency.
 
-Stored parameters, non-zero parameters and bytes are three numbers (METHODS A.3); zeros are never called
+Stored parameters, non-zero parameters and bytes are three numbers (paper A); zeros are never called
 removed.  ``CostInstrument`` writes all of it before and after every pass that changes the model, so that
 the record says which pass bought what.
 """

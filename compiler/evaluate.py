@@ -1,4 +1,4 @@
-"""Accuracy by the convention of METHODS B.6: every window, stride 1, no dropped last batch, scaled data."""
+"""Accuracy by the convention of LTSF: every window, stride 1, no dropped last batch, scaled data."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
-ROWS = ("student", "supervised", "teacher", "seasonal_naive")
+ROWS = ("student", "model", "supervised", "teacher", "seasonal_naive")
 LABELS = {
     "student": "artifact",
+    "model": "model before lowering",
     "supervised": "supervised, no teacher",
     "teacher": "teacher",
     "seasonal_naive": "seasonal naive",
@@ -48,7 +49,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def accuracy_table(manifest: Mapping[str, Any]) -> list[str]:
-    """Test rows that exist, best first reading order: artifact, supervised, teacher, naive."""
+    """The test rows that exist, in reading order: artifact, supervised, teacher, naive."""
     rows = manifest["accuracy"]["test"]
     lines = [f"{'test accuracy':<24}{'MSE':>8}{'MAE':>8}{'MASE':>8}"]
     for name in ROWS:

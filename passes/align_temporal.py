@@ -1,4 +1,4 @@
-"""Factorized temporal alignment, FTA (paper B, section 2.1; METHODS B.2).
+"""Factorized temporal alignment, FTA (paper B, section 2.1).
 
     Hhat_{b,d,s} = W_out phi((W_s h_{b,d}) * E_s)
     L_FTA = 1/(B D S) sum_{b,d,s} || Hhat_{b,d,s} - H_{b,d,s} ||^2

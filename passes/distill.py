@@ -62,7 +62,7 @@ class Distill(Pass):
     cacheable = True
 
     class Options(PassOptions):
-        """Defaults of METHODS B.4 but for ``averaging`` (0 is the paper); an iTransformer takes 4 epochs."""
+        """Defaults of paper B but for ``averaging`` (0 is the paper); an iTransformer takes 4 epochs."""
 
         epochs: int = 10
         learning_rate: float = 1e-4

@@ -1,4 +1,4 @@
-"""Drops weights that cannot act, exactly (METHODS A.3, "free reductions"; TEACHERS.md section 5).
+"""Drops weights that cannot act, exactly.
 
 What is dead is a family's own knowledge (``Teacher.without_dead_weights``): the patch sizes that Moirai
 does not use at this task, queries, keys and position bias of Chronos-Bolt's one-token decoder

@@ -1,4 +1,4 @@
-"""Fine-tunes the teacher on the data, after pruning or in full (METHODS A.4).
+"""Fine-tunes the teacher on the data, after pruning or in full (paper A).
 
     minimise  1/(B D H) sum (teacher(past) - future)^2        scaled series, AdamW, fp32 master weights
 

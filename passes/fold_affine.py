@@ -1,4 +1,4 @@
-"""Folds what is affine, exactly (DESIGN, section Folding).
+"""Folds what is affine, exactly, by algebra.
 
 DLinear, M the moving-average matrix [L, L] with replicated edges:
 

@@ -1,4 +1,4 @@
-"""Removes the coupled units that matter least, globally ranked (METHODS A.1 - A.3; paper A, section 3).
+"""Removes the coupled units that matter least, globally ranked (paper A).
 
     every mini-batch     s~ <- alpha * s + (1 - alpha) * s~          scores.py; weights are frozen
     every step           the rho / steps_per_epoch of the living units with the smallest s~ die:
@@ -53,7 +53,7 @@ CHECKPOINT_SECONDS = 30.0
 
 
 class PruneOptions(PassOptions):
-    """Options of METHODS A.1 and A.2.
+    """Options of paper A.
 
     Attributes:
         rho: about ``1 - exp(-rho)`` of the units die in an epoch.
@@ -286,7 +286,7 @@ class _State:
 
 
 class _Search:
-    """The schedule of METHODS A.2 over one teacher."""
+    """The schedule of paper A over one teacher."""
 
     def __init__(self, unit: CompileUnit, options: PruneOptions, context: PassContext) -> None:
         assert unit.teacher is not None

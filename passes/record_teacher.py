@@ -1,4 +1,4 @@
-"""Runs the teacher once over every window and keeps its outputs (METHODS B.4).
+"""Runs the teacher once over every window and keeps its outputs (paper B).
 
     forecasts (train, val, test), quantiles where it has them, states over the lookback (train)
 

@@ -1,4 +1,4 @@
-"""Scores of coupled units by their masks (METHODS A.1; paper A, section 3).
+"""Scores of coupled units by their masks (paper A).
 
     h = f(x * m_in) * m_out                     m = 1 for every living unit
     g[n,i] = d L_n / d m_i                      L_n: unreduced loss of sample n, its mean squared error

@@ -1,4 +1,4 @@
-"""Removal of coupled units (METHODS A.3), for any family that declares a ``PrunableStructure``.
+"""Removal of coupled units (paper A), for any family that declares a ``PrunableStructure``.
 
 Three views of the same removal, which have to agree to 1e-5 (the proof obligation of A.3):
 

@@ -72,7 +72,7 @@ class Dataset:
         return steps_per_season(self.frequency)
 
     def windows(self, part: Part, lookback: int, horizon: int) -> Windows:
-        """All windows of one part with stride 1 (METHODS B.6).
+        """All windows of one part with stride 1 (LTSF convention).
 
         Raises:
             UsageError: lookback or horizon is not positive.

@@ -1,4 +1,4 @@
-"""Chronological splits (METHODS B.6): known borders, fractions or row counts."""
+"""Chronological splits (LTSF convention): known borders, fractions or row counts."""
 
 from __future__ import annotations
 

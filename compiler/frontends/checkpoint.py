@@ -1,8 +1,7 @@
 """Checkpoints on disk: a directory with ``config.json`` and ``model.safetensors``, read strictly.
 
 1. The family is recognised from ``config.json``; the module is constructed by its frontend and then
-   filled (construct, then load: buffers that no file holds keep the values the constructor gave them,
-   TEACHERS.md trap A).
+   filled (construct, then load: buffers that no file holds keep the values the constructor gave them).
 2. Every tensor of the module must be in the file, with its shape, and no other; values are cast to the
    module's float32 and must be finite.
 3. Nothing pickled is ever opened.

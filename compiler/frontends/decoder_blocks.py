@@ -2,7 +2,7 @@
 
 Shapes: N series, T tokens, d model width.  The names of the parameters are upstream's.  Each block
 knows its name in the state dict, reads which of its units live from the configuration, and declares
-its own coupled groups (paper A, section A.3; TEACHERS.md section 5).
+its own coupled groups (paper A).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Moirai 1.0 and 1.1 (uni2ts): a masked encoder over the patches of all variates, with a mixture head.
 
-Source: TEACHERS.md section 2.1, parity with uni2ts.  With patch size p, left zeros up to a multiple of p:
+Source: parity with uni2ts.  With patch size p, left zeros up to a multiple of p:
 
 1. loc, scale of each variate's lookback (:func:`~.moirai_encoder.location_and_scale`); the zero padding is
    normalised with the rest, so it enters as ``-loc / scale``;

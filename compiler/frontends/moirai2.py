@@ -1,6 +1,6 @@
 """Moirai 2.0 (uni2ts): a causal encoder over the patches of all variates that forecasts quantiles.
 
-Source: TEACHERS.md section 2.2, parity with uni2ts.  With patches of p = 16 steps, left zeros up to a
+Source: parity with uni2ts.  With patches of p = 16 steps, left zeros up to a
 multiple of p:
 
 1. loc, scale of each variate's series (:func:`~.moirai_encoder.location_and_scale`);

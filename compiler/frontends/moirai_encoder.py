@@ -11,8 +11,8 @@ Shapes: B batch, D variates, S tokens of all variates together, d model width, h
 3. A bias per head is added to the attention logits: ``emb[1]`` between tokens of one variate, ``emb[0]``
    otherwise; the softmax scale is 1 / sqrt(head width).
 
-Source: TEACHERS.md sections 2.1 and 2.2, parity with uni2ts.  The names of the parameters are upstream's.
-Coupled groups (paper A, section A.3; TEACHERS.md section 5): FFN units, whole heads, value dimensions.
+Source: parity with uni2ts.  The names of the parameters are upstream's.
+Coupled groups (paper A): FFN units, whole heads, value dimensions.
 Query and key dimensions are mixed by rule 1, so removing some is not exact: they are no group.
 """
 

@@ -2,7 +2,7 @@
 
     p(x) = sum_c w_c p_c(x),  w = softmax(logits), in the normalised space (x - loc) / scale
 
-Two quirks of upstream that are part of the published models (TEACHERS.md section 2.1):
+Two quirks of upstream that are part of the published models:
 
 - ``MultiOutSizeLinear`` lays rows out as (dimension, largest patch) but masks the rows from
   ``dimensions * patch`` on.  For the four mixture logits and a patch of a quarter of the largest, the logits

@@ -1,6 +1,6 @@
 """Time-MoE: a causal decoder over single time steps with a sparse mixture of experts.
 
-Source: TEACHERS.md section 2.6, parity with the authors' code.  One token is one time step:
+Source: parity with the authors' code.  One token is one time step:
 
     x_0 = silu(gate s) * emb s
     x  <- x + attention(rms(x))

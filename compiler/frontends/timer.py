@@ -1,6 +1,6 @@
 """Timer: a causal decoder over tokens of 96 steps.
 
-Source: TEACHERS.md section 2.9, parity with the authors' code.  Post-norm layers:
+Source: parity with the authors' code.  Post-norm layers:
 
     x <- layernorm(x + attention(x));  x <- layernorm(x + down(silu(gate x) * up x))
 

@@ -1,6 +1,6 @@
 """TimesFM 2.5 through the ``timesfm2_5`` backbone of the transformers package.
 
-Source: TEACHERS.md section 2.8.  For every variate on its own, with patches of 32 steps:
+Source: transformers' timesfm2_5.  For every variate on its own, with patches of 32 steps:
 
 1. z = (past - mean) / std over the context (unbiased std; divided by 1 where std < 1e-6);
 2. the backbone normalises each patch by the running mean and std of the patches so far, and gives a

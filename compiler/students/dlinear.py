@@ -1,4 +1,4 @@
-"""DLinear: a moving-average split and two linear maps shared by all variates (METHODS B.3).
+"""DLinear: a moving-average split and two linear maps shared by all variates (paper B).
 
     trend = moving average of the window, edges replicated        season = window - trend
     plain:     y = W_t trend + W_s season (+ biases)

@@ -1,4 +1,4 @@
-"""iTransformer: one token a variate, attention over variates (METHODS B.3).
+"""iTransformer: one token a variate, attention over variates (paper B).
 
     x' = (x - mean) / std                                    per window and variate
     h  = Linear(L -> d)(x')                                  [B, D, d]

@@ -16,7 +16,7 @@ from tsfmc.compiler.errors import DataError, UsageError
 
 SAMPLE = Path(data_package.__file__).parent / "sample"
 
-# METHODS B.6: test windows at H = 96, 192, 336, 720, and rows of each part.
+# LTSF: test windows at H = 96, 192, 336, 720, and rows of each part.
 PUBLISHED = {
     "ETTh1": ((2785, 2689, 2545, 2161), "8640/2880/2880", 24),
     "ETTh2": ((2785, 2689, 2545, 2161), "8640/2880/2880", 24),

@@ -252,7 +252,7 @@ def test_variates_are_forecast_on_their_own(family: str) -> None:
 
 @FAMILIES
 def test_constants_are_right_after_loading(family: str, tmp_path: Path) -> None:
-    """TEACHERS.md trap A: a loader may leave buffers that no file holds uninitialised."""
+    """A loader may leave buffers that no file holds uninitialised."""
     teacher = tiny(family)
     save_teacher(teacher, tmp_path)
     loaded, constants = load_teacher(tmp_path), dict(teacher.named_buffers())

@@ -337,7 +337,7 @@ def test_no_quantiles_unless_asked(kit: Any) -> None:
 
 
 def test_constants_are_right_after_loading(kit: Any, tmp_path: Path) -> None:
-    """TEACHERS.md trap A: a loader may leave buffers that no file holds uninitialised."""
+    """A loader may leave buffers that no file holds uninitialised."""
     teacher = tiny(kit, patch_size=8, variates=3)
     save_teacher(teacher, tmp_path)
     loaded, constants = load_teacher(tmp_path), dict(teacher.named_buffers())

@@ -149,7 +149,7 @@ def test_the_future_of_one_variate_is_closed_to_the_others(kit: Any) -> None:
 
 
 def test_constants_are_right_after_loading(kit: Any, tmp_path: Path) -> None:
-    """TEACHERS.md trap A: a loader may leave buffers that no file holds uninitialised."""
+    """A loader may leave buffers that no file holds uninitialised."""
     teacher = tiny(kit, lookback=37, horizon=2 * BLOCK)
     save_teacher(teacher, tmp_path)
     loaded, constants = load_teacher(tmp_path), dict(teacher.named_buffers())

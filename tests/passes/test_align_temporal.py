@@ -34,7 +34,7 @@ def test_reductions_differ_by_the_width() -> None:
 
 
 def test_boundary_case_is_recovered_exactly() -> None:
-    """METHODS B.2: phi = identity, u = S * r and one-hot blocks in E recover time-separable states."""
+    """Paper B, section 2.1.3: phi = identity, u = S * r, one-hot blocks in E, time-separable states."""
     positions, rank, embedding, width = 6, 4, 8, 10
     generator = torch.Generator().manual_seed(0)
     h = torch.randn(5, 3, embedding, generator=generator, dtype=torch.float64)

@@ -93,7 +93,7 @@ def test_samples_do_not_mix() -> None:
 
 
 def test_the_formula_without_masks() -> None:
-    """``sum_tokens x * dL/dx`` at the reader's input, as METHODS A.1 has it."""
+    """``sum_tokens x * dL/dx`` at the reader's input, as paper A has it."""
     teacher = tiny_teacher("ttm").double()
     past, target = windows(teacher)
     group = teacher.structure().groups[0]
