@@ -311,6 +311,25 @@ def _check_names(stop_after: str | None, dump_after: Sequence[str], passes: Sequ
             raise unknown_name("pass of this pipeline", wanted, names)
 
 
+def on_device(recipe: Recipe, device: str) -> Recipe:
+    """The recipe with ``device`` for every target that has devices.
+
+    Raises:
+        UsageError: none of the recipe's targets has.
+    """
+    from ..targets import TARGETS
+
+    options = {kind: dict(given) for kind, given in recipe.target_options.items()}
+    kinds = [kind for kind in recipe.targets if "device" in TARGETS[kind].Options.model_fields]
+    if not kinds:
+        raise UsageError(
+            f"--device {device}: target {', '.join(recipe.targets)} has no devices", hint="see tsfmc targets"
+        )
+    for kind in kinds:
+        options.setdefault(kind, {})["device"] = device
+    return recipe.model_copy(update={"target_options": options})
+
+
 def plan(recipe: Recipe) -> dict[str, Any]:
     """What a compile would do, without loading anything: ``--dry-run``."""
     from ..targets import TARGETS

@@ -175,6 +175,27 @@ def test_teacher_store_needs_no_teacher(place: Path, monkeypatch: Any, capsys: A
     assert payload_sha256(place / "from-store/onnx") == payload_sha256(place / "out/onnx")
 
 
+def test_cross_compiled_for_a_raspberry_pi(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    arguments = [
+        "compile",
+        "--teacher",
+        "teacher",
+        "--data",
+        "series.csv",
+        *SMALL,
+        "--no-baseline",
+        "-o",
+        "pi",
+    ]
+    code, out, err = run(
+        place, monkeypatch, capsys, *arguments, "--target", "tvm", "--device", "raspberry-pi-4"
+    )
+    assert code == 0 and out.split() == ["pi/tvm"], err
+    manifest = json.loads((place / "pi/tvm/manifest.json").read_text())
+    assert manifest["level"] == "emulated" and manifest.get("latency") is None
+    assert "student" not in manifest["accuracy"]["test"] and "model" in manifest["accuracy"]["test"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -191,6 +212,7 @@ def test_teacher_store_needs_no_teacher(place: Path, monkeypatch: Any, capsys: A
         (["compile", "--lookback", "many"], 2, "many"),
         (["compile", "--teacher-store", "nowhere"], 3, "nowhere"),
         (["inspect", "nowhere"], 3, "nowhere"),
+        (["compile", "--device", "raspberry-pi-4"], 2, "target onnx has no devices"),
         (["forecast", "out/onnx", "--input", "absent.csv"], 2, "absent.csv"),
     ],
 )

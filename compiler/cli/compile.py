@@ -14,6 +14,7 @@ from .output import as_json, print_json, print_table
 @click.option("--teacher", help="Short name, hub id or directory. Default: the embedded demo teacher.")
 @click.option("--data", help="Known data set, 'sample', or a CSV or Parquet file. Default: sample.")
 @click.option("--target", "targets", multiple=True, help="Where it will run; may be repeated. Default: onnx.")
+@click.option("--device", help="For targets that have devices, see tsfmc targets. Default: this machine.")
 @click.option("--student", help="dlinear (default), itransformer, or none: the teacher itself is lowered.")
 @click.option("--lookback", type=int, help="Steps in. Default: 512.")
 @click.option("--horizon", type=int, help="Steps out. Default: 96.")
@@ -45,6 +46,7 @@ def command(
     teacher: str | None,
     data: str | None,
     targets: tuple[str, ...],
+    device: str | None,
     student: str | None,
     lookback: int | None,
     horizon: int | None,
@@ -90,6 +92,8 @@ def command(
         teacher_store=None if teacher_store is None else str(teacher_store),
         licence_policy=licence_policy,
     )
+    if device is not None:
+        resolved = api.on_device(resolved, device)
     if dry_run:
         _print_plan(api.plan(resolved), as_json)
         return
