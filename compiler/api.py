@@ -33,6 +33,7 @@ from .unit import CompileUnit, PassRecord, Task, fingerprint
 
 if TYPE_CHECKING:
     from ..targets.device.run import Forecaster as ArtifactForecaster
+    from .bench import Report
     from .frontends.base import TeacherInfo
     from .teacher_store import TeacherStore
 
@@ -398,4 +399,28 @@ def teach(
         progress=progress,
         processes=processes,
         measure_latency=lambda: backend.teacher_latency(recipe, unit),
+    )
+
+
+def bench(
+    artifact: str | Path,
+    *,
+    against: str | None = None,
+    teacher: str | None = None,
+    data: str | None = None,
+    threads: int = 1,
+    duration_s: float = 5.0,
+    progress: Progress | None = None,
+) -> Report:
+    """Measures an artifact by the one latency rule; see ``bench.run``."""
+    from .bench import run
+
+    return run(
+        Path(artifact),
+        against=against,
+        teacher=teacher,
+        data=data,
+        threads=threads,
+        duration_s=duration_s,
+        progress=progress or Silent(),
     )

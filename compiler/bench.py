@@ -34,7 +34,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--format json``."""
-        fields = {"artifact": self.name, **self.latency.to_manifest()}
+        fields = {"name": self.name, **self.latency.to_manifest()}
         if self.other:
             ratio = self.latency.ratio(self.other, "artifact")
             fields |= {

@@ -308,3 +308,10 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 def test_every_command_has_help() -> None:
     for name in cli.list_commands(None):  # type: ignore[arg-type]
         assert cli.get_command(None, name) is not None  # type: ignore[arg-type]
+
+
+def test_the_python_face_is_complete(place: Path) -> None:
+    for name in tsfmc.__all__:
+        assert getattr(tsfmc, name) is not None
+    report = tsfmc.bench(place / "out/onnx", duration_s=0.2)
+    assert report.to_dict()["artifact"]["p50_us"] > 0
