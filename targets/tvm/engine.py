@@ -2,64 +2,86 @@
 
 from __future__ import annotations
 
+from ctypes import CDLL, byref, c_char, c_int, c_void_p
 from pathlib import Path
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
+
+FLOAT32 = np.dtype(np.float32)
+memory_of: Any = c_char.from_buffer
+"""The quickest way to an array's address; refuses memory that is strided or read-only."""
 
 
 class Engine:
     """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, on one thread.
 
-    Takes any batch: the program runs once per compiled batch, the last piece padded.
+    Takes any batch: the program runs once per compiled batch, the last piece padded.  A small forecaster
+    takes microseconds, and so does every array that is copied or made around it: the library reads the
+    caller's memory in place, and writes into its last forecast again once the caller has dropped it.
+    One call at a time: the library has one arena.
     """
+
+    def __new__(cls, directory: Path, manifest: dict[str, Any], threads: int) -> Engine:
+        """The library's engine, or that of the virtual machine's entry."""
+        return object.__new__(VirtualMachine if manifest["target"]["entry"].endswith("_vm.so") else cls)
 
     def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
         facts = manifest["target"]
-        path = (Path(directory) / facts["entry"]).resolve()
+        self._path = (Path(directory) / facts["entry"]).resolve()
         self._input = tuple(int(size) for size in facts["input_shape"])
         self._output = tuple(int(size) for size in facts["output_shape"])
-        self._call = self._virtual_machine(path) if facts["entry"].endswith("_vm.so") else self._library(path)
+        self._open()
 
-    def _library(self, path: Path) -> Any:
-        import ctypes
+    def _open(self) -> None:
+        self._predict = CDLL(str(self._path)).tsfmc_predict
+        self._predict.restype = c_int
+        self._renew()
 
-        predict = ctypes.CDLL(str(path)).tsfmc_predict
-        predict.restype = ctypes.c_int
-        past = np.zeros(self._input, dtype=np.float32)
-        forecast = np.zeros(self._output, dtype=np.float32)
-        # Copying into memory of known address takes less time than asking numpy for an address each time.
-        source, target = (ctypes.c_void_p(each.ctypes.data) for each in (past, forecast))
-
-        def call(window: np.ndarray) -> np.ndarray:
-            past[...] = window
-            if predict(source, target) != 0:
-                raise RuntimeError(f"a kernel of {path.name} failed")
-            return forecast.copy()
-
-        return call
-
-    def _virtual_machine(self, path: Path) -> Any:
-        import tvm  # type: ignore[import-untyped]
-
-        machine = tvm.relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
-        main = machine["main"]
-
-        def call(window: np.ndarray) -> np.ndarray:
-            forecast: np.ndarray = main(tvm.runtime.tensor(np.ascontiguousarray(window))).numpy()
-            return forecast
-
-        return call
+    def _renew(self) -> None:
+        self._forecast = np.empty(self._output, dtype=np.float32)
+        self._target = c_void_p(self._forecast.ctypes.data)
 
     def __call__(self, past: np.ndarray) -> np.ndarray:
+        if past.shape != self._input or past.dtype is not FLOAT32:
+            return self._in_pieces(past)
+        if getrefcount(self._forecast) > 2:  # more than our attribute and the argument of this call
+            self._renew()
+        try:
+            source = byref(memory_of(past))
+        except (TypeError, ValueError, BufferError):
+            source = byref(memory_of(np.array(past, order="C")))
+        if self._predict(source, self._target) != 0:
+            raise RuntimeError(f"a kernel of {self._path.name} failed")
+        return self._forecast
+
+    def _in_pieces(self, past: np.ndarray) -> np.ndarray:
         size = self._input[0]
-        if len(past) == size:
-            result: np.ndarray = self._call(past)
-            return result
-        forecasts = []
+        past = np.asarray(past, dtype=np.float32)
+        if past.shape[1:] != self._input[1:]:
+            raise ValueError(f"expected windows of shape {self._input[1:]}, got {past.shape[1:]}")
+        forecasts = np.empty((len(past), *self._output[1:]), dtype=np.float32)
         for start in range(0, len(past), size):
             piece = past[start : start + size]
-            if len(piece) < size:
-                piece = np.concatenate([piece, np.repeat(piece[:1], size - len(piece), axis=0)])
-            forecasts.append(self._call(piece))
-        return np.concatenate(forecasts)[: len(past)]
+            count = len(piece)
+            if count < size:
+                piece = np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)])
+            forecasts[start : start + count] = self(piece)[:count]
+        return forecasts
+
+
+class VirtualMachine(Engine):
+    """The same for TVM's virtual machine, which needs TVM on the device."""
+
+    def _open(self) -> None:
+        import tvm  # type: ignore[import-untyped]
+
+        machine = tvm.relax.VirtualMachine(tvm.runtime.load_module(str(self._path)), tvm.cpu())
+        self._main, self._tensor = machine["main"], tvm.runtime.tensor
+
+    def __call__(self, past: np.ndarray) -> np.ndarray:
+        if past.shape != self._input or past.dtype != FLOAT32:
+            return self._in_pieces(past)
+        forecast: np.ndarray = self._main(self._tensor(np.ascontiguousarray(past))).numpy()
+        return forecast
