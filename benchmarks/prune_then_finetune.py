@@ -9,8 +9,9 @@ Every row is a pipeline of the same recipe without student (paper A):
     prune, then finetune    drop_dead_weights, prune_channels, finetune
 
 The learning rate, the epoch and the pruned candidate are chosen on validation; the test split is read once,
-all windows.  The seed orders the mini-batches of scores and of training.  Latency: eager and onnxruntime,
-each pruned model against the zero-shot one, interleaved, one thread, batch 1.
+all windows.  The seed orders the mini-batches of scores and of training.  Latency, last, so that the machine
+can be left alone for it (``--latency-s 0``: not now): eager and onnxruntime, each pruned model of seed 0
+against the zero-shot one, interleaved, one thread, batch 1.
 
 Results go to benchmarks/results/prune_then_finetune.json, a row as soon as it is there; a second call goes
 on with what is missing (training itself resumes from its last epoch), and the table is written beside it.
@@ -35,11 +36,14 @@ from tsfmc.targets.base import Shape
 from tsfmc.targets.latency import MIN_WINDOWS, measure, torch_candidate
 
 RESULTS = Path(__file__).parent / "results" / "prune_then_finetune.json"
+PRUNED = "prune, then finetune"
 ROWS = {
     "zero-shot": [],
     "full fine-tune": ["finetune"],
-    "prune, then finetune": ["drop_dead_weights", "prune_channels", "finetune"],
+    PRUNED: ["drop_dead_weights", "prune_channels", "finetune"],
 }
+# How far a call goes: no setting of a row.
+EXTENT = ("results", "data", "seeds", "latency_s")
 
 
 def main() -> None:
@@ -49,10 +53,12 @@ def main() -> None:
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--data", nargs="+", default=["ETTh1", "ETTh2", "ETTm1", "weather"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of fine-tuning")
+    parser.add_argument("--epochs", type=int, default=1, help="of fine-tuning; the paper's for most teachers")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 1e-3])
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--train-windows", type=int, default=8192, help="evenly spread; 0 for all")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--train-windows", type=int, default=4096, help="an epoch of fine-tuning; 0 for all")
+    parser.add_argument("--score-windows", type=int, default=1024, help="an epoch of pruning; 0 for all")
+    parser.add_argument("--validation-windows", type=int, default=1024, help="evenly spread; 0 for all")
     parser.add_argument("--rho", type=float, default=0.1, help="of pruning, an epoch")
     parser.add_argument("--prune-epochs", type=int, default=5)
     parser.add_argument("--tolerance", type=float, default=0.02)
@@ -60,8 +66,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     settings = {**vars(options), "teacher": Path(options.teacher).name}
-    settings = {name: settings[name] for name in settings if name not in ("results", "data", "seeds")}
-    found = json.loads(options.results.read_text()) if options.results.is_file() else {"rows": {}}
+    settings = {name: settings[name] for name in settings if name not in EXTENT}
+    found = {"rows": {}, "latency": {}}
+    if options.results.is_file():
+        found = json.loads(options.results.read_text())
     if found.setdefault("settings", settings) != settings:
         raise SystemExit(f"{options.results} was made with other settings: give --results another file")
     for data in options.data:
@@ -71,28 +79,36 @@ def main() -> None:
                 if key not in found["rows"]:
                     found["rows"][key] = one(options, data, row, seed)
                     save(options.results, found)
+    for data in options.data if options.latency_s else ():
+        if data not in found["latency"]:
+            found["latency"][data] = latency(tuned(options, data, PRUNED, 0), options.latency_s)
+            save(options.results, found)
     table = render(found, options.data)
     options.results.with_suffix(".md").write_text(table)
     print(table)
 
 
-def one(options: argparse.Namespace, data: str, row: str, seed: int) -> dict[str, Any]:
-    """One row: accuracy on the test split, static cost, latency against the zero-shot teacher."""
+def tuned(options: argparse.Namespace, data: str, row: str, seed: int) -> CompileUnit:
+    """The teacher after the passes of a row, from the pass cache where they ran before."""
     progress = for_stderr()
     progress.line(f"{data}, {row}, seed {seed}")
-    tune = {
-        "epochs": options.epochs,
-        "learning_rates": options.learning_rates,
-        "batch_size": options.batch_size,
-        "train_windows": options.train_windows,
+    passes = {
+        "finetune": {
+            "epochs": options.epochs,
+            "learning_rates": options.learning_rates,
+            "batch_size": options.batch_size,
+            "train_windows": options.train_windows,
+            "validation_windows": options.validation_windows,
+        },
+        "prune_channels": {
+            "rho": options.rho,
+            "epochs": options.prune_epochs,
+            "tolerance": options.tolerance,
+            "batch_size": options.batch_size,
+            "score_windows": options.score_windows,
+            "validation_windows": options.validation_windows,
+        },
     }
-    prune = {
-        "rho": options.rho,
-        "epochs": options.prune_epochs,
-        "tolerance": options.tolerance,
-        "batch_size": options.batch_size,
-    }
-    passes = {"finetune": tune, "prune_channels": prune}
     recipe = api.make_recipe(
         teacher=options.teacher,
         data=data,
@@ -102,22 +118,23 @@ def one(options: argparse.Namespace, data: str, row: str, seed: int) -> dict[str
         passes={name: passes[name] for name in ROWS[row] if name in passes},
     )
     source = api.open_source(recipe, progress)
-    unit = api.run_passes(
+    return api.run_passes(
         recipe, source, api.build_pipeline(recipe), out=Path(), cache=True, progress=progress
     )
-    windows = unit.data.windows("test", recipe.task.lookback, recipe.task.horizon)
-    accuracy = evaluate(
-        model_predictor(unit.model), windows, naive_scale(unit.data), progress=progress, title="test"
-    )
-    result: dict[str, Any] = {
+
+
+def one(options: argparse.Namespace, data: str, row: str, seed: int) -> dict[str, Any]:
+    """One row: accuracy on the test split and static cost."""
+    unit = tuned(options, data, row, seed)
+    windows = unit.data.windows("test", unit.task.lookback, unit.task.horizon)
+    scale = naive_scale(unit.data)
+    accuracy = evaluate(model_predictor(unit.model), windows, scale, progress=for_stderr(), title="test")
+    return {
         **accuracy.to_dict(),
         "cost": vars(cost_of(unit.model, len(unit.task.variates))),
         "passes": {entry.name: dict(entry.metrics) for entry in unit.record},
         "seconds": sum(entry.seconds for entry in unit.record),
     }
-    if "prune_channels" in ROWS[row]:
-        result["latency"] = latency(unit, options.latency_s)
-    return result
 
 
 def latency(unit: CompileUnit, seconds: float) -> dict[str, Any]:
@@ -175,22 +192,17 @@ def render(found: dict[str, Any], names: list[str]) -> str:
                 continue
             means[row] = [result["mse"] for result in results]
             costs = [result["cost"] for result in results]
-            speed = results[0].get("latency", {})
+            speed = found["latency"].get(data, {}) if row == PRUNED else {}
             lines.append(
                 f"| {data} | {row} | {spread(means[row])} | {spread([r['mae'] for r in results])} "
                 f"| {statistics.mean(c['parameters'] for c in costs):,.0f} "
                 f"| {statistics.mean(c['macs'] for c in costs) / 1e6:.1f} M "
                 f"| {speedup(speed, 'eager')} | {speedup(speed, 'onnxruntime')} |"
             )
-        if {"full fine-tune", "prune, then finetune"} <= means.keys():
-            full, pruned = (statistics.mean(means[row]) for row in ("full fine-tune", "prune, then finetune"))
+        if {"full fine-tune", PRUNED} <= means.keys():
+            full, pruned = (statistics.mean(means[row]) for row in ("full fine-tune", PRUNED))
             verdicts.append(f"- {data}: {pruned / full - 1:+.2%} test MSE of pruned against full fine-tune")
-    methods = {
-        result["latency"][engine]["method"]
-        for result in found["rows"].values()
-        if "latency" in result
-        for engine in result["latency"]
-    }
+    methods = {run["method"] for engines in found["latency"].values() for run in engines.values()}
     lines += ["", '"Pruned is not worse than full fine-tune":', *verdicts, "", "Latency method:"]
     return "\n".join([*lines, *(f"- {method}" for method in sorted(methods))]) + "\n"
 
