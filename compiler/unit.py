@@ -16,8 +16,6 @@ from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
 
 if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
     from .data import Dataset
     from .frontends.base import TeacherInfo
     from .teacher_store import TeacherStore
@@ -63,7 +61,6 @@ class CompileUnit:
         student: the student; after ``student = none`` the teacher itself is what is lowered.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         record: what each pass did.
-        program: the exported program, once exported.
     """
 
     task: Task
@@ -74,7 +71,6 @@ class CompileUnit:
     student: Forecaster | None = None
     objective: Objective = field(default_factory=Objective)
     record: tuple[PassRecord, ...] = ()
-    program: ExportedProgram | None = None
     original_teacher: Teacher | None = None
 
     def with_(self, **changes: Any) -> CompileUnit:
