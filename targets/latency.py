@@ -5,7 +5,7 @@ measured in the same run, interleaved, on the same rotating real windows, with t
 and the garbage collector off.
 
     round:  A ... A  B     one call of the slowest candidate, ``calls`` of each faster one
-    stop:   after ``duration_s``, but never before 64 rounds (what a p90 of the slowest needs)
+    stop:   after ``duration_s``, but never before ``min_rounds``: 64, what a p90 of the slowest needs
 
 ``calls`` is 1, the plain A B A B, whenever ``min_queries`` rounds fit into ``duration_s``; only where a slow
 teacher leaves room for few rounds do faster candidates run several times a round, so that they still reach
@@ -145,6 +145,7 @@ def measure(
     min_queries: int = 1024,
     warmup_calls: int = 50,
     warmup_s: float = 0.5,
+    min_rounds: int = MIN_ROUNDS,
     precision: str = "fp32",
     forms: Mapping[str, str] | None = None,
 ) -> LatencyReport:
@@ -155,8 +156,9 @@ def measure(
             forecast in host memory, so that copies are inside.
         windows: at least 64 real windows ``[N, D, L]``.
         threads: what the candidates were opened with; torch is pinned to it during the run.
-        duration_s: upper limit of the measured part, unless 64 rounds take longer.
+        duration_s: upper limit of the measured part, unless ``min_rounds`` take longer.
         min_queries: calls that each candidate gets, as far as ``duration_s`` allows; see above.
+        min_rounds: fewer than 64 only for models of seconds a call: medians, ratio and fewer percentiles.
         forms: name -> the form a candidate runs in, such as ``fp32, inference_mode``, for the record.
 
     Raises:
@@ -175,9 +177,9 @@ def measure(
             name: _warm_up(call, rotation, warmup_calls, warmup_s) for name, call in candidates.items()
         }
         calls = _calls_per_round(
-            {name: warm.typical_s for name, warm in warmups.items()}, duration_s, min_queries
+            {name: warm.typical_s for name, warm in warmups.items()}, duration_s, min_queries, min_rounds
         )
-        samples = _run_rounds(candidates, calls, rotation, duration_s)
+        samples = _run_rounds(candidates, calls, rotation, duration_s, min_rounds)
     rows = {
         name: Row(name, np.array(samples[name]).reshape(-1, calls[name]), (forms or {}).get(name))
         for name in candidates
@@ -285,9 +287,11 @@ def _warm_up(call: Call, rotation: Sequence[np.ndarray], min_calls: int, min_s: 
     return _WarmUp(len(times), statistics.median(times[len(times) // 2 :]) / 1e9, shape)
 
 
-def _calls_per_round(typical_s: Mapping[str, float], duration_s: float, min_queries: int) -> dict[str, int]:
+def _calls_per_round(
+    typical_s: Mapping[str, float], duration_s: float, min_queries: int, min_rounds: int
+) -> dict[str, int]:
     """See the top of this file: 1 where time allows, else more for those faster than the slowest."""
-    rounds = min(max(duration_s / sum(typical_s.values()), MIN_ROUNDS), MAX_ROUNDS)
+    rounds = min(max(duration_s / sum(typical_s.values()), min_rounds), MAX_ROUNDS)
     slowest = max(typical_s, key=lambda name: typical_s[name])
     several = -(-min_queries // int(rounds))
     return {
@@ -301,13 +305,14 @@ def _run_rounds(
     calls: Mapping[str, int],
     rotation: Sequence[np.ndarray],
     duration_s: float,
+    min_rounds: int,
 ) -> dict[str, list[int]]:
     samples: dict[str, list[int]] = {name: [] for name in candidates}
     plan = [(call, samples[name], range(calls[name])) for name, call in candidates.items()]
     clock, count = time.perf_counter_ns, len(rotation)
     until = clock() + int(duration_s * 1e9)
     for done in range(MAX_ROUNDS):
-        if done >= MIN_ROUNDS and clock() >= until:
+        if done >= min_rounds and clock() >= until:
             break
         for call, times, several in plan:
             for _ in several:
@@ -343,7 +348,7 @@ def _method(
         f"{threads} thread{'s' if threads > 1 else ''}",
         f"warm-up {each({name: warm.calls for name, warm in warmups.items()})}",
         f"n {each({name: row.samples_ns.size for name, row in rows.items()})}",
-        f"{count} windows",
+        f"{min(count, max(row.samples_ns.size for row in rows.values()))} windows",
         "host copies in",
     ]
     others = [name for name in rows if name != "artifact"]
@@ -351,7 +356,10 @@ def _method(
         parts.append(f"interleaved with {' and '.join(others)}" if others else "interleaved")
         if max(calls.values()) > 1:
             parts.append(f"calls a round {each(calls)}")
-    parts.append("percentiles are upper bounds at confidence 0.99")
+    if any(row.percentile_us("p50_us") is not None for row in rows.values()):
+        parts.append("percentiles are upper bounds at confidence 0.99")
+    else:
+        parts.append("too few calls for percentiles")
     return ", ".join(parts)
 
 

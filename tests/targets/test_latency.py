@@ -91,6 +91,15 @@ def test_a_slow_teacher_ends_after_64_rounds_and_the_artifact_still_gets_its_que
     assert "calls a round 16 artifact / 1 teacher" in report.method
 
 
+def test_models_of_seconds_a_call_may_have_fewer_rounds() -> None:
+    candidates = {"ours": sleeper(5e-3), "upstream": sleeper(2e-2)}
+    report = measure(candidates, WINDOWS, duration_s=0.0, min_queries=5, min_rounds=5, **QUICK)
+    assert [row.to_dict()["n"] for row in report.rows.values()] == [5, 5]
+    assert not any(name.startswith("p") for row in report.rows.values() for name in row.to_dict())
+    assert "n 5, 5 windows" in report.method and report.method.endswith("too few calls for percentiles")
+    assert report.ratio("upstream", "ours").value > 1
+
+
 def test_manifest_has_the_promised_shape_and_a_true_ratio() -> None:
     report = measure(
         {"artifact": sleeper(1e-4), "teacher": sleeper(1e-3)}, WINDOWS, duration_s=0.3, threads=1, **QUICK
