@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .frontends.base import TeacherInfo
     from .teacher_store import TeacherStore
 
-COSTED = ("drop_dead_weights", "prune_channels", "finetune")
+COSTED = ("drop_dead_weights", "drop_rare_experts", "prune_channels", "finetune")
 """Passes that change the teacher: with them in the pipeline, every pass is costed before and after."""
 
 

@@ -75,6 +75,7 @@ class Group:
         taps: where masks act; one is enough to switch a unit off exactly.
         floor: fewest units that may stay, unless the whole branch goes (``removable``).
         removable: the branch may die as a whole; its output bias stays.
+        chosen: of experts, how many a token is routed to.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Group:
     taps: tuple[Tap, ...]
     floor: int = 1
     removable: bool = True
+    chosen: int = 0
 
 
 @dataclass(frozen=True)

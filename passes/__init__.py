@@ -6,6 +6,7 @@ PASSES = Registry(
     "pass",
     {
         "drop_dead_weights": "passes.drop_dead_weights:DropDeadWeights",
+        "drop_rare_experts": "passes.drop_rare_experts:DropRareExperts",
         "prune_channels": "passes.prune_channels:PruneChannels",
         "finetune": "passes.finetune:Finetune",
         "record_teacher": "passes.record_teacher:RecordTeacher",

@@ -135,6 +135,7 @@ class MixtureOfExperts(nn.Module):
             ),
             taps=(Tap(f"{self.name}.gate", "out"),),
             removable=False,
+            chosen=self.top_k,
         )
         for expert in (*experts, self.shared_expert):
             yield from expert.groups()
