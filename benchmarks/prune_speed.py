@@ -6,8 +6,9 @@ For every kept ratio r the first units of every group stay: of FFNs and attentio
 least one), experts all.  ``aligned`` rounds the FFN widths up to multiples of --round-to, ``unaligned``
 takes 3 units less than that: fewer parameters, odd widths.  All sizes of one teacher and engine are timed
 in one interleaved run (context 512, 7 variates, one thread, batch 1; the latency rule).  Weights are random:
-latency does not depend on them, but for which experts are routed to.  Time-MoE takes seconds a forecast and
-64 rounds are the least: about an hour an engine; ``--ratios 0.5 0.1 --warmup-calls 5`` halves that.
+latency does not depend on them, but for which experts are routed to.  Time-MoE takes seconds a forecast:
+
+    python benchmarks/prune_speed.py --teachers time-moe-50m --ratios 0.5 0.1 --rounds 9 --warmup-calls 1
 
 Paper A quotes up to 7x, eager on a CPU with one series per variate in the batch: the eager rows.
 
@@ -34,7 +35,7 @@ from tsfmc.compiler.progress import for_stderr
 from tsfmc.passes.surgery import slice_teacher
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Shape
-from tsfmc.targets.latency import MIN_WINDOWS, measure, torch_candidate
+from tsfmc.targets.latency import MIN_ROUNDS, MIN_WINDOWS, measure, torch_candidate
 
 RESULTS = Path(__file__).parent / "results" / "prune_speed.json"
 LOOKBACK = 512
@@ -52,7 +53,8 @@ def main() -> None:
     parser.add_argument("--round-to", type=int, default=8)
     parser.add_argument("--variates", type=int, default=7)
     parser.add_argument("--horizon", type=int, default=64, help="64 is one pass of Bolt and Time-MoE")
-    parser.add_argument("--seconds", type=float, default=60.0, help="per run; at least 64 rounds")
+    parser.add_argument("--seconds", type=float, default=60.0, help="per run; at least --rounds")
+    parser.add_argument("--rounds", type=int, default=MIN_ROUNDS, help="fewer for slow teachers")
     parser.add_argument("--warmup-calls", type=int, default=50, help="fewer for slow teachers")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -99,6 +101,7 @@ def one(options: argparse.Namespace, name: str, engine: str) -> dict[str, Any]:
             past,
             duration_s=options.seconds,
             warmup_calls=options.warmup_calls,
+            min_rounds=options.rounds,
             forms=dict.fromkeys(calls, engine),
         )
     rows = {}
