@@ -366,6 +366,7 @@ def teach(
     states: bool = True,
     states_dtype: str = "float16",
     state_positions: int = 0,
+    train_windows: int = 0,
     progress: Progress | None = None,
 ) -> TeacherStore:
     """Writes a teacher store for the recipe's teacher, data and task, with the teacher's latency record.
@@ -387,6 +388,7 @@ def teach(
         states=("train",) if states else (),
         states_dtype=states_dtype,  # type: ignore[arg-type]
         state_positions=state_positions,
+        train_windows=train_windows,
     )
     return write_store(
         folder,

@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Dataset
+from .data import Dataset, Windows
 from .errors import DataError, MissingError, UsageError, VerificationError
+from .evaluate import SpreadWindows
 from .forecaster import Teacher
 from .frontends.base import TeacherInfo
 from .parallel import Processes
@@ -49,6 +50,8 @@ class StoreOptions:
 
     Attributes:
         states: which parts keep states: FTA needs them for training only.
+        train_windows: label that many training windows, evenly spread; 0 for all.  For teachers that take
+            seconds a window, whose neighbours differ by one step.
         states_dtype: half precision halves the disk; a teacher whose states overflow it is refused.
         state_positions: keep a seeded subset of this many positions of S, or 0 for all.
         batch_windows: windows per evaluation; the shard size is a multiple of it.
@@ -56,6 +59,7 @@ class StoreOptions:
     """
 
     states: tuple[Part, ...] = ("train",)
+    train_windows: int = 0
     states_dtype: Literal["float16", "float32"] = "float16"
     state_positions: int = 0
     batch_windows: int = 32
@@ -102,6 +106,10 @@ class TeacherStore:
     def counts(self) -> dict[str, int]:
         """Windows per part."""
         return dict(self.record["counts"])
+
+    def training(self, windows: Windows) -> SpreadWindows:
+        """Those of the training ``windows`` that the store has, in its order."""
+        return SpreadWindows(windows, self.counts["train"])
 
     @property
     def info(self) -> TeacherInfo:
@@ -218,7 +226,7 @@ def write_store(
         VerificationError: the teacher gave values that are not finite, or overflow ``states_dtype``.
     """
     key = store_key(teacher, info, data, lookback, horizon, options)
-    counts: dict[str, int] = {part: len(data.windows(part, lookback, horizon)) for part in PARTS}
+    counts: dict[str, int] = {part: len(_windows(data, part, lookback, horizon, options)) for part in PARTS}
     shapes = _shapes(teacher, data, lookback, horizon, options, counts)
     plan = {
         "schema": SCHEMA,
@@ -248,6 +256,13 @@ def write_store(
         _finish(folder, plan, shards, info, teacher, shapes, latency)
     processes.wait()
     return TeacherStore(folder)
+
+
+def _windows(data: Dataset, part: Part, lookback: int, horizon: int, options: StoreOptions) -> SpreadWindows:
+    """What is labelled of a part."""
+    return SpreadWindows(
+        data.windows(part, lookback, horizon), options.train_windows if part == "train" else 0
+    )
 
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -311,7 +326,7 @@ def _prepare(folder: Path, plan: Mapping[str, Any], shapes: Shapes, progress: Pr
     if total > free:
         raise DataError(
             f"{folder}: the store needs {total / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free",
-            hint="choose another folder, or keep fewer states (state_positions, states_dtype)",
+            hint="choose another folder, or keep less (train_windows, state_positions, states_dtype)",
         )
     (folder / "shards").mkdir(exist_ok=True)
     for name, (shape, dtype) in shapes.items():
@@ -353,7 +368,7 @@ def _write_shard(
     options: StoreOptions,
     positions: Tensor | None,
 ) -> None:
-    windows = data.windows(part, lookback, horizon)
+    windows = _windows(data, part, lookback, horizon, options)
     stop = min(start + SHARD_WINDOWS, count)
     with_states = part in options.states
     pieces: dict[str, list[np.ndarray]] = {}

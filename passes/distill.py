@@ -81,7 +81,9 @@ class Distill(Pass):
         # The unit that came in keeps its weights: passes are pure at the boundary.
         step = DistillStep(copy.deepcopy(unit.student), copy.deepcopy(unit.objective))
         task, store = unit.task, unit.teacher_store
-        windows = unit.data.windows("train", task.lookback, task.horizon)
+        every = unit.data.windows("train", task.lookback, task.horizon)
+        learns_from = store if step.needs_teacher or step.needs_states else None
+        windows = every if learns_from is None else learns_from.training(every)
         validation = unit.data.windows("val", task.lookback, task.horizon)
 
         def fetch(indices: Sequence[int]) -> tuple[Tensor, ...]:

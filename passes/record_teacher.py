@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from ..compiler.errors import PassError
 from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
 from ..compiler.parallel import Processes
@@ -29,11 +31,14 @@ class RecordTeacher(Pass):
 
         ``state_positions`` bounds disk and training time for point-wise teachers, whose S is the lookback:
         a seeded subset of that many positions is kept, 0 keeps all.  Patch teachers have fewer.
+        ``train_windows`` bounds the labelling itself: that many training windows, evenly spread, 0 for all;
+        the student then learns from those alone.
         """
 
         states: bool = True
         states_dtype: Literal["float16", "float32"] = "float16"
         state_positions: int = 64
+        train_windows: int = Field(default=0, ge=0)
 
     def requires(self, unit: CompileUnit) -> None:
         if unit.teacher is None and unit.teacher_store is None:
@@ -47,6 +52,7 @@ class RecordTeacher(Pass):
             states=("train",) if self.options.states else (),
             states_dtype=self.options.states_dtype,
             state_positions=self.options.state_positions,
+            train_windows=self.options.train_windows,
         )
         # The subset of positions has a seed of its own (0), so that students of all seeds share a store.
         key = store_key(unit.teacher, unit.teacher_info, unit.data, task.lookback, task.horizon, options)

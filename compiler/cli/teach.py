@@ -24,6 +24,7 @@ from .output import as_json, print_json
 @click.option(
     "--state-positions", type=int, default=0, help="Keep a seeded subset of positions; 0 keeps all."
 )
+@click.option("--train-windows", type=int, default=0, help="Label that many, evenly spread; 0 labels all.")
 @click.option(
     "--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights."
 )
@@ -42,6 +43,7 @@ def command(
     states: bool,
     states_dtype: str,
     state_positions: int,
+    train_windows: int,
     licence_policy: str | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -70,6 +72,7 @@ def command(
         states=states,
         states_dtype=states_dtype,
         state_positions=state_positions,
+        train_windows=train_windows,
         progress=for_stderr(),
     )
     if not Processes.current().is_main:

@@ -80,6 +80,22 @@ def test_a_subset_of_positions(unit: CompileUnit, tmp_path: Path) -> None:
     assert subset.state_shape == (3, full.state_shape[1])
 
 
+def test_a_subset_of_training_windows(unit: CompileUnit, tmp_path: Path) -> None:
+    """Evenly spread, the same values as in the whole store, and the other parts whole."""
+    whole = write(unit, tmp_path / "whole", states_dtype="float32")
+    some = write(unit, tmp_path / "some", states_dtype="float32", train_windows=7)
+    assert some.counts == {**whole.counts, "train": 7} and some.key != whole.key
+    windows = unit.data.windows("train", 48, 12)
+    chosen = some.training(windows).chosen.tolist()
+    assert chosen[0] == 0 and chosen[-1] == len(windows) - 1
+    torch.testing.assert_close(some.forecast("train", range(7)), whole.forecast("train", chosen))
+    np.testing.assert_allclose(
+        some.array("train", "states"), whole.array("train", "states")[chosen], rtol=1e-4, atol=1e-5
+    )
+    past, _ = some.training(windows).batch([3])
+    torch.testing.assert_close(past, windows.batch([chosen[3]])[0])
+
+
 def test_without_states(unit: CompileUnit, tmp_path: Path) -> None:
     store = write(unit, tmp_path / "store", states=())
     assert store.state_shape == (0, 0)

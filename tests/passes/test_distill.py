@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from tsfmc.compiler.manager import Pass, PassContext, PassManager
+from tsfmc.compiler.training import TrainingResult
 from tsfmc.compiler.unit import CompileUnit, fingerprint
+from tsfmc.passes import distill
 from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.distill import Distill
+from tsfmc.passes.record_teacher import RecordTeacher
 from tsfmc.passes.weight_horizons import WeightHorizons
 
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -88,3 +91,25 @@ def test_best_epoch_is_restored_by_value(taught: CompileUnit, tmp_path: Path) ->
 def test_the_objective_is_empty_afterwards(taught: CompileUnit, tmp_path: Path) -> None:
     unit = run(taught, tmp_path, build("dlinear"), AlignTemporal(), Distill(epochs=1))
     assert unit.objective.terms == ()
+
+
+def test_a_store_of_some_windows_is_paired_with_them(
+    unit: CompileUnit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch holds a window and what the teacher says of that window, not of its neighbour."""
+    recorded = RecordTeacher(train_windows=7).run(unit, PassContext(workspace=tmp_path)).unit
+    student = build("dlinear").run(recorded, PassContext(workspace=tmp_path)).unit
+    seen: dict[str, Any] = {}
+
+    def look(step: Any, *, windows: int, fetch: Any, **_: Any) -> TrainingResult:
+        seen.update(count=windows, batch=fetch([3]))
+        return TrainingResult((0.0,), (), 0)
+
+    monkeypatch.setattr(distill, "train", look)
+    Distill().run(student, PassContext(workspace=tmp_path))
+    past, _, forecast = seen["batch"]
+    every = unit.data.windows("train", unit.task.lookback, unit.task.horizon)
+    assert seen["count"] == 7 and torch.equal(past, every.batch([round(3 / 6 * (len(every) - 1))])[0])
+    assert unit.teacher is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(forecast, unit.teacher(past), rtol=1e-5, atol=1e-6)
