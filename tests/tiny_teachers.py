@@ -1,4 +1,4 @@
-"""One tiny random teacher of every prunable family, in the true configuration format."""
+"""One tiny random teacher of every family that has a configuration, in the true configuration format."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from tsfmc.compiler.frontends.moirai2 import PUBLISHED
 
 _DECODER = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 3}
 
-# family -> configuration, lookback, horizon (long enough for a second pass where a family rolls out)
-TINY: Mapping[str, tuple[dict[str, Any], int, int]] = {
+Recipe = tuple[dict[str, Any], int, int]
+"""Configuration, lookback, horizon."""
+
+# The prunable families; horizons long enough for a second pass where a family rolls out.
+TINY: Mapping[str, Recipe] = {
     "ttm": (TINY_TTM, 48, 12),
     "time-moe": (
         {
@@ -68,14 +71,67 @@ TINY: Mapping[str, tuple[dict[str, Any], int, int]] = {
     ),
 }
 
+# Families whose blocks belong to their packages; one pass.
+WHOLE: Mapping[str, Recipe] = {
+    "chronos-2": (
+        {
+            "architectures": ["Chronos2Model"],
+            "chronos_config": {
+                "context_length": 64,
+                "input_patch_size": 8,
+                "input_patch_stride": 8,
+                "max_output_patches": 4,
+                "output_patch_size": 8,
+                "quantiles": [0.1, 0.5, 0.9],
+                "time_encoding_scale": 64,
+                "use_arcsinh": True,
+                "use_reg_token": True,
+            },
+            "model_type": "t5",
+            "d_model": 12,
+            "d_ff": 16,
+            "d_kv": 6,
+            "num_layers": 2,
+            "num_heads": 2,
+            "dropout_rate": 0.1,
+            "feed_forward_proj": "relu",
+            "layer_norm_epsilon": 1e-6,
+            "rope_theta": 10000.0,
+            "vocab_size": 2,
+        },
+        40,
+        20,
+    ),
+    "timesfm": (
+        {
+            "model_type": "timesfm2_5",
+            "hidden_size": 32,
+            "intermediate_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "output_quantile_len": 128,
+            "quantiles": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+        },
+        64,
+        12,
+    ),
+}
 
-def tiny_teacher(family: str, *, variates: int = 2, seed: int = 1) -> Teacher:
-    """Random weights, norm weights about 1, so that nothing is hidden by a neutral value."""
-    config, lookback, horizon = TINY[family]
-    teacher = build_teacher(config, lookback=lookback, horizon=horizon, variates=variates)
+
+def tiny_teacher(family: str, *, variates: int = 2, seed: int = 1, horizon: int | None = None) -> Teacher:
+    """Random weights, norm weights about 1, so that nothing is hidden by a neutral value.
+
+    Args:
+        horizon: another one than the table's, for example one that needs no second pass.
+    """
+    config, lookback, steps = {**TINY, **WHOLE}[family]
+    teacher = build_teacher(config, lookback=lookback, horizon=horizon or steps, variates=variates)
     generator = torch.Generator().manual_seed(seed)
-    # Moirai's mean is an exponential of its head: smaller weights keep it in a range that float32 resolves.
-    scale = 0.1 if family.startswith("moirai") else 0.3
+    # Moirai's mean is an exponential of its head, Chronos-2's forecast a hyperbolic sine: smaller weights
+    # keep them in a range that float32 resolves.
+    scale = 0.1 if family.startswith(("moirai", "chronos-2")) else 0.3
     with torch.no_grad():
         for name, parameter in teacher.named_parameters():
             drawn = scale * torch.randn(parameter.shape, generator=generator)

@@ -45,21 +45,52 @@ def attention(
     return torch.softmax(scores, dim=-1) @ value
 
 
-def topk(values: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    """The k largest along the last axis by counting, for each element, how many come before it.
+def ranked(values: Tensor, count: int, descending: bool) -> tuple[Tensor, Tensor]:
+    """The first ``count`` along the last axis and their places, by counting how many come before each.
 
-    TVM's topk needs a sort from its runtime library.  Ties go to the lower index.
+    TVM's own sorts need its runtime library.  Ties go to the lower index.
     """
-    size = values.shape[-1]
-    if dim not in (-1, values.ndim - 1) or not largest:
-        raise NotImplementedError("topk along another axis than the last, or of the smallest")
+    size, dtype = values.shape[-1], values.dtype
     one, other = values.unsqueeze(-1), values.unsqueeze(-2)
+    ahead = other > one if descending else other < one
     earlier = torch.ones(size, size).tril(-1)
-    before = (other > one).to(values.dtype) + (other == one).to(values.dtype) * earlier
-    rank = before.sum(-1)
-    picks = (rank.unsqueeze(-2) == torch.arange(k, dtype=values.dtype).unsqueeze(-1)).to(values.dtype)
-    places = (picks * torch.arange(size, dtype=values.dtype)).sum(-1)
-    return torch.return_types.topk(((picks * values.unsqueeze(-2)).sum(-1), places.to(torch.int64)))
+    rank = (ahead.to(dtype) + (other == one).to(dtype) * earlier).sum(-1)
+    picks = (rank.unsqueeze(-2) == torch.arange(count, dtype=dtype).unsqueeze(-1)).to(dtype)
+    places = (picks * torch.arange(size, dtype=dtype)).sum(-1)
+    return (picks * values.unsqueeze(-2)).sum(-1), places.to(torch.int64)
+
+
+def topk(values: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """Along the last axis, as ``ranked`` does it."""
+    if dim not in (-1, values.ndim - 1):
+        raise NotImplementedError("topk along another axis than the last")
+    return torch.return_types.topk(ranked(values, k, largest))
+
+
+def sort(values: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    """Along the last axis, as ``ranked`` does it."""
+    if dim not in (-1, values.ndim - 1):
+        raise NotImplementedError("sort along another axis than the last")
+    return torch.return_types.sort(ranked(values, values.shape[-1], descending))
+
+
+def lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    """Unknown to the torch frontend."""
+    return start + weight * (end - start)
+
+
+def where(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Tensor:
+    """The torch frontend takes tensors on both sides only."""
+    dtype = next((each.dtype for each in (input, other) if isinstance(each, Tensor)), torch.float32)
+    one, two = (
+        each if isinstance(each, Tensor) else torch.full((), each, dtype=dtype) for each in (input, other)
+    )
+    return torch.where(condition, one, two)
+
+
+def tensor_where(input: Tensor, condition: Tensor, other: Tensor | float) -> Tensor:
+    """The same as a method."""
+    return where(condition, input, other)
 
 
 def scatter(base: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
@@ -94,6 +125,12 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     torch.nn.functional.layer_norm: layer_norm,
     torch.topk: topk,
     Tensor.topk: topk,
+    torch.sort: sort,
+    Tensor.sort: sort,
+    torch.lerp: lerp,
+    Tensor.lerp: lerp,
+    torch.where: where,
+    Tensor.where: tensor_where,
     Tensor.scatter: scatter,
     torch.scatter: scatter,
     Tensor.view_as: view_as,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from tiny_teachers import tiny_teacher
 from torch import Tensor, nn
 
 from tsfmc.compiler.errors import LoweringError, MissingError, UsageError
@@ -298,6 +299,22 @@ FAMILIES = {
 }
 
 
+def lower_teacher(
+    teacher: nn.Module, sizes: tuple[int, int, int], directory: Path, device: str = "host"
+) -> Payload:
+    """``sizes``: lookback, horizon, variates."""
+    lookback, horizon, variates = sizes
+    rng = np.random.default_rng(0)
+    past = rng.normal(size=(8, variates, lookback)).cumsum(-1).astype(np.float32)
+    return TARGET.lower(
+        teacher.eval(),
+        Shape(variates, lookback, horizon),
+        directory,
+        options=TvmOptions(cache=False, device=device),
+        calibration=past,
+    )
+
+
 @pytest.mark.usefixtures("same_process")
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_tiny_checkpoint_of_every_teacher_family_equals_torch(
@@ -305,13 +322,34 @@ def test_a_tiny_checkpoint_of_every_teacher_family_equals_torch(
 ) -> None:
     lookback, horizon, variates = FAMILIES[family]
     teacher = load_teacher(shared / "golden" / family, lookback=lookback, horizon=horizon, variates=variates)
-    rng = np.random.default_rng(0)
-    past = rng.normal(size=(8, variates, lookback)).cumsum(-1).astype(np.float32)
-    payload = TARGET.lower(
-        teacher.eval(),
-        Shape(variates, lookback, horizon),
-        tmp_path,
-        options=TvmOptions(cache=False),
-        calibration=past,
-    )
+    payload = lower_teacher(teacher, FAMILIES[family], tmp_path)
     assert payload.level == "executed" and payload.details["cross_check"]["max_rel"] <= 1e-5
+
+
+# family -> horizon of one pass: a second one would only repeat the kernels of the first
+EMULATED = {
+    "chronos-2": 16,
+    "chronos-bolt": 12,
+    "moirai": 16,
+    "moirai-2": 16,
+    "time-moe": 8,
+    "timer": 8,
+    "timesfm": 12,
+    "ttm": 12,
+}
+ELSEWHERE = [(family, device) for family in ("timer", "ttm") for device in ("armv7", "riscv64")]
+"""A family with attention and one without, on the other processors."""
+
+
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize(
+    ("family", "device"), [*((family, "raspberry-pi-4") for family in EMULATED), *ELSEWHERE]
+)
+def test_a_tiny_teacher_of_every_family_equals_torch_under_qemu(
+    family: str, device: str, tmp_path: Path
+) -> None:
+    horizon = EMULATED[family]
+    teacher = tiny_teacher(family, horizon=horizon)
+    payload = lower_teacher(teacher, (teacher.lookback, horizon, 2), tmp_path, device)
+    assert payload.level == "emulated" and payload.details["cross_check"]["max_rel"] <= 1e-5
+    assert payload.details["cross_check"]["ran_on"].startswith("qemu-")

@@ -137,6 +137,10 @@ FUNCTIONS = {
     "pad": lambda x: torch.cat([x[..., :1].expand(-1, -1, 3), x, x[..., -1:] * 2], dim=-1),
     "transpose": lambda x: x.transpose(1, 2) * 2.0,
     "slice": lambda x: x[..., ::2] + 1,
+    "sort": lambda x: torch.round(x).sort(-1, descending=True).values,
+    "order": lambda x: torch.round(x).sort(stable=True).indices.to(x.dtype),
+    "lerp": lambda x: torch.lerp(x.sort().values, x, torch.full(x.shape[-1:], 0.25)),
+    "where": lambda x: torch.where(x > 0, x, 0.5) + x.where(x < 1, 2.0) + torch.where(x > 1, 3.0, x),
 }
 
 
