@@ -8,7 +8,8 @@ For every series on its own, NaN marking a missing value:
 3. T5 encoder: x + attention(norm(x)), x + relu-MLP(norm(x)), RMSNorm; attention is unscaled, has one
    relative position bias per stack, and does not see patches without any observed value;
 4. T5 decoder over one token.  Its self-attention is o(v(norm(x))) exactly, so its queries, keys and
-   position bias are dead weights; cross-attention reads the encoder;
+   position bias are dead weights; cross-attention reads the encoder, which is projected neither to keys
+   nor to values (:class:`_CrossAttention`);
 5. a residual MLP gives quantiles of 64 steps; times std plus mean.
 
 **Longer horizons** follow the median path: the median is appended to the context and all is repeated on
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,8 @@ class _Feed(nn.Module):
         self.wo = sized_linear(units, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return project(self.wo, self.wi(x).relu() if self.wo.in_features else x[..., :0])
+        # in place: a fresh buffer of this size costs more than the comparison
+        return project(self.wo, self.wi(x).relu_() if self.wo.in_features else x[..., :0])
 
     def groups(self) -> Iterator[Group]:
         """The hidden channels."""
@@ -129,13 +131,15 @@ class _Embedding(nn.Module):
         )
 
 
-class _Attention(nn.Module):
-    """Unscaled multi-head attention; heads, query-key dims and value dims may be pruned.
+class _Heads(nn.Module):
+    """The projections of unscaled multi-head attention; heads, query-key dims and value dims may be pruned.
 
     T5 does not rotate, so any query-key dim may go; all heads keep the same ones.
     """
 
     head_indices: Tensor
+    matched: ClassVar[tuple[str, ...]] = ("q", "k")
+    """Projections whose outputs are multiplied, so that a mask on either of them removes a dim."""
 
     def __init__(self, name: str, width: int, heads: int, head_dim: int, kept: Kept) -> None:
         super().__init__()
@@ -150,20 +154,6 @@ class _Attention(nn.Module):
         self.v = sized_linear(width, self.heads * self.values, bias=False)
         self.o = sized_linear(self.heads * self.values, width, bias=False)
         self.register_buffer("head_indices", torch.tensor(living, dtype=torch.long), persistent=False)
-
-    def forward(self, x: Tensor, bias: Tensor, memory: Tensor | None = None) -> Tensor:
-        """``x [N, T, d]``, ``bias [N, heads or 1, 1 or T, S]``, ``memory [N, S, d]`` (default ``x``)."""
-        if not self.o.in_features:
-            return project(self.o, x[..., :0])
-        memory = x if memory is None else memory
-        queries = self.q(x).reshape(x.shape[0], -1, self.heads, self.dims).transpose(1, 2)
-        keys = self.k(memory).reshape(x.shape[0], -1, self.heads, self.dims).permute(0, 2, 3, 1)
-        values = self.v(memory).reshape(x.shape[0], -1, self.heads, self.values).transpose(1, 2)
-        if bias.shape[1] > 1 and not self.whole:
-            bias = bias[:, self.head_indices]
-        mixed = (queries @ keys + bias).softmax(-1) @ values
-        result: Tensor = self.o(mixed.transpose(1, 2).flatten(2))
-        return result
 
     def groups(self) -> Iterator[Group]:
         """Heads, query-key dims and value dims that still live."""
@@ -197,9 +187,54 @@ class _Attention(nn.Module):
             kind="rotary",
             units=self.dims,
             members=(Member(f"{query}.weight", 0, one_each), Member(f"{key}.weight", 0, one_each)),
-            taps=(Tap(query, "out", one_each), Tap(key, "out", one_each)),
+            taps=tuple(Tap(f"{self.name}.{part}", "out", one_each) for part in self.matched),
             removable=False,
         )
+
+
+class _SelfAttention(_Heads):
+    """Attention of all tokens to all tokens."""
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """``x [N, T, d]``, ``bias [N, published heads, T, T]``."""
+        if not self.o.in_features:
+            return project(self.o, x[..., :0])
+        queries = self.q(x).reshape(x.shape[0], -1, self.heads, self.dims).transpose(1, 2)
+        keys = self.k(x).reshape(x.shape[0], -1, self.heads, self.dims).permute(0, 2, 3, 1)
+        values = self.v(x).reshape(x.shape[0], -1, self.heads, self.values).transpose(1, 2)
+        bias = bias if self.whole else bias[:, self.head_indices]
+        mixed = (queries @ keys + bias).softmax(-1) @ values
+        result: Tensor = self.o(mixed.transpose(1, 2).flatten(2))
+        return result
+
+
+class _CrossAttention(_Heads):
+    """Attention of one token over a memory, which is neither turned into keys nor into values.
+
+    Both projections are linear, so they act on the one query and on the h mixtures instead of on all tokens:
+    q . (W_k m) = (W_k^T q) . m  and  sum_t a_t W_v m_t = W_v sum_t a_t m_t.  All heads go through one
+    product with the whole matrix; a mask keeps the channels of each head's own.
+    """
+
+    own_dims: Tensor
+    own_values: Tensor
+    matched: ClassVar[tuple[str, ...]] = ("q",)
+
+    def __init__(self, name: str, width: int, heads: int, head_dim: int, kept: Kept) -> None:
+        super().__init__(name, width, heads, head_dim, kept)
+        each = torch.eye(self.heads)
+        self.register_buffer("own_dims", each.repeat_interleave(self.dims, 1), persistent=False)
+        self.register_buffer("own_values", each.repeat_interleave(self.values, 1), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor) -> Tensor:
+        """``x [N, 1, d]``, additive ``mask [N, 1, T]``, ``memory [N, T, d]``."""
+        if not self.o.in_features:
+            return project(self.o, x[..., :0])
+        asked = (self.q(x) * self.own_dims) @ self.k.weight
+        shares = (asked @ memory.transpose(1, 2) + mask).softmax(-1)
+        mixed = (self.v(shares @ memory) * self.own_values).sum(1, keepdim=True)
+        result: Tensor = self.o(mixed)
+        return result
 
 
 class _OneToken(nn.Module):
@@ -270,9 +305,6 @@ class _Sizes:
     def bias_table(self) -> nn.Embedding:
         return nn.Embedding(self.buckets, self.heads)
 
-    def attention(self, name: str) -> _Attention:
-        return _Attention(name, self.width, self.heads, self.head_dim, self.kept)
-
     def block(self, *inner: tuple[str, nn.Module]) -> nn.ModuleDict:
         parts = (_Sublayer(name, module, self.width, self.eps) for name, module in inner)
         return nn.ModuleDict({"layer": nn.ModuleList(parts)})
@@ -288,7 +320,9 @@ class _Encoder(nn.Module):
         self.block = nn.ModuleList()
         for at in range(sizes.layers):
             name = f"encoder.block.{at}.layer"
-            attention = sizes.attention(f"{name}.0.SelfAttention")
+            attention = _SelfAttention(
+                f"{name}.0.SelfAttention", sizes.width, sizes.heads, sizes.head_dim, sizes.kept
+            )
             if at == 0:
                 attention.relative_attention_bias = sizes.bias_table()
             feed = _Feed(f"{name}.1.DenseReluDense", sizes.width, sizes.hidden, sizes.kept)
@@ -322,7 +356,9 @@ class _Decoder(nn.Module):
             own = _OneToken(
                 f"{name}.0.SelfAttention", sizes.width, inner, table, sizes.kept, dead=dead, folded=folded
             )
-            cross = sizes.attention(f"{name}.1.EncDecAttention")
+            cross = _CrossAttention(
+                f"{name}.1.EncDecAttention", sizes.width, sizes.heads, sizes.head_dim, sizes.kept
+            )
             feed = _Feed(f"{name}.2.DenseReluDense", sizes.width, sizes.hidden, sizes.kept)
             self.block.append(
                 sizes.block(("SelfAttention", own), ("EncDecAttention", cross), ("DenseReluDense", feed))
@@ -333,7 +369,7 @@ class _Decoder(nn.Module):
         """``x [N, 1, d]`` reading ``memory [N, T, d]`` under the additive ``mask [N, 1, 1, T]``."""
         for block in self.block:
             own, cross, feed = cast("Any", block)["layer"]
-            x = feed(cross(own(x), mask, memory))
+            x = feed(cross(own(x), mask[:, 0], memory))
         normed: Tensor = self.final_layer_norm(x)
         return normed
 
@@ -479,7 +515,7 @@ class ChronosBolt(Teacher):
             tuple(
                 group
                 for module in self.modules()
-                if isinstance(module, _Attention | _OneToken | _Feed | _Embedding)
+                if isinstance(module, _Heads | _OneToken | _Feed | _Embedding)
                 for group in module.groups()
                 if group.units
             )
