@@ -4,19 +4,25 @@
     python benchmarks/tvm_vs_onnxruntime.py --rounds 9 --only folded-dlinear
 
 Each engine lives in a process of its own and rotates over 64 windows, host copies included.  The two take
-turns (A B A B ...); a round's ratio is the mean call of one over the mean call of the other, and a case is
+turns (A B B A ...); a round's ratio is the mean call of one over the mean call of the other, and a case is
 the median over its rounds with a bootstrap interval.  Results go to ``results/tvm_vs_onnxruntime.json``.
+
+Students take microseconds, and Python is a good part of them.  ``from_c_us`` is the same library as firmware
+calls it, in turn with the other two: its own loop in C over the windows, entered once in 64 calls.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +72,16 @@ CASES = (
     Case("folded-dlinear-untuned-shape", AFFINE, 13, 0.8, lookback=336),
     Case("moirai-small", {"teacher": "moirai-small"}, 7, 1.2),
     Case("chronos-bolt-small", {"teacher": "chronos-bolt-small"}, 7, 1.2, horizon=64),
+    Case("moirai-small-pruned", {"teacher": "moirai-small", "kept": 0.5}, 7, 1.2),
+    Case("chronos-bolt-small-pruned", {"teacher": "chronos-bolt-small", "kept": 0.5}, 7, 1.2, horizon=64),
 )
 
 
 def build_model(case: Case) -> Any:
-    """The student or the teacher, with random weights."""
+    """The student or the teacher, with random weights.
+
+    ``kept`` is the share of heads and FFN units that a pruned teacher has, without its dead weights.
+    """
     import torch
 
     from tsfmc.compiler.students import from_config
@@ -80,7 +91,12 @@ def build_model(case: Case) -> Any:
         from tsfmc.compiler.frontends import build_teacher, find_card
 
         sizes = {"lookback": case.lookback, "horizon": case.horizon, "variates": case.variates}
-        return build_teacher(find_card(case.config["teacher"]).config, **sizes).eval()
+        teacher = build_teacher(find_card(case.config["teacher"]).config, **sizes).eval()
+        if "kept" not in case.config:
+            return teacher
+        from prune_speed import shrink
+
+        return shrink(teacher.without_dead_weights(), case.config["kept"], round_to=8, less=0)
     model = from_config({**case.config, "lookback": case.lookback, "horizon": case.horizon}).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -100,6 +116,18 @@ def serve(directory: Path, kind: str) -> None:
     """The child: loads one engine, then for every line with a number of calls answers the mean seconds."""
     import gc
 
+    calls_of = from_c if kind == "from_c" else from_python
+    run = calls_of(directory, kind)
+    gc.disable()
+    for line in sys.stdin:
+        calls = int(line)
+        start = time.perf_counter_ns()
+        run(calls)
+        print((time.perf_counter_ns() - start) / calls / 1e9, flush=True)
+
+
+def from_python(directory: Path, kind: str) -> Callable[[int], None]:
+    """Calls of a target's engine, a window at a time."""
     from tsfmc.targets import TARGETS
     from tsfmc.targets.device import engine_class
 
@@ -107,15 +135,32 @@ def serve(directory: Path, kind: str) -> None:
     past = list(np.load(directory / "windows.npy"))
     engine = engine_class(TARGETS[kind].engine_source())(directory / kind, {"target": facts}, 1)
     np.save(directory / f"{kind}.npy", np.concatenate([engine(window) for window in past[:8]]))
-    gc.disable()
-    position = 0
-    for line in sys.stdin:
-        calls = int(line)
-        start = time.perf_counter_ns()
-        for _ in range(calls):
-            engine(past[position])
-            position = (position + 1) % WINDOWS
-        print((time.perf_counter_ns() - start) / calls / 1e9, flush=True)
+    rotation = itertools.cycle(past)
+
+    def run(calls: int) -> None:
+        for window in itertools.islice(rotation, calls):
+            engine(window)
+
+    return run
+
+
+def from_c(directory: Path, kind: str) -> Callable[[int], None]:
+    """Calls of the runtime-free library by its own loop."""
+    facts = json.loads((directory / "tvm.json").read_text())
+    library = ctypes.CDLL(str(directory / "tvm" / "model.so"))
+    past = np.load(directory / "windows.npy")
+    forecast = np.empty((WINDOWS, *facts["output_shape"][1:]), np.float32)
+    # ``data_as`` keeps its array alive; a bare address would not.
+    source, target = (array.ctypes.data_as(ctypes.c_void_p) for array in (past, forecast))
+
+    def run(calls: int) -> None:
+        for start in range(0, calls, WINDOWS):
+            if library.tsfmc_predict_batch(source, target, min(WINDOWS, calls - start)) != 0:
+                raise RuntimeError("a kernel failed")
+
+    run(WINDOWS)
+    np.save(directory / f"{kind}.npy", forecast[:8])
+    return run
 
 
 class Server:
@@ -170,10 +215,11 @@ def interval(ratios: list[float]) -> tuple[float, float]:
 
 def compare(case: Case, rounds: int, round_s: float, device: str, tune: bool) -> dict[str, Any]:
     """One row of the table."""
+    kinds = ["tvm", "onnx"] if "teacher" in case.config else ["tvm", "onnx", "from_c"]
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         sizes = lower(case, directory, device, tune)
-        servers = {kind: Server(directory, kind) for kind in ("tvm", "onnx")}
+        servers = {kind: Server(directory, kind) for kind in kinds}
         calls = {}
         for kind, server in servers.items():
             each = server.seconds(WARM_UP_CALLS)
@@ -181,13 +227,15 @@ def compare(case: Case, rounds: int, round_s: float, device: str, tune: bool) ->
             calls[kind] = max(5, int(round_s / server.seconds(20)))
         times: dict[str, list[float]] = {kind: [] for kind in servers}
         for number in range(rounds):
-            order = list(servers) if number % 2 == 0 else list(servers)[::-1]
-            for kind in order:
+            for kind in kinds if number % 2 == 0 else kinds[::-1]:
                 times[kind].append(servers[kind].seconds(calls[kind]))
         for server in servers.values():
             server.close()
-        ours, theirs = (np.load(directory / f"{kind}.npy") for kind in ("tvm", "onnx"))
-    difference = float(np.abs(ours - theirs).max() / (1 + np.abs(theirs).max()))
+        forecasts = {kind: np.load(directory / f"{kind}.npy") for kind in kinds}
+    theirs = forecasts.pop("onnx")
+    furthest = max(np.abs(ours - theirs).max() for ours in forecasts.values())
+    difference = float(furthest / (1 + np.abs(theirs).max()))
+    microseconds = {kind: round(statistics.median(times[kind]) * 1e6, 2) for kind in kinds}
     ratios = [one / other for one, other in zip(times["tvm"], times["onnx"], strict=True)]
     low, high = interval(ratios)
     spread = {kind: statistics.median(abs(t - statistics.median(v)) for t in v) for kind, v in times.items()}
@@ -202,8 +250,9 @@ def compare(case: Case, rounds: int, round_s: float, device: str, tune: bool) ->
         "interval": [round(low, 3), round(high, 3)],
         "wanted": case.wanted,
         "met": None if case.wanted is None else ratio <= case.wanted,
-        "tvm_us": round(statistics.median(times["tvm"]) * 1e6, 2),
-        "onnxruntime_us": round(statistics.median(times["onnx"]) * 1e6, 2),
+        "tvm_us": microseconds["tvm"],
+        "from_c_us": microseconds.get("from_c"),
+        "onnxruntime_us": microseconds["onnx"],
         "calls": {kind: rounds * count for kind, count in calls.items()},
         "noisy": noisy,
         "difference": difference,
@@ -253,7 +302,8 @@ def main() -> None:
         rows.append(row)
         print(
             f"{row['case']:32s} D={row['variates']:<3d} ratio {row['ratio']:.3f} {row['interval']} "
-            f"wanted {row['wanted']}  tvm {row['tvm_us']} us  onnxruntime {row['onnxruntime_us']} us"
+            f"wanted {row['wanted']}  tvm {row['tvm_us']} us  from C {row['from_c_us']} us  "
+            f"onnxruntime {row['onnxruntime_us']} us"
             f"{'  noisy' if row['noisy'] else ''}",
             flush=True,
         )
@@ -261,7 +311,7 @@ def main() -> None:
         f"single-stream, batch 1, fp32, 1 thread each, one engine per process, interleaved, warm-up "
         f"{WARM_UP_CALLS} calls and {WARM_UP_S} s, {given.rounds} rounds of {given.round_ms:.0f} ms each, "
         f"{WINDOWS} windows, host copies in, onnxruntime on the exported and simplified graph with batch 1, "
-        f"ratio = median over rounds, interval = 95 % bootstrap"
+        f"ratio = median over rounds, interval = 95 % bootstrap, from_c_us = the same library's loop in C"
     )
     device = find_device(given.device)
     record = {
