@@ -11,8 +11,6 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 demo: $(VENV)/demo.ok
 	$(BIN)/tsfmc compile --recipe benchmarks/demo.toml --out demo
-	@echo
-	$(BIN)/tsfmc inspect demo/onnx
 	$(BIN)/tsfmc verify demo/onnx
 
 test: $(VENV)/test.ok

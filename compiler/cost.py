@@ -8,7 +8,6 @@ the record says which pass bought what.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -167,38 +166,3 @@ class CostInstrument(Instrument):
 
 def _model(unit: CompileUnit) -> Forecaster | None:
     return unit.student if unit.student is not None else unit.teacher
-
-
-def table(records: Mapping[str, PassRecord] | tuple[PassRecord, ...]) -> str:
-    """The per-pass table as Markdown; passes without an entry are left out."""
-    rows = records.values() if isinstance(records, Mapping) else records
-    lines = [
-        "| pass | stored | non-zero | bytes | MACs | validation MSE | median us | speed-up |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    first = True
-    for record in rows:
-        cost = record.metrics.get("cost")
-        if cost is None:
-            continue
-        if first:
-            lines.append(_line("(before)", cost, "before", None))
-            first = False
-        lines.append(_line(record.name, cost, "after", cost.get("speedup")))
-    return "\n".join(lines) + "\n"
-
-
-def _line(name: str, cost: Mapping[str, Any], when: str, speedup: float | None) -> str:
-    row = cost[when]
-    latency = cost.get("latency_us", {}).get(when, {}).get("median_us")
-    cells = (
-        name,
-        f"{row['parameters']:,}",
-        f"{row['nonzero_parameters']:,}",
-        f"{row['size_bytes']:,}",
-        f"{row['macs'] / 1e6:.2f} M",
-        f"{row['validation_mse']:.4f}",
-        "-" if latency is None else f"{latency:.0f}",
-        "-" if speedup is None else f"{speedup:.2f}",
-    )
-    return "| " + " | ".join(cells) + " |"

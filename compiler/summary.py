@@ -17,7 +17,7 @@ LABELS = {
 
 
 def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
-    """Task, accuracy, latency, sizes, and how far each claim was shown."""
+    """Task, accuracy, latency, passes, sizes, and how far each claim was shown."""
     task, teacher, student = manifest["task"], manifest["teacher"], manifest["student"]
     variates = len(task["variates"])
     lines = [
@@ -45,7 +45,9 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         worst, allowed = parity["max_rel"], parity["tolerance"]
         lines.append(f"parity     largest relative difference {worst:.1e}, tolerance {allowed:.0e}")
     warning = manifest["licence"].get("warning")
-    return [*lines, f"licence    {warning}"] if warning else lines
+    if warning:
+        lines.append(f"licence    {warning}")
+    return [*lines, "", *pass_table(manifest)]
 
 
 def accuracy_table(manifest: Mapping[str, Any]) -> list[str]:
@@ -76,6 +78,36 @@ def latency_table(manifest: Mapping[str, Any]) -> list[str]:
         lines.append("noisy      the median absolute deviation exceeds 5 % of the median")
     lines += wrap(f"method     {latency['method']}", width=100, subsequent_indent=" " * 11)
     return lines
+
+
+def pass_table(manifest: Mapping[str, Any]) -> list[str]:
+    """Seconds of every pass, and what those that change the teacher bought (``CostInstrument``).
+
+    Stored and non-zero parameters are two columns: a zero is not a parameter removed.
+    """
+    costs = [entry["metrics"].get("cost") for entry in manifest["passes"]]
+    lines = [f"{'passes':<24}{'seconds':>8}"]
+    first = next((cost for cost in costs if cost), None)
+    if first:
+        lines[0] += (
+            f"{'stored':>13}{'non-zero':>13}{'bytes':>13}{'MACs':>10}{'val. MSE':>10}"
+        lines[0] += f"{'median us':>11}"
+        )
+        lines.append(f"{'(as loaded)':<32}{_cost_cells(first, 'before')}")
+    for entry, cost in zip(manifest["passes"], costs, strict=True):
+        seconds = "cached" if entry["cached"] else f"{entry['seconds']:.1f}"
+        lines.append(f"{entry['name']:<24}{seconds:>8}{_cost_cells(cost, 'after') if cost else ''}")
+    return lines
+
+
+def _cost_cells(cost: Mapping[str, Any], when: str) -> str:
+    row, latency = cost[when], cost.get("latency_us", {}).get(when, {})
+    speedup = f"  {cost['speedup']:.2f}x" if when == "after" and "speedup" in cost else ""
+    median = _number(latency.get("median_us"))
+    return (
+        f"{row['parameters']:>13,}{row['nonzero_parameters']:>13,}{row['size_bytes']:>13,}"
+        f"{row['macs'] / 1e6:>8.1f} M{row['validation_mse']:>10.4f}{median:>11}{speedup}"
+    )
 
 
 def _number(value: float | None) -> str:

@@ -69,11 +69,12 @@ def command(
 ) -> None:
     """Compile a teacher to artifacts OUT/<target>/.
 
-    Prints the artifact paths on stdout, progress and the result table on stderr.
+    Prints the artifact paths on stdout, progress and the results on stderr.
     """
     from .. import api
     from ..parallel import Processes
     from ..progress import for_stderr
+    from ..summary import summary_lines
 
     resolved = api.make_recipe(
         recipe=recipe,
@@ -117,7 +118,9 @@ def command(
             }
         )
         return
-    for path in result.artifacts.values():
+    for kind, path in result.artifacts.items():
+        for line in ("", *summary_lines(result.manifests[kind]), ""):
+            click.echo(line, err=True)
         click.echo(path)
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from tiny_teachers import TINY, tiny_teacher
 
-from tsfmc.compiler.cost import CostInstrument, cost_of, multiply_accumulates, table, validation_mse
+from tsfmc.compiler.cost import CostInstrument, cost_of, multiply_accumulates, validation_mse
 from tsfmc.compiler.evaluate import SpreadWindows
 from tsfmc.compiler.manager import PassContext, PassManager
 from tsfmc.compiler.students import build_student
+from tsfmc.compiler.summary import pass_table
 from tsfmc.compiler.unit import CompileUnit
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
 from tsfmc.passes.prune_channels import PruneChannels
@@ -82,6 +83,16 @@ def test_the_record_says_what_a_pass_bought(unit: CompileUnit, pruned: CompileUn
     assert {"before", "after"} == set(cost["latency_us"])
 
 
-def test_the_table(pruned: CompileUnit) -> None:
-    lines = table(pruned.record).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["(before)", "prune_channels"]
+def test_the_table_of_the_summary(pruned: CompileUnit) -> None:
+    """One row as loaded, one a pass; a pass that changed nothing has its seconds only."""
+    entries = [
+        {"name": entry.name, "cached": False, "seconds": entry.seconds, "metrics": entry.metrics}
+        for entry in pruned.record
+    ]
+    head, loaded, untouched, changed = pass_table({"passes": entries})
+    cost = pruned.record[1].metrics["cost"]
+    assert head.split()[:5] == ["passes", "seconds", "stored", "non-zero", "bytes"]
+    assert loaded.split()[2:4] == [f"{cost['before'][key]:,}" for key in ("parameters", "nonzero_parameters")]
+    assert untouched.split()[0] == "drop_dead_weights" and len(untouched.split()) == 2
+    assert changed.split()[2] == f"{cost['after']['parameters']:,}"
+    assert changed.endswith(f"{cost['speedup']:.2f}x")
