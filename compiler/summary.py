@@ -80,6 +80,9 @@ def latency_table(manifest: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+COST_WIDTHS = (13, 13, 13, 10, 10, 11)
+
+
 def pass_table(manifest: Mapping[str, Any]) -> list[str]:
     """Seconds of every pass, and what those that change the teacher bought (``CostInstrument``).
 
@@ -89,10 +92,8 @@ def pass_table(manifest: Mapping[str, Any]) -> list[str]:
     lines = [f"{'passes':<24}{'seconds':>8}"]
     first = next((cost for cost in costs if cost), None)
     if first:
-        lines[0] += (
-            f"{'stored':>13}{'non-zero':>13}{'bytes':>13}{'MACs':>10}{'val. MSE':>10}"
-        lines[0] += f"{'median us':>11}"
-        )
+        names = ("stored", "non-zero", "bytes", "MACs", "val. MSE", "median us")
+        lines[0] += "".join(f"{name:>{width}}" for name, width in zip(names, COST_WIDTHS, strict=True))
         lines.append(f"{'(as loaded)':<32}{_cost_cells(first, 'before')}")
     for entry, cost in zip(manifest["passes"], costs, strict=True):
         seconds = "cached" if entry["cached"] else f"{entry['seconds']:.1f}"
@@ -102,12 +103,16 @@ def pass_table(manifest: Mapping[str, Any]) -> list[str]:
 
 def _cost_cells(cost: Mapping[str, Any], when: str) -> str:
     row, latency = cost[when], cost.get("latency_us", {}).get(when, {})
-    speedup = f"  {cost['speedup']:.2f}x" if when == "after" and "speedup" in cost else ""
-    median = _number(latency.get("median_us"))
-    return (
-        f"{row['parameters']:>13,}{row['nonzero_parameters']:>13,}{row['size_bytes']:>13,}"
-        f"{row['macs'] / 1e6:>8.1f} M{row['validation_mse']:>10.4f}{median:>11}{speedup}"
+    cells = (
+        f"{row['parameters']:,}",
+        f"{row['nonzero_parameters']:,}",
+        f"{row['size_bytes']:,}",
+        f"{row['macs'] / 1e6:.1f} M",
+        f"{row['validation_mse']:.4f}",
+        _number(latency.get("median_us")),
     )
+    speedup = f"  {cost['speedup']:.2f}x" if when == "after" and "speedup" in cost else ""
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, COST_WIDTHS, strict=True)) + speedup
 
 
 def _number(value: float | None) -> str:
