@@ -117,7 +117,13 @@ def on_stack(buffer: Buffer) -> Stmt:
     return tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
 
 
-BUILD_OPTIONS = {"tirx.disable_assert": True, "tirx.disable_storage_rewrite": True}
+BUILD_OPTIONS = {
+    "tirx.disable_assert": True,
+    "tirx.disable_storage_rewrite": True,
+    # Common subexpressions are left to LLVM: TVM's own pass fails on some unravelled row indices ("variable
+    # cse_v2 has been used before definition") and gains nothing; objects are a fifth smaller without.
+    "tirx.disable_cse_tir": True,
+}
 
 
 def ramp(base: Expr, lanes: int) -> Expr:

@@ -122,6 +122,15 @@ def test_products_of_activations_equal_torch(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_product_whose_rows_are_two_axes_with_a_factor_for_one_of_them() -> None:
+    """TVM's elimination of common subexpressions fails on its indices."""
+    torch.manual_seed(0)
+    weights, factors = torch.randn(64, 256), torch.randn(4, 256)
+    model = Apply(lambda x: x.reshape(1, 7, 4, 64) @ weights * factors)
+    ours, expected = both(model, (1, 7, 256))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
 FUNCTIONS = {
     "exp": lambda x: torch.exp(x * 3),
     "erf": torch.erf,
