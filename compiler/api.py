@@ -206,7 +206,7 @@ def build_pipeline(recipe: Recipe) -> list[Pass]:
 def open_source(recipe: Recipe, progress: Progress) -> Source:
     """Loads the data and the teacher, or its store, and applies the licence policy."""
     from .data import load_data
-    from .frontends import open_teacher
+    from .frontends import open_teacher, revision_notes
     from .teacher_store import TeacherStore
 
     task = recipe.task
@@ -233,7 +233,8 @@ def open_source(recipe: Recipe, progress: Progress) -> Source:
             **recipe.teacher_options,
         )
         identity = fingerprint(teacher)
-    warnings = (*check_licence(recipe, info), *data.notes)
+    moving = () if teacher is None else revision_notes(info)  # a store does not move
+    warnings = (*check_licence(recipe, info), *moving, *data.notes)
     unit = CompileUnit(
         task=Task(task.lookback, task.horizon, data.variates, data.frequency),
         data=data,

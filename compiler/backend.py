@@ -234,6 +234,8 @@ class _Common:
                 "sha256": info.sha256,
                 "licence": info.licence,
                 "source": info.source,
+                "revision": info.revision or None,
+                "commit": info.commit or None,
                 "pretraining_overlap": overlap_with(info, data.overlap_name),
             },
             "student": {

@@ -68,6 +68,9 @@ class Teacher(Forecaster):
 
     quantile_levels: tuple[float, ...] = ()
     variates: int
+    options: Mapping[str, Any] = {}
+    """The options of its family that it was built with, defaults filled in, but for those that only follow
+    from the task."""
     dead_tensors: frozenset[str] = frozenset()
     """Upstream tensors without any effect that this module was built without; a checkpoint may hold them."""
 

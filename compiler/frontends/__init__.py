@@ -2,7 +2,7 @@
 
 from .checkpoint import build_teacher, rebuild_teacher, save_teacher
 from .families import FRONTENDS
-from .loading import cards, find_card, load_teacher, open_teacher
+from .loading import cards, find_card, load_teacher, open_teacher, revision_notes
 
 __all__ = [
     "FRONTENDS",
@@ -12,5 +12,6 @@ __all__ = [
     "load_teacher",
     "open_teacher",
     "rebuild_teacher",
+    "revision_notes",
     "save_teacher",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from ..forecaster import Teacher
 
 Overlap = Literal["yes", "no", "unknown"]
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class TeacherCard:
         name: short name on the command line.
         family: name of the frontend.
         repo_id: hub repository, or None when the weights come with a package.
-        revision: pinned hub revision.
+        revision: hub revision: a commit where a public source gives it, else the branch under which the
+            checkpoint is published (see ``pinned``).
         parameters: stored parameters at the published size.
         context: longest lookback in steps.
         licence: SPDX id of the weights' licence.
         commercial: whether the licence allows commercial use.
-        quantiles: whether the family gives quantiles.
+        quantiles: whether its forecasts have quantiles; or the option that asks for them, where they have
+            none without it.
         overlap: data set name -> whether pre-training may have seen it; absent means ``unknown``.
         extra: the optional dependency that has to be installed, or None.
         config: the published architecture configuration where it is known, so that sizes can be
@@ -40,15 +44,33 @@ class TeacherCard:
     context: int
     licence: str
     commercial: bool
-    quantiles: bool
+    quantiles: bool | str
     overlap: Mapping[str, Overlap] = field(default_factory=dict)
     extra: str | None = None
     config: Mapping[str, Any] | None = None
 
+    @property
+    def pinned(self) -> bool:
+        """Whether its weights are always the same: a commit of the hub, or a package's own."""
+        return self.revision is None or COMMIT.fullmatch(self.revision) is not None
+
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """Provenance of a loaded teacher, carried into the manifest."""
+    """Provenance of a loaded teacher, carried into the manifest.
+
+    Attributes:
+        name: short name, hub id or name of the directory.
+        family: name of the frontend.
+        parameters: stored ones.
+        sha256: of the weights file.
+        licence: of the weights.
+        commercial: whether it is known to allow commercial use.
+        source: where the weights came from, in words.
+        pretraining_overlap: whether pre-training may have seen the data, for a teacher without a card.
+        revision: what the hub was asked for; empty for local files and packages.
+        commit: the hub's commit that was read; empty where that is not known.
+    """
 
     name: str
     family: str
@@ -58,6 +80,8 @@ class TeacherInfo:
     commercial: bool
     source: str
     pretraining_overlap: Overlap = "unknown"
+    revision: str = ""
+    commit: str = ""
 
 
 class Frontend:
@@ -80,7 +104,7 @@ class Frontend:
     def build(
         self, config: Mapping[str, Any], *, lookback: int, horizon: int, variates: int, **options: Any
     ) -> Teacher:
-        """A module with untrained weights.
+        """A module with untrained weights; its ``options`` say what the options came to.
 
         Raises:
             TeacherError: an option of ``config`` that is not implemented, or a lookback or horizon

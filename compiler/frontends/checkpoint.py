@@ -7,8 +7,9 @@
 3. Nothing pickled is ever opened.
 
 What tsfmc adds to an upstream configuration stands under the key ``tsfmc``: ``family``, the task
-(``lookback``, ``horizon``, ``variates``), ``options``, ``kept`` (see :class:`~..prunable.Kept`) and
-``origin`` (where the weights came from and their licence).  A pruned teacher is a directory like any other.
+(``lookback``, ``horizon``, ``variates``), ``options`` (of the family, defaults filled in, so that nothing
+has to be said again), ``kept`` (see :class:`~..prunable.Kept`) and ``origin`` (where the weights came from
+and their licence).  A pruned teacher is a directory like any other.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ def build_teacher(
     options = {**saved.get("options", {}), **options}
     family = family_of(config, "teacher")
     teacher: Teacher = FRONTENDS[family].build(config, **task, **options)
+    options |= teacher.options
     own = {**teacher.config.get("tsfmc", {}), **saved, "family": family, **task, "options": options}
     teacher.config = {**teacher.config, "tsfmc": own}
     return teacher.eval()

@@ -25,7 +25,8 @@ from ..errors import MissingError, TeacherError
 from ..forecaster import Teacher, TeacherOutputs
 from .base import Frontend
 from .chronos_cards import CHRONOS_2_CARDS
-from .settings import Settings, known_options
+from .options import choose
+from .settings import Settings
 
 _PREFIX = "model."
 
@@ -107,7 +108,7 @@ class Chronos2Frontend(Frontend):
     def build(
         self, config: Mapping[str, Any], *, lookback: int, horizon: int, variates: int, **options: Any
     ) -> Teacher:
-        known_options(self.family, options, ("joint",))
+        chosen = choose(self.family, options, {"joint": (True, False)})
         settings = Settings(self.family, config)
         chronos = settings.table("chronos_config")
         patch = chronos.integer("output_patch_size")
@@ -121,14 +122,16 @@ class Chronos2Frontend(Frontend):
                 f"chronos-2: horizon {horizon} is beyond the {longest} steps of one pass",
                 hint="ask for a shorter horizon",
             )
-        return Chronos2(
+        teacher = Chronos2(
             _package_model(settings),
             settings,
             lookback=lookback,
             horizon=horizon,
             variates=variates,
-            joint=bool(options.get("joint", True)),
+            **chosen,
         )
+        teacher.options = chosen
+        return teacher
 
     def rename(self, state: dict[str, Any]) -> dict[str, Any]:
         """Upstream's names stand under ``model.`` here; a checkpoint that tsfmc saved has them already."""

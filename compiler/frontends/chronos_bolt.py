@@ -40,7 +40,8 @@ from ..prunable import Group, Kept, Member, PrunableStructure, Span, Tap
 from .base import Frontend
 from .chronos_cards import BOLT_CARDS
 from .layers import project, sized_linear
-from .settings import Settings, known_options
+from .options import choose
+from .settings import Settings
 
 _MIN_SCALE = 1e-5
 
@@ -536,18 +537,15 @@ class ChronosBoltFrontend(Frontend):
     def build(
         self, config: Mapping[str, Any], *, lookback: int, horizon: int, variates: int, **options: Any
     ) -> Teacher:
-        known_options(self.family, options, ("drop_dead", "fold_decoder"))
+        choices = {"drop_dead": (False, True), "fold_decoder": (False, True)}
+        chosen = choose(self.family, options, choices)
+        chosen["drop_dead"] |= chosen["fold_decoder"]
         settings = Settings(self.family, config)
         settings.only("dense_act_fn", "relu")
         settings.only("is_gated_act", False)
-        return ChronosBolt(
-            settings,
-            lookback=lookback,
-            horizon=horizon,
-            variates=variates,
-            drop_dead=bool(options.get("drop_dead", False) or options.get("fold_decoder", False)),
-            fold_decoder=bool(options.get("fold_decoder", False)),
-        )
+        teacher = ChronosBolt(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher.options = chosen
+        return teacher
 
     def rename(self, state: dict[str, Any]) -> dict[str, Any]:
         """Drops the copies of ``shared.weight`` that some writers store under its tied names."""

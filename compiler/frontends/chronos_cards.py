@@ -1,7 +1,6 @@
 """Published Chronos-Bolt and Chronos-2 checkpoints (Apache-2.0).
 
-Revisions are commits that public code pins for these repositories (for ``chronos-bolt-base`` a single
-source); ``autogluon/chronos-2-synth`` is pinned to ``main``, because no public source gives its commit.
+Revisions are commits that public code pins for these repositories, each in several projects.
 
 Pre-training data of Chronos-Bolt is the corpus of arXiv:2403.07815, table 3: it holds electricity, while ETT
 and traffic are zero-shot sets there; nothing was found about the Jena ``weather`` set, nor about Chronos-2.
@@ -126,5 +125,5 @@ CHRONOS_2_CARDS = (
         28_262_560,
         **_sizes(512, 2048, 6, 8),
     ),
-    _chronos_2("chronos-2-synth", "autogluon/chronos-2-synth", "main"),
+    _chronos_2("chronos-2-synth", "autogluon/chronos-2-synth", "3607918a9fd027d5c465d8213e46b98e2c041cea"),
 )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..errors import MissingError, TeacherError
 from ..store import cache_root
+from .base import COMMIT
 from .checkpoint import CONFIG, INDEX, WEIGHTS
 
 ALLOWED = (CONFIG, "model*.safetensors", INDEX)
 REPO_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def offline_copy(name: str) -> Path:
@@ -65,7 +65,7 @@ def fetch(repo_id: str, revision: str, name: str) -> Path:
 
 def commit_of(snapshot: Path) -> str:
     """The commit that a downloaded snapshot holds; empty when the path does not say."""
-    return snapshot.name if _COMMIT.fullmatch(snapshot.name) else ""
+    return snapshot.name if COMMIT.fullmatch(snapshot.name) else ""
 
 
 def _first_line(error: Exception) -> str:

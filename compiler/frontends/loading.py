@@ -1,8 +1,8 @@
 """From a name to a teacher: short names, hub ids and directories.
 
 Revisions of the cards are pinned to a commit where a public source gives it, else to the branch or tag
-under which the checkpoint is published; the commit that was really read and the sha256 of the weights
-are recorded in :class:`~.base.TeacherInfo` either way.
+under which the checkpoint is published (:func:`revision_notes` says so); the commit that was really read and
+the sha256 of the weights are recorded in :class:`~.base.TeacherInfo` either way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import TeacherError, unknown_name
 from ..forecaster import Teacher, parameter_count
-from .base import TeacherCard, TeacherInfo
+from .base import COMMIT, TeacherCard, TeacherInfo
 from .checkpoint import CONFIG, read_teacher, weights_sha256
 from .families import FRONTENDS
 from .hub import REPO_ID, commit_of, fetch, offline_copy
@@ -95,13 +95,24 @@ def open_teacher(
     match = REPO_ID.fullmatch(name)
     if match and isinstance(name_or_dir, str) and not name.startswith("."):
         revision = match["revision"] or "main"
-        teacher, info = _open_snapshot(
-            fetch(match["repo"], revision, name), task, name, f"hub:{match['repo']}@{revision}"
+        return _open_snapshot(
+            fetch(match["repo"], revision, name),
+            task,
+            name,
+            f"hub:{match['repo']}@{revision}",
+            revision=revision,
         )
-        return teacher, info
     if isinstance(name_or_dir, Path) or "/" in name:
         raise TeacherError(f"there is no directory {name}", hint=f"a checkpoint is a directory with {CONFIG}")
     raise unknown_name("teacher", name, [card.name for card in cards()])
+
+
+def revision_notes(info: TeacherInfo) -> tuple[str, ...]:
+    """A line for weights that were asked of the hub under a name that may change: a branch or tag."""
+    if not info.revision or COMMIT.fullmatch(info.revision):
+        return ()
+    read = f"the commit of today is {info.commit}" if info.commit else "its commit is not known"
+    return (f"revision {info.revision!r} of teacher {info.name} is not pinned and may change; {read}",)
 
 
 def _open_card(card: TeacherCard, task: dict[str, Any]) -> tuple[Teacher, TeacherInfo]:
@@ -118,10 +129,12 @@ def _open_card(card: TeacherCard, task: dict[str, Any]) -> tuple[Teacher, Teache
     source = f"hub:{card.repo_id}@{card.revision}"
     placed = offline_copy(card.name)
     if (placed / CONFIG).is_file():
-        directory, source = placed, f"{placed}, for {source}"
+        directory, source, revision = placed, f"{placed}, for {source}", ""
     else:
-        directory = fetch(card.repo_id, card.revision, card.name)
-    return _open_snapshot(directory, task, card.name, source, card.licence, card.commercial)
+        directory, revision = fetch(card.repo_id, card.revision, card.name), card.revision
+    return _open_snapshot(
+        directory, task, card.name, source, card.licence, card.commercial, revision=revision
+    )
 
 
 def _open_snapshot(
@@ -131,11 +144,15 @@ def _open_snapshot(
     source: str,
     licence: str = "unknown",
     commercial: bool = False,
+    *,
+    revision: str,
 ) -> tuple[Teacher, TeacherInfo]:
     teacher, files = read_teacher(directory, **task)
     commit = commit_of(directory)
     source = f"{source} ({commit})" if commit else source
-    return _described(teacher, name, weights_sha256(files), licence, commercial, source)
+    return _described(
+        teacher, name, weights_sha256(files), licence, commercial, source, revision=revision, commit=commit
+    )
 
 
 def _open_directory(directory: Path, task: dict[str, Any]) -> tuple[Teacher, TeacherInfo]:
@@ -149,11 +166,20 @@ def _open_directory(directory: Path, task: dict[str, Any]) -> tuple[Teacher, Tea
         origin.get("licence", family.licence),
         origin.get("commercial", family.commercial),
         origin.get("source", f"directory {directory}"),
+        commit=origin.get("commit", ""),
     )
 
 
 def _described(
-    teacher: Teacher, name: str, sha256: str, licence: str, commercial: bool, source: str
+    teacher: Teacher,
+    name: str,
+    sha256: str,
+    licence: str,
+    commercial: bool,
+    source: str,
+    *,
+    revision: str = "",
+    commit: str = "",
 ) -> tuple[Teacher, TeacherInfo]:
     info = TeacherInfo(
         name=name,
@@ -163,6 +189,8 @@ def _described(
         licence=licence,
         commercial=commercial,
         source=source,
+        revision=revision,
+        commit=commit,
     )
     # Carried along by every copy of the configuration, so that a pruned teacher keeps its licence.
     own = teacher.config["tsfmc"]

@@ -141,9 +141,7 @@ class Moirai(Teacher):
             lookback=self.lookback,
             horizon=self.horizon,
             variates=self.variates,
-            patch_size=self.patch_size,
-            point=self.point,
-            quantiles="deciles" if self.quantile_levels else "none",
+            **self.options,
         )
         smaller.load_state_dict(state, strict=True)
         return cast(Moirai, smaller)
@@ -242,6 +240,14 @@ _SIZES: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "base": (91_357_728, _published(768, 12)),
     "large": (310_970_624, _published(1024, 24)),
 }
+_COMMITS: Mapping[tuple[str, str], str] = {
+    ("1.0", "small"): "f5bd5d01f0d67de856107d43abdd637380aae0a3",
+    ("1.0", "base"): "4fa939a8800d9da346c0280f3d9aeba0d2d35877",
+    ("1.0", "large"): "b6b84e3fbeb9e6927d4271d625441fb51ab6bbd8",
+    ("1.1", "small"): "0c24ab99db2c1a70ea2a0fc03bf113329772ac64",
+}
+"""What several public projects pin, for 1.0 with the parameters counted in the files (those of ``_SIZES``).
+No public source was found for a commit of 1.1-R-base or -large."""
 _OVERLAP: Mapping[str, Overlap] = dict.fromkeys(
     ("ETTh1", "ETTh2", "ETTm1", "ETTm2", "electricity", "weather"), "no"
 )
@@ -254,12 +260,12 @@ def _card(name: str, version: str, size: str) -> TeacherCard:
         name=name,
         family="moirai",
         repo_id=f"Salesforce/moirai-{version}-R-{size}",
-        revision="main",
+        revision=_COMMITS.get((version, size), "main"),
         parameters=parameters,
         context=5000,
         licence="CC-BY-NC-4.0",
         commercial=False,
-        quantiles=True,
+        quantiles="quantiles=deciles",
         overlap=_OVERLAP,
         config=config,
     )
@@ -295,7 +301,9 @@ class MoiraiFrontend(Frontend):
             "quantiles": ("none", "deciles"),
         }
         chosen = choose(self.family, options, choices)
-        return Moirai(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher = Moirai(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher.options = chosen
+        return teacher
 
 
 FRONTEND = MoiraiFrontend()

@@ -181,7 +181,10 @@ PUBLISHED: Mapping[str, Any] = {
 
 
 class Moirai2Frontend(Frontend):
-    """Moirai 2.0-R; ``context`` of the card is max_seq_len patches, the architecture has no limit."""
+    """Moirai 2.0-R; ``context`` of the card is max_seq_len patches, the architecture has no limit.
+
+    The revision is the commit that several public projects pin, one with the parameter count of its file.
+    """
 
     family: ClassVar[str] = "moirai-2"
     licence: ClassVar[str] = "CC-BY-NC-4.0"
@@ -191,7 +194,7 @@ class Moirai2Frontend(Frontend):
             name="moirai-2-small",
             family="moirai-2",
             repo_id="Salesforce/moirai-2.0-R-small",
-            revision="main",
+            revision="30f43ff08c8494f4943ae1521e9d4e94a0fbb389",
             parameters=11_387_208,
             context=8192,
             licence="CC-BY-NC-4.0",
@@ -220,7 +223,9 @@ class Moirai2Frontend(Frontend):
                 f"{self.family} config: quantile_levels is {list(levels)}, expected levels with {MEDIAN}"
             )
         chosen = choose(self.family, options, {"rollout": get_args(Rollout)})
-        return Moirai2(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher = Moirai2(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher.options = chosen
+        return teacher
 
 
 FRONTEND = Moirai2Frontend()

@@ -345,7 +345,7 @@ class TimeMoe(Teacher):
 
 
 class TimeMoeFrontend(Frontend):
-    """Time-MoE 50M and 200M."""
+    """Time-MoE 50M and 200M; the revisions are the commits of sktime's reference forecasts."""
 
     family: ClassVar[str] = "time-moe"
     licence: ClassVar[str] = "Apache-2.0"
@@ -355,7 +355,7 @@ class TimeMoeFrontend(Frontend):
             name=f"time-moe-{size.lower()}",
             family="time-moe",
             repo_id=f"Maple728/TimeMoE-{size}",
-            revision="main",
+            revision=commit,
             parameters=parameters,
             context=4096,
             licence="Apache-2.0",
@@ -379,7 +379,10 @@ class TimeMoeFrontend(Frontend):
                 "use_dense": False,
             },
         )
-        for size, width, parameters in (("50M", 384, 113_352_192), ("200M", 768, 453_196_800))
+        for size, width, parameters, commit in (
+            ("50M", 384, 113_352_192, "446753ee48ff3726d0606a81d0092d54acee995e"),
+            ("200M", 768, 453_196_800, "794591bfeb1225fdf742cec0f4c71f20c3f3b87e"),
+        )
     )
 
     def recognises(self, config: Mapping[str, Any]) -> bool:
@@ -417,7 +420,9 @@ class TimeMoeFrontend(Frontend):
                 f"expected at most {longest} (max_position_embeddings)",
                 hint=f"use a lookback of at most {longest - horizon}" if horizon < longest else "",
             )
-        return TimeMoe(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher = TimeMoe(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher.options = chosen
+        return teacher
 
 
 FRONTEND = TimeMoeFrontend()

@@ -163,7 +163,7 @@ class Timer(Teacher):
 
 
 class TimerFrontend(Frontend):
-    """Timer-base-84m."""
+    """Timer-base-84m; the revision is the commit that sktime's reference forecasts were made with."""
 
     family: ClassVar[str] = "timer"
     licence: ClassVar[str] = "Apache-2.0"
@@ -173,7 +173,7 @@ class TimerFrontend(Frontend):
             name="timer-84m",
             family="timer",
             repo_id="thuml/timer-base-84m",
-            revision="main",
+            revision="70077a71acce1b4c00d98332fcaabc694255d8e5",
             parameters=84_142_080,
             context=2880,
             licence="Apache-2.0",
@@ -214,7 +214,9 @@ class TimerFrontend(Frontend):
         settings.only("attention_dropout", 0.0, 0)  # upstream drops out at inference too
         settings.only("rope_theta", ROTARY_BASE, float(ROTARY_BASE))
         _check_tokens(settings, lookback, horizon)
-        return Timer(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher = Timer(settings, lookback=lookback, horizon=horizon, variates=variates, **chosen)
+        teacher.options = chosen
+        return teacher
 
 
 def _check_tokens(settings: Settings, lookback: int, horizon: int) -> None:

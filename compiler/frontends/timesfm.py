@@ -166,7 +166,7 @@ def _network(settings: Settings) -> Any:
 
 
 class TimesFmFrontend(Frontend):
-    """TimesFM 2.5, in the transformers layout of its checkpoint."""
+    """TimesFM 2.5, in the transformers layout of its checkpoint; several public projects pin this commit."""
 
     family: ClassVar[str] = "timesfm"
     licence: ClassVar[str] = "Apache-2.0"
@@ -176,7 +176,7 @@ class TimesFmFrontend(Frontend):
             name="timesfm-2.5",
             family="timesfm",
             repo_id="google/timesfm-2.5-200m-transformers",
-            revision="main",
+            revision="5a9806b9b291fad9233b5249d88263f1846304d3",
             parameters=231_289_280,
             context=16384,
             licence="Apache-2.0",
@@ -239,9 +239,11 @@ class TimesFmFrontend(Frontend):
             clamps = clamps[::-1]
         chosen = choose(self.family, given, {"flip": flips, "positive": clamps})
         _check_lengths(settings, lookback, horizon, context, patch)
-        return TimesFm(
+        teacher = TimesFm(
             settings, lookback=lookback, horizon=horizon, variates=variates, context=context, **chosen
         )
+        teacher.options = chosen if context == whole else {**chosen, "context": context}
+        return teacher
 
     def rename(self, state: dict[str, Any]) -> dict[str, Any]:
         """Files call the two linear maps of an MLP ``ff0`` and ``ff1``, the modules ``fc1`` and ``fc2``."""

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from factory import write_series
 from safetensors.torch import load_file, save_file
+from tiny_teachers import TINY as TINY_FAMILIES
+from tiny_teachers import tiny_teacher
 
 from tsfmc.compiler.errors import MissingError, TeacherError, UsageError
 from tsfmc.compiler.frontends import (
@@ -25,6 +28,8 @@ from tsfmc.compiler.frontends import (
     find_card,
     load_teacher,
     open_teacher,
+    rebuild_teacher,
+    revision_notes,
     save_teacher,
 )
 from tsfmc.compiler.frontends.checkpoint import weights_sha256
@@ -70,6 +75,30 @@ def test_cards_are_found_by_name_and_by_hub_id() -> None:
     assert find_card("ibm-granite/granite-timeseries-ttm-r2").name == "ttm-r2"
     assert find_card("ibm-granite/granite-timeseries-ttm-r2@1024-96-r2").name == "ttm-r2-1024-96"
     assert find_card("amazon/chronos-bolt-tiny").name == "chronos-bolt-tiny"
+
+
+def test_a_card_says_whether_its_forecasts_have_quantiles() -> None:
+    for card in cards():
+        if card.config is None:
+            continue
+        task = {"lookback": card.config.get("context_length", 96), "horizon": 24, "variates": 1}
+        with torch.device("meta"):
+            levels = build_teacher(card.config, **task).quantile_levels
+            assert bool(levels) is (card.quantiles is True)
+            if isinstance(card.quantiles, str):
+                name, value = card.quantiles.split("=")
+                assert build_teacher(card.config, **task, **{name: value}).quantile_levels
+
+
+def test_a_card_is_pinned_by_a_commit_or_a_package() -> None:
+    assert {card.name for card in cards() if not card.pinned and card.family != "ttm"} == {
+        "moirai-base",
+        "moirai-large",
+        "moirai-1.1-base",
+        "moirai-1.1-large",
+    }
+    assert find_card("fracast").pinned and find_card("ttm-r2").pinned
+    assert not find_card("ttm-r2-1024-96").pinned
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
@@ -265,6 +294,58 @@ def test_save_and_load(kit: Any, checkpoint: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_saved_keeps_its_commit_and_cannot_move(checkpoint: Path, tmp_path: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["tsfmc"] = {"origin": {"name": "far", "revision": "main", "commit": COMMIT}}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    save_teacher(load_teacher(checkpoint, **TASK), tmp_path / "again")
+    info = open_teacher(tmp_path / "again")[1]
+    assert (info.name, info.commit, revision_notes(info)) == ("far", COMMIT, ())
+
+
+OTHER: Mapping[str, dict[str, Any]] = {
+    "ttm": {},
+    "time-moe": {"normalize": "none", "experts": "dense", "used_heads_only": True},
+    "timer": {"normalize": "none"},
+    "chronos-bolt": {"drop_dead": True},
+    "moirai": {"patch_size": 4, "point": "median", "quantiles": "deciles"},
+    "moirai-2": {"rollout": "median"},
+    "chronos-2": {"joint": False},
+    "timesfm": {"flip": False, "positive": "off", "context": 96},
+}
+"""Family -> options that are not its defaults."""
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["defaults", "other options"])
+@pytest.mark.parametrize("family", OTHER)
+def test_options_need_not_be_said_again(family: str, other: bool, tmp_path: Path) -> None:
+    """What was saved says how it was built, defaults too: they may change, a saved model must not."""
+    teacher = tiny_teacher(family)
+    given = OTHER[family] if other else {}
+    if given:
+        teacher = rebuild_teacher(teacher, **given)
+    save_teacher(teacher, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["tsfmc"]["options"]
+    follows_from_the_task = set() if other else {"context"}
+    assert saved.keys() >= OTHER[family].keys() - follows_from_the_task
+    assert given.items() <= saved.items()
+    loaded = load_teacher(tmp_path)
+    assert loaded.options == teacher.options
+    past = torch.randn(2, teacher.variates, teacher.lookback).cumsum(-1)
+    with torch.no_grad():
+        got, expected = loaded.outputs(past), teacher.outputs(past)
+    assert torch.equal(got.forecast, expected.forecast)
+    assert (got.quantiles is None) == (expected.quantiles is None) == (not loaded.quantile_levels)
+
+
+def test_a_saved_patch_size_stays_with_another_lookback(tmp_path: Path) -> None:
+    config, lookback, _ = TINY_FAMILIES["moirai"]
+    assert build_teacher(config, lookback=10, horizon=20, variates=2).patch_size == 8
+    save_teacher(tiny_teacher("moirai"), tmp_path)
+    assert (load_teacher(tmp_path).patch_size, load_teacher(tmp_path).lookback) == (16, lookback)
+    assert load_teacher(tmp_path, lookback=10).patch_size == 16
+
+
 def test_an_interrupted_save_is_no_checkpoint(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = load_teacher(checkpoint, **TASK)
     teacher.config = {**teacher.config, "broken": object()}  # json.dumps fails after the weights are written
@@ -366,12 +447,13 @@ def hub(checkpoint: Path) -> Iterator[tuple[str, list[str]]]:
 CHILD = """
 import json, sys, torch
 from tsfmc.compiler.errors import TsfmcError
-from tsfmc.compiler.frontends import open_teacher
+from tsfmc.compiler.frontends import open_teacher, revision_notes
 told = {}
 for name in sys.argv[1:]:
     try:
         teacher, info = open_teacher(name, lookback=24, horizon=6, variates=2)
         told[name] = {"source": info.source, "sha256": info.sha256, "licence": info.licence,
+                      "revision": info.revision, "commit": info.commit, "notes": revision_notes(info),
                       "forecast": teacher(torch.ones(1, 2, 24).cumsum(-1)).flatten().tolist()}
     except TsfmcError as error:
         told[name] = {"error": type(error).__name__, "exit": error.exit_code, "text": str(error)}
@@ -379,11 +461,13 @@ print("TOLD" + json.dumps(told))
 """
 
 
-def ask(names: list[str], home: Path, **environment: str) -> dict[str, dict[str, Any]]:
-    """Loads teachers in a fresh interpreter, because huggingface_hub reads its environment at import."""
+def in_fresh_process(
+    arguments: list[str], home: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter, because huggingface_hub reads its environment at import."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, *names],
+        [sys.executable, *arguments],
         env={**inherited, "HF_HOME": str(home), **environment},
         capture_output=True,
         text=True,
@@ -391,6 +475,12 @@ def ask(names: list[str], home: Path, **environment: str) -> dict[str, dict[str,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def ask(names: list[str], home: Path, **environment: str) -> dict[str, dict[str, Any]]:
+    """What loading these teachers gives."""
+    done = in_fresh_process(["-c", CHILD, *names], home, **environment)
     told: dict[str, dict[str, Any]] = json.loads(done.stdout.split("TOLD")[1])
     return told
 
@@ -398,9 +488,15 @@ def ask(names: list[str], home: Path, **environment: str) -> dict[str, dict[str,
 def test_download_then_offline(checkpoint: Path, hub: tuple[str, list[str]], tmp_path: Path) -> None:
     address, requests = hub
     home = tmp_path / "home"
-    told = ask(["tiny/ttm@v1", "tiny/ttm@v9", "nobody/nothing"], home, HF_ENDPOINT=address)
+    pinned = f"tiny/ttm@{COMMIT}"
+    told = ask(["tiny/ttm@v1", pinned, "tiny/ttm@v9", "nobody/nothing"], home, HF_ENDPOINT=address)
     got = told["tiny/ttm@v1"]
     assert got["source"] == f"hub:tiny/ttm@v1 ({COMMIT})"
+    assert (got["revision"], got["commit"]) == ("v1", COMMIT)
+    (note,) = got["notes"]
+    assert "'v1' of teacher tiny/ttm@v1 is not pinned" in note and COMMIT in note
+    assert (told[pinned]["revision"], told[pinned]["commit"]) == (COMMIT, COMMIT)
+    assert told[pinned]["notes"] == []
     assert got["sha256"] == weights_sha256([checkpoint / "model.safetensors"])
     assert got["licence"] == "unknown"  # a stranger's repository; only cards know licences
     past = torch.ones(1, 2, 24).cumsum(-1)
@@ -419,6 +515,28 @@ def test_download_then_offline(checkpoint: Path, hub: tuple[str, list[str]], tmp
     assert (lost["error"], lost["exit"]) == ("MissingError", 3)
     assert "config.json and model.safetensors" in lost["text"]
     assert str(offline_copy("ttm-r2")) in lost["text"]
+
+
+def test_the_manifest_records_the_commit(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    """And the compile warns, once, that a tag was asked for."""
+    series = write_series(tmp_path / "series.csv", rows=300, variates=2)
+    settings = [
+        "pipeline=['build_student']",
+        "task.lookback=24",
+        "task.horizon=6",
+        "measure.duration_s=0.1",
+        "measure.min_queries=64",
+    ]
+    done = in_fresh_process(
+        ["-m", "tsfmc", "compile", "--teacher", "tiny/ttm@v1", "--data", str(series), "--target", "onnx"]
+        + ["--out", str(tmp_path / "out"), "--no-baseline"]
+        + [part for setting in settings for part in ("--set", setting)],
+        tmp_path / "home",
+        HF_ENDPOINT=hub[0],
+    )
+    assert done.stderr.count("revision 'v1' of teacher tiny/ttm@v1 is not pinned") == 1
+    teacher = json.loads((tmp_path / "out/onnx/manifest.json").read_text())["teacher"]
+    assert (teacher["revision"], teacher["commit"]) == ("v1", COMMIT)
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
