@@ -91,12 +91,7 @@ def test_a_card_says_whether_its_forecasts_have_quantiles() -> None:
 
 
 def test_a_card_is_pinned_by_a_commit_or_a_package() -> None:
-    assert {card.name for card in cards() if not card.pinned and card.family != "ttm"} == {
-        "moirai-base",
-        "moirai-large",
-        "moirai-1.1-base",
-        "moirai-1.1-large",
-    }
+    assert {card.family for card in cards() if not card.pinned} == {"ttm"}
     assert find_card("fracast").pinned and find_card("ttm-r2").pinned
     assert not find_card("ttm-r2-1024-96").pinned
 
