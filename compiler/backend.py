@@ -140,7 +140,7 @@ class _Common:
             progress.line(f"{target.kind}: check")
             parity = self._check(target, payload, engine)
             progress.line(f"{target.kind}: measure")
-            measured = self._measure(engine)
+            measured = self._measure(engine, payload.details.get("precision", "fp32"))
             progress.line(f"{target.kind}: pack")
             return self._manifest(target, payload, parity, measured)
 
@@ -175,16 +175,19 @@ class _Common:
             forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
         return forecast
 
-    def _measure(self, engine: Engine | None) -> dict[str, Any]:
+    def _measure(self, engine: Engine | None, precision: str) -> dict[str, Any]:
+        rows = dict(self.accuracy)
+        if engine is None or precision != "fp32":
+            # Not run here: the accuracy is the model's, said so, and there is no latency.  Another precision:
+            # what the artifact lost is seen beside the model it was made of.
+            rows["model"] = self._evaluate(model_predictor(self.model), "model")
         if engine is None:
-            # Not run here: the accuracy is the model's, said so, and there is no latency.
-            model = self._evaluate(model_predictor(self.model), "model")
-            return {"accuracy": {"model": model, **self.accuracy}, "latency": None}
+            return {"accuracy": rows, "latency": None}
 
         def predict(indices: Sequence[int], past: Tensor) -> Tensor:
             return torch.from_numpy(engine(past.numpy()))
 
-        accuracy = {"student": self._evaluate(predict, "artifact"), **self.accuracy}
+        rows["student"] = self._evaluate(predict, "artifact")
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
         if self.original is not None:
             candidates["teacher"] = torch_candidate(self.original)
@@ -194,9 +197,10 @@ class _Common:
             threads=self.recipe.threads,
             duration_s=self.recipe.measure.duration_s,
             min_queries=self.recipe.measure.min_queries,
+            precision=precision,
             forms={"teacher": TEACHER_FORM},
         )
-        return {"accuracy": accuracy, "latency": report.to_manifest()}
+        return {"accuracy": rows, "latency": report.to_manifest()}
 
     def _selftest(self) -> tuple[np.ndarray, np.ndarray]:
         """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H]``."""
@@ -266,7 +270,7 @@ class _Common:
             "accuracy": {"test": {name: row.to_dict() for name, row in measured["accuracy"].items()}},
             "latency": measured["latency"],
             "level": "executed" if parity is not None and payload.level == "exported" else payload.level,
-            "runtime_requirements": list(target.runtime_requirements),
+            "runtime_requirements": [*target.runtime_requirements, *payload.requires],
             "environment": host_record()["packages"],
             "licence": {
                 "spdx": info.licence,

@@ -59,7 +59,9 @@ class Payload:
         level: the highest level really reached (``exported``, ``parsed``, ``compiled``, ``executed``, or
             a target's own ladder); ``check`` raises it to ``executed`` only after running it.
         runs_here: whether ``load`` works on this machine.
-        details: target-specific facts for the manifest (``manifest["target"]``).
+        details: target-specific facts for the manifest (``manifest["target"]``); ``precision`` among them
+            says what is not fp32.
+        requires: what a device must install for this payload beside the target's ``runtime_requirements``.
     """
 
     files: tuple[str, ...]
@@ -67,6 +69,7 @@ class Payload:
     level: str
     runs_here: bool
     details: Mapping[str, Any] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
 
 
 class Target:
@@ -129,7 +132,7 @@ class Target:
         try:
             engine: Engine = engine_class(self.engine_source())(directory, manifest, threads)
         except ImportError as error:
-            needs = ", ".join(self.runtime_requirements)
+            needs = ", ".join((*self.runtime_requirements, *payload.requires))
             raise MissingError(
                 f"target {self.kind} cannot run here: {error}", hint=f"install {needs}"
             ) from error

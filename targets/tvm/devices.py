@@ -68,6 +68,11 @@ class Device:
     needs: tuple[str, ...] = ()
 
     @property
+    def has_runtime(self) -> bool:
+        """Whether the virtual machine's form can be loaded there: apache-tvm has wheels for these systems."""
+        return self.system in ("x86_64", "aarch64")
+
+    @property
     def native(self) -> bool:
         """Whether this machine can run what is compiled for the device."""
         return platform.machine() == self.system and set(self.needs) <= cpu_flags()

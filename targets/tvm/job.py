@@ -18,7 +18,8 @@ from typing import Any
 
 from ...compiler.errors import LoweringError, MissingError, TsfmcError, VerificationError
 
-PIN = "apache-tvm==0.27.0.post1 with apache-tvm-ffi>=0.1.14.post0,<0.1.15"
+RUNTIME = ("apache-tvm==0.27.0.post1", "apache-tvm-ffi>=0.1.14.post0,<0.1.15")
+PIN = " with ".join(RUNTIME)
 _ERRORS: Mapping[str, type[TsfmcError]] = {
     each.__name__: each for each in (LoweringError, MissingError, VerificationError)
 }

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from ...compiler.errors import LoweringError, VerificationError
-from ..base import Availability, Payload, Shape, Target, TargetOptions
+from ..base import Availability, Engine, Payload, Shape, Target, TargetOptions
 from .devices import DEVICES, Device, find_device
-from .job import PIN, Job, run_child
+from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
 
@@ -33,6 +33,8 @@ SHARED, VM, STATIC_BINARY = "model.so", "model_vm.so", "predict"
 FFI_SERIES = "0.1.14"
 INT8_TOLERANCE = 5e-2
 """int8 weights change the function: this bounds a broken program, not the loss of accuracy."""
+CHANGE_WINDOWS = 64
+"""About so many real windows show how far a quantised program is from its model (``rms_change``)."""
 
 
 class TvmTarget(Target):
@@ -79,6 +81,12 @@ class TvmTarget(Target):
     ) -> Payload:
         settings = TvmOptions.model_validate(options.model_dump())
         device = find_device(settings.device)
+        if settings.form != "runtime-free" and not device.has_runtime:
+            raise LoweringError(
+                f"tvm: device {device.name}: form {settings.form!r} needs TVM's runtime on the device, and "
+                f"apache-tvm has no wheel for {device.system}",
+                hint="use form = 'runtime-free'",
+            )
         require_compiler(device)
         with tempfile.TemporaryDirectory(prefix="tsfmc-tvm-") as scratch:
             lowering = _Lowering(self, model, shape, settings, device, Path(scratch), calibration, progress)
@@ -132,7 +140,7 @@ class _Lowering:
         )
         for name in names:
             shutil.copyfile(built / name, directory / name)
-        checked = self._check(built, answer)
+        checked = self._check(built)
         entry = SHARED if SHARED in names else VM
         native = self.device.native
         details = {
@@ -155,7 +163,7 @@ class _Lowering:
             "latency": "measured here" if native else "not measured here",
         }
         level = ("executed" if native else "emulated") if checked else "compiled"
-        return Payload(tuple(names), entry, level, native, details)
+        return Payload(tuple(names), entry, level, native, details, RUNTIME if entry == VM else ())
 
     def key(self) -> tuple[str, Any]:
         """The content hash of everything that determines the result, and the exported program."""
@@ -261,43 +269,65 @@ class _Lowering:
         shutil.rmtree(cached, ignore_errors=True)
         partial.rename(cached)
 
-    def _check(self, built: Path, answer: dict[str, Any]) -> dict[str, Any] | None:
-        """Runs the static program, natively or under qemu, against the model on hard windows.
+    def _check(self, built: Path) -> dict[str, Any] | None:
+        """Runs what was built, natively or under qemu, against the model on hard windows.
 
         Raises:
             VerificationError: it departs from the model, or cannot run.
         """
         from ..parity import check_parity, hard_windows
 
-        binary, device = built / STATIC_BINARY, self.device
-        if not binary.is_file() or not (device.native or can_emulate(device)):
-            return None
-        runner = "this machine" if device.native else (device.toolchain.emulator or ("",))[0]
-        self.progress(f"running it on {runner}")
-        local = self.work / STATIC_BINARY
-        if not local.is_file():
-            shutil.copy2(binary, local)
-        local.chmod(0o755)
-
-        def engine(past: np.ndarray) -> np.ndarray:
-            calls = -(-len(past) // self.options.batch)
-            padding = np.repeat(past[:1], calls * self.options.batch - len(past), axis=0)
-            windows = np.concatenate([past, padding]).reshape(calls, *self.input)
-            limit = self.options.time_limit_s
-            got = run_static_binary(device, local, windows, self.output, limit)
-            return got.reshape(-1, *self.output[1:])[: len(past)]
-
         def reference(past: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
                 forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
             return forecast
 
-        parity = check_parity(engine, reference, hard_windows(self.calibration), self.tolerance)
-        if not parity.passed:
-            raise VerificationError(
-                f"tvm: on {device.name} ({runner}) the program departs from the model: {parity.describe()}"
-            )
-        return {"ran_on": runner, "max_rel": parity.max_rel, "tolerance": self.tolerance}
+        device = self.device
+        runner = "this machine" if device.native else (device.toolchain.emulator or ("",))[0]
+        programs = self.programs(built)
+        worst = 0.0
+        for form, program in programs.items():
+            self.progress(f"running the {form} form on {runner}")
+            parity = check_parity(program, reference, hard_windows(self.calibration), self.tolerance)
+            if not parity.passed:
+                raise VerificationError(
+                    f"tvm: on {device.name} ({runner}) the {form} form departs from the model: "
+                    f"{parity.describe()}"
+                )
+            worst = max(worst, parity.max_rel)
+        if not programs:
+            return None
+        found = {"ran_on": runner, "forms": list(programs), "max_rel": worst, "tolerance": self.tolerance}
+        if self.options.precision != "fp32":
+            past = self.calibration[:: max(1, len(self.calibration) // CHANGE_WINDOWS)]
+            change = next(iter(programs.values()))(past) - reference(past)
+            found["rms_change"] = float(np.sqrt(np.mean(np.square(change, dtype=np.float64))))
+        return found
+
+    def programs(self, built: Path) -> dict[str, Engine]:
+        """The forms in ``built`` that can run here: the static example, natively or under the device's
+        emulator, and the virtual machine, on this machine only, where its runtime is."""
+        found: dict[str, Engine] = {}
+        device, binary = self.device, built / STATIC_BINARY
+        if binary.is_file() and (device.native or can_emulate(device)):
+            local = self.work / STATIC_BINARY
+            if not local.is_file():
+                shutil.copy2(binary, local)
+            local.chmod(0o755)
+
+            def run(past: np.ndarray) -> np.ndarray:
+                calls = -(-len(past) // self.options.batch)
+                padding = np.repeat(past[:1], calls * self.options.batch - len(past), axis=0)
+                windows = np.concatenate([past, padding]).reshape(calls, *self.input)
+                got = run_static_binary(device, local, windows, self.output, self.options.time_limit_s)
+                return got.reshape(-1, *self.output[1:])[: len(past)]
+
+            found["runtime-free"] = run
+        if (built / VM).is_file() and device.native:
+            facts = {"input_shape": list(self.input), "output_shape": list(self.output)}
+            payload = Payload((VM,), VM, "compiled", True, facts, RUNTIME)
+            found["vm"] = self.target.load(built, payload, threads=1)
+        return found
 
 
 def _is_frontend_refusal(error: LoweringError) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factory import HORIZON, LOOKBACK, write_series, write_teacher
 from pydantic import ValidationError
 from tiny_teachers import tiny_teacher
 from torch import Tensor, nn
 
+import tsfmc
 from tsfmc.compiler.errors import LoweringError, MissingError, UsageError
 from tsfmc.compiler.frontends import load_teacher
 from tsfmc.compiler.students import from_config
@@ -126,9 +129,41 @@ def test_a_static_batch_and_both_forms(tmp_path: Path) -> None:
     model = student("itransformer")
     payload = lower(model, tmp_path / "out", form="both", batch=3)
     assert payload.files == tuple(sorted((*FILES, "model_vm.so"))) and payload.details["batch"] == 3
+    assert payload.details["cross_check"]["forms"] == ["runtime-free", "vm"] and payload.requires == ()
     assert_parity(model, tmp_path / "out", payload)
     machine = Payload(payload.files, "model_vm.so", payload.level, True, payload.details)
     assert_parity(model, tmp_path / "out", machine)
+
+
+@pytest.mark.usefixtures("same_process")
+def test_the_virtual_machine_alone_is_executed_here_and_says_what_it_needs(tmp_path: Path) -> None:
+    payload = lower(student("affine"), tmp_path / "out", form="vm")
+    assert payload.files == ("model_vm.so",) and payload.level == "executed"
+    assert payload.details["cross_check"]["forms"] == ["vm"]
+    assert [each.split("=")[0].rstrip(">") for each in payload.requires] == ["apache-tvm", "apache-tvm-ffi"]
+
+
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize(("form", "level"), [("vm", "compiled"), ("both", "emulated")])
+def test_the_virtual_machine_is_cross_compiled_but_not_run(form: str, level: str, tmp_path: Path) -> None:
+    payload = lower(student("affine"), tmp_path / "out", form=form, device="raspberry-pi-4")
+    header = (tmp_path / "out" / "model_vm.so").read_bytes()[:20]
+    assert header[:4] == b"\x7fELF" and int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
+    assert payload.level == level and payload.details["latency"] == "not measured here"
+    checked = payload.details["cross_check"]
+    assert checked is None if form == "vm" else checked["forms"] == ["runtime-free"]
+
+
+@pytest.mark.parametrize("device", ["armv7", "riscv64"])
+@pytest.mark.parametrize("form", ["vm", "both"])
+def test_the_virtual_machine_is_refused_where_no_runtime_is_published(
+    form: str, device: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        LoweringError, match=r"no wheel for (armv7l|riscv64).*form = 'runtime-free'"
+    ) as caught:
+        lower(student("affine"), tmp_path / "out", form=form, device=device)
+    assert caught.value.exit_code == 2 and device in caught.value.what
 
 
 def test_two_builds_give_equal_bytes_and_the_third_comes_from_the_cache(tmp_path: Path) -> None:
@@ -172,6 +207,54 @@ def test_int8_weights_are_smaller_and_close(tmp_path: Path) -> None:
     got = TARGET.load(tmp_path / "int8", payload, 1)(windows())
     expected = reference(model)(windows())
     assert 0 < np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.usefixtures("same_process")
+def test_int8_weights_for_another_processor_say_how_far_they_are_from_the_model(tmp_path: Path) -> None:
+    model = student("dlinear")
+    checked = lower(model, tmp_path / "pi", precision="int8-weights", device="raspberry-pi-4").details[
+        "cross_check"
+    ]
+    # The same codes on this machine, by its own library: the two processors differ by rounding alone.
+    here = lower(model, tmp_path / "here", precision="int8-weights")
+    change = TARGET.load(tmp_path / "here", here, 1)(windows()) - reference(model)(windows())
+    assert checked["ran_on"].startswith("qemu-")
+    assert checked["rms_change"] == pytest.approx(np.sqrt(np.mean(change**2)), rel=1e-3)
+    assert "rms_change" not in lower(model, tmp_path / "full").details["cross_check"]
+
+
+@pytest.mark.usefixtures("same_process")
+def test_an_int8_artifact_has_its_own_accuracy_and_latency_in_the_manifest(tmp_path: Path) -> None:
+    result = tsfmc.compile(
+        teacher=write_teacher(tmp_path / "teacher"),
+        data=write_series(tmp_path / "series.csv", rows=400),
+        target="tvm",
+        student="dlinear",
+        lookback=LOOKBACK,
+        horizon=HORIZON,
+        baseline=False,
+        out=tmp_path / "out",
+        set=[
+            "passes.distill.epochs=1",
+            "measure.duration_s=0.2",
+            "measure.min_queries=64",
+            "target_options.tvm.precision=int8-weights",
+        ],
+    )
+    manifest, rows = result.manifests["tvm"], result.manifests["tvm"]["accuracy"]["test"]
+    assert manifest["level"] == "executed" and manifest["target"]["precision"] == "int8-weights"
+    assert manifest["latency"]["artifact"]["median_us"] > 0
+    assert "int8-weights" in manifest["latency"]["method"]
+    # The row of the artifact is what the shipped library forecasts, quantised, not what the model does.
+    assert 0 < abs(rows["student"]["mse"] / rows["model"]["mse"] - 1) < 0.02
+    verified = subprocess.run(
+        [sys.executable, "run.py", "selftest"],
+        cwd=result.artifacts["tvm"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stderr
 
 
 def test_tuning_keeps_only_what_was_faster_and_resumes(tmp_path: Path) -> None:
