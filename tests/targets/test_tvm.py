@@ -6,6 +6,7 @@ The cross compilers and qemu-user are part of what is tested: their absence fail
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -164,6 +165,65 @@ def test_the_virtual_machine_is_refused_where_no_runtime_is_published(
     ) as caught:
         lower(student("affine"), tmp_path / "out", form=form, device=device)
     assert caught.value.exit_code == 2 and device in caught.value.what
+
+
+@pytest.fixture
+def engine(same_process: None, tmp_path: Path) -> Any:
+    """A linear forecaster's library, three windows a call."""
+    return TARGET.load(tmp_path / "out", lower(student("affine"), tmp_path / "out", batch=3), 1)
+
+
+def read_only(past: np.ndarray) -> np.ndarray:
+    past = past.copy()
+    past.flags.writeable = False
+    return past
+
+
+VARIANTS = {
+    "read-only": read_only,
+    "strided": lambda past: np.repeat(past, 2, axis=-1)[..., ::2],
+    "reversed": lambda past: past[..., ::-1].copy()[..., ::-1],
+    "another axis order": np.asfortranarray,
+    "float64": lambda past: past.astype(np.float64),
+    "another byte order": lambda past: past.astype(">f4"),
+    "unpickled": lambda past: pickle.loads(pickle.dumps(past)),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("count", [3, 4])
+def test_the_engine_takes_any_memory(variant: str, count: int, engine: Any) -> None:
+    past = windows()[:count]
+    given = VARIANTS[variant](past)
+    expected, before = engine(past), given.copy()
+    np.testing.assert_array_equal(engine(given), expected)
+    np.testing.assert_array_equal(given, before)
+
+
+def test_the_engine_refuses_windows_of_another_shape(engine: Any) -> None:
+    for wrong in (windows()[:, :2], windows()[..., 1:], windows()[0]):
+        with pytest.raises(ValueError, match=r"expected windows of shape \(3, 48\), got \("):
+            engine(wrong)
+
+
+def test_a_forecast_that_is_kept_is_not_written_again(engine: Any) -> None:
+    one, other = windows()[:3], windows()[3:6]
+    kept = engine(one)
+    part = engine(other)[1]  # a view keeps its array, too
+    copies = kept.copy(), part.copy()
+    assert not np.array_equal(engine(other * 2), kept)
+    np.testing.assert_array_equal(kept, copies[0])
+    np.testing.assert_array_equal(part, copies[1])
+    first = engine(one).ctypes.data
+    assert engine(other).ctypes.data == first  # dropped, so it is written again
+
+
+def test_any_batch_runs_in_pieces(engine: Any) -> None:
+    past, expected = windows(), reference(student("affine"))(windows())
+    for count in (0, 1, 2, 5, 16):
+        forecast = engine(past[:count])
+        assert forecast.shape == (count, SHAPE.variates, SHAPE.horizon) and forecast.dtype == np.float32
+        np.testing.assert_allclose(forecast, expected[:count], rtol=1e-5, atol=1e-5)
 
 
 def test_two_builds_give_equal_bytes_and_the_third_comes_from_the_cache(tmp_path: Path) -> None:
