@@ -39,7 +39,7 @@ from ..forecaster import Teacher, TeacherOutputs
 from ..prunable import Group, Kept, Member, PrunableStructure, Span, Tap
 from .base import Frontend
 from .chronos_cards import BOLT_CARDS
-from .layers import project, sized_linear
+from .layers import ResidualMlp, project, sized_linear, value_group
 from .options import choose
 from .settings import Settings
 
@@ -101,37 +101,6 @@ class _Feed(nn.Module):
         )
 
 
-class _Embedding(nn.Module):
-    """``output(relu(hidden(x))) + residual(x)``."""
-
-    def __init__(self, name: str, inputs: int, hidden: int, outputs: int, kept: Kept) -> None:
-        super().__init__()
-        self.name = name
-        units = kept.count(name, hidden)
-        self.hidden_layer = sized_linear(inputs, units)
-        self.output_layer = sized_linear(units, outputs)
-        self.residual_layer = nn.Linear(inputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.residual_layer(x)
-        hidden = self.hidden_layer(x).relu() if self.output_layer.in_features else x[..., :0]
-        return project(self.output_layer, hidden) + residual
-
-    def groups(self) -> Iterator[Group]:
-        """The hidden channels."""
-        yield Group(
-            name=self.name,
-            kind="ffn",
-            units=self.output_layer.in_features,
-            members=(
-                Member(f"{self.name}.hidden_layer.weight", 0),
-                Member(f"{self.name}.hidden_layer.bias", 0),
-                Member(f"{self.name}.output_layer.weight", 1),
-            ),
-            taps=(Tap(f"{self.name}.output_layer", "in"),),
-        )
-
-
 class _Heads(nn.Module):
     """The projections of unscaled multi-head attention; heads, query-key dims and value dims may be pruned.
 
@@ -174,14 +143,7 @@ class _Heads(nn.Module):
             ),
             taps=(Tap(output, "in", (deep,)), Tap(value, "out", (deep,))),
         )
-        one_each = tuple(Span(offset=head * self.values) for head in range(self.heads))
-        yield Group(
-            name=f"{self.name}.values",
-            kind="value",
-            units=self.values,
-            members=(Member(f"{value}.weight", 0, one_each), Member(f"{output}.weight", 1, one_each)),
-            taps=(Tap(output, "in", one_each), Tap(value, "out", one_each)),
-        )
+        yield value_group(self.name, self.heads, self.values, value, output)
         one_each = tuple(Span(offset=head * self.dims) for head in range(self.heads))
         yield Group(
             name=f"{self.name}.dims",
@@ -410,19 +372,20 @@ class ChronosBolt(Teacher):
         self.start = settings.integer("decoder_start_token_id", 0, minimum=0)
         sizes = _Sizes(settings)
         self.shared = nn.Embedding(2 if self.has_reg else 1, sizes.width)
-        self.input_patch_embedding = _Embedding(
-            "input_patch_embedding", 2 * self.patch, sizes.hidden, sizes.width, sizes.kept
+        self.input_patch_embedding = ResidualMlp(
+            "input_patch_embedding", 2 * self.patch, sizes.hidden, sizes.width, sizes.kept, torch.relu
         )
         longest = min(lookback + (self._passes() - 1) * self.steps, self.context)
         self.encoder = _Encoder(sizes, -(-longest // self.patch) + self.has_reg)
         self.fold_decoder = fold_decoder
         self.decoder = _Decoder(sizes, dead=not drop_dead, folded=fold_decoder)
-        self.output_patch_embedding = _Embedding(
+        self.output_patch_embedding = ResidualMlp(
             "output_patch_embedding",
             sizes.width,
             sizes.hidden,
             len(self.quantile_levels) * self.steps,
             sizes.kept,
+            torch.relu,
         )
         if drop_dead:
             dead = [f"decoder.block.{at}.layer.0.SelfAttention" for at in range(sizes.decoder_layers)]
@@ -516,7 +479,7 @@ class ChronosBolt(Teacher):
             tuple(
                 group
                 for module in self.modules()
-                if isinstance(module, _Heads | _OneToken | _Feed | _Embedding)
+                if isinstance(module, _Heads | _OneToken | _Feed | ResidualMlp)
                 for group in module.groups()
                 if group.units
             )

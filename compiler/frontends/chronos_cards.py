@@ -13,8 +13,8 @@ from typing import Any
 from .base import Overlap, TeacherCard
 
 # The authors in amazon-science/chronos-forecasting, issue 245: the real data of Bolt are those of Chronos;
-# used were "pretraining only" and "in-domain" of arXiv:2403.07815, table 3, not its zero-shot sets and nothing
-# that the table does not list.  By that repository's scripts/evaluation/configs electricity is in-domain (its
+# used were "pretraining only" and "in-domain" of arXiv:2403.07815, table 3, not its zero-shot sets and not
+# what the table does not list.  By that repository's scripts/evaluation/configs electricity is in-domain (its
 # training part, hourly and in 15 minutes), ETT and traffic are zero-shot sets.  The Jena weather set is not
 # listed; what is called weather there is the Australian one, and a zero-shot set too.
 _SEEN_BY_BOLT: Mapping[str, Overlap] = {

@@ -1,4 +1,4 @@
-"""Blocks that Time-MoE and Timer share: causal rotary attention and a gated FFN, both prunable.
+"""What Time-MoE and Timer share: causal rotary attention, prunable, normalisation and the plan of a roll-out.
 
 Shapes: N series, T tokens, d model width.  The names of the parameters are upstream's.  Each block
 knows its name in the state dict, reads which of its units live from the configuration, and declares
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,15 @@ from torch import Tensor, nn
 
 from ..errors import TeacherError
 from ..prunable import Group, Kept, Member, PrunableStructure, Span, Tap
-from .layers import sized_linear
+from .layers import sized_linear, value_group
 from .settings import Settings
 
 KeysValues = tuple[Tensor, Tensor]
 """Rotated keys ``[N, heads, T, 2 pairs]`` and values ``[N, heads, T, values]`` of the tokens so far."""
+
+
+Normalize = Literal["window", "none"]
+"""``window``: see :func:`standardise`; ``none``: series go in as they are."""
 
 
 class PrunableBlock(Protocol):
@@ -72,6 +76,11 @@ def standardise(series: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     centred = series - mean
     std = (centred.square().sum(dim=-1, keepdim=True) / (series.shape[-1] - 1)).sqrt()
     return centred / torch.where(std > 0, std, torch.ones_like(std)), mean, std
+
+
+def normalised(series: Tensor, how: Normalize) -> tuple[Tensor, Tensor | float, Tensor | float]:
+    """The series ``[N, L]`` that the decoder reads, and what undoes it: mean and std."""
+    return standardise(series) if how == "window" else (series, 0.0, 1.0)
 
 
 def plan_heads(lengths: Sequence[int], horizon: int) -> tuple[tuple[int, int], ...]:
@@ -186,14 +195,7 @@ class RotaryAttention(nn.Module):
             ),
             taps=(Tap(output, "in", (per_value_head,)), Tap(value, "out", (per_value_head,))),
         )
-        dims = tuple(Span(offset=head * self.values) for head in range(self.heads))
-        yield Group(
-            name=f"{self.name}.values",
-            kind="value",
-            units=self.values,
-            members=(*_rows(value, *dims), Member(f"{output}.weight", 1, dims)),
-            taps=(Tap(output, "in", dims), Tap(value, "out", dims)),
-        )
+        yield value_group(self.name, self.heads, self.values, value, output, bias=True)
         halves = tuple(
             Span(width=2, step=self.pairs, offset=head * 2 * self.pairs) for head in range(self.heads)
         )
@@ -204,45 +206,6 @@ class RotaryAttention(nn.Module):
             members=(*_rows(query, *halves), *_rows(key, *halves)),
             taps=(Tap(query, "out", halves), Tap(key, "out", halves)),
             removable=False,
-        )
-
-
-class GatedFfn(nn.Module):
-    """SwiGLU: ``down(silu(gate(x)) * up(x))``, without biases.
-
-    Args:
-        name: of this module in the state dict; prefix of its group ``units``.
-        width: d.
-        units: published hidden width.
-        kept: which units live.
-    """
-
-    def __init__(self, name: str, width: int, units: int, kept: Kept) -> None:
-        super().__init__()
-        self.name = name
-        self.units = kept.count(f"{name}.units", units)
-        self.gate_proj = sized_linear(width, self.units, bias=False)
-        self.up_proj = sized_linear(width, self.units, bias=False)
-        self.down_proj = sized_linear(self.units, width, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """``[..., d]`` to ``[..., d]``."""
-        if not self.units:
-            return torch.zeros_like(tokens)
-        hidden: Tensor = self.down_proj(F.silu(self.gate_proj(tokens)) * self.up_proj(tokens))
-        return hidden
-
-    def groups(self) -> Iterator[Group]:
-        """Hidden units: rows of ``gate`` and ``up``, columns of ``down``."""
-        if not self.units:
-            return
-        gate, up, down = (f"{self.name}.{part}_proj" for part in ("gate", "up", "down"))
-        yield Group(
-            name=f"{self.name}.units",
-            kind="ffn",
-            units=self.units,
-            members=(Member(f"{gate}.weight", 0), Member(f"{up}.weight", 0), Member(f"{down}.weight", 1)),
-            taps=(Tap(down, "in"), Tap(up, "out")),
         )
 
 

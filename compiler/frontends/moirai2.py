@@ -25,7 +25,8 @@ from ..errors import TeacherError
 from ..forecaster import Teacher, TeacherOutputs
 from ..prunable import Kept, PrunableStructure
 from .base import Frontend, TeacherCard
-from .moirai_encoder import Encoder, ResidualMlp, TokenLayout, check_encoder, location_and_scale
+from .layers import ResidualMlp
+from .moirai_encoder import Encoder, TokenLayout, check_encoder, location_and_scale
 from .options import choose
 from .settings import Settings
 
@@ -62,9 +63,10 @@ class Moirai2(Teacher):
         self.patch, self.block_tokens = settings.integer("patch_size"), settings.integer("num_predict_token")
         width, kept = settings.integer("d_model"), Kept(settings.config)
         levels = len(self.quantile_levels)
-        self.in_proj = ResidualMlp("in_proj", 2 * self.patch, width, width, kept)
+        self.in_proj = ResidualMlp("in_proj", 2 * self.patch, width, width, kept, F.silu)
         self.encoder = Encoder(settings, settings.integer("d_ff"))
-        self.out_proj = ResidualMlp("out_proj", width, width, self.block_tokens * levels * self.patch, kept)
+        out = self.block_tokens * levels * self.patch
+        self.out_proj = ResidualMlp("out_proj", width, width, out, kept, F.silu)
         tokens = [
             -(-lookback // self.patch) + done * self.block_tokens
             for done in range(-(-horizon // (self.block_tokens * self.patch)))

@@ -27,12 +27,18 @@ from torch import Tensor, nn
 
 from ..errors import TeacherError
 from ..prunable import Group, Kept, Member, Span, Tap
-from .layers import project, sized_linear
+from .layers import GatedFfn, RmsNorm, sized_linear, value_group
 from .settings import Settings
 
 ROTARY_BASE = 10000
 HEAD_WIDTH = 64
 """Upstream has ``d_model // 64`` heads."""
+
+EPS = 1e-5
+"""Of every RMS norm."""
+
+FFN_PARTS = ("fc_gate", "fc1", "fc2")
+"""Upstream's names of gate, up and down."""
 
 CLOSED = -3e4
 """Logit of a pair that must not attend.  Finite in every float type and, as long as the other logits stay
@@ -69,18 +75,6 @@ def check_encoder(settings: Settings) -> None:
         )
     settings.only("attn_dropout_p", 0.0, 0)
     settings.only("scaling", True)
-
-
-class RmsNorm(nn.Module):
-    """``x / sqrt(mean(x^2) + 1e-5) * weight`` over the last dimension."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., width]`` to the same shape."""
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-5) * self.weight
 
 
 class TokenLayout(nn.Module):
@@ -146,8 +140,8 @@ class Attention(nn.Module):
         self.q_proj = sized_linear(width, self.heads * head_width, bias=False)
         self.k_proj = sized_linear(width, self.heads * head_width, bias=False)
         self.v_proj = sized_linear(width, self.heads * self.values, bias=False)
-        self.q_norm = RmsNorm(head_width)
-        self.k_norm = RmsNorm(head_width)
+        self.q_norm = RmsNorm(head_width, EPS)
+        self.k_norm = RmsNorm(head_width, EPS)
         self.out_proj = sized_linear(self.heads * self.values, width, bias=False)
         self.var_attn_bias = VariateBias(self.heads)
 
@@ -204,58 +198,7 @@ class Attention(nn.Module):
             ),
             taps=(Tap(output, "in", per_value_head), Tap(value, "out", per_value_head)),
         )
-        dims = tuple(Span(offset=head * self.values) for head in range(self.heads))
-        yield Group(
-            name=f"{self.name}.values",
-            kind="value",
-            units=self.values,
-            members=(Member(f"{value}.weight", 0, dims), Member(f"{output}.weight", 1, dims)),
-            taps=(Tap(output, "in", dims), Tap(value, "out", dims)),
-        )
-
-
-class GatedFfn(nn.Module):
-    """``fc2(silu(fc_gate(x)) * fc1(x))``, without biases.
-
-    Args:
-        name: of this module in the state dict; prefix of its group ``units``.
-        width: d.
-        units: published hidden width.
-        kept: which units live.
-    """
-
-    def __init__(self, name: str, width: int, units: int, kept: Kept) -> None:
-        super().__init__()
-        self.name = name
-        self.units = kept.count(f"{name}.units", units)
-        self.fc1 = sized_linear(width, self.units, bias=False)
-        self.fc2 = sized_linear(self.units, width, bias=False)
-        self.fc_gate = sized_linear(width, self.units, bias=False)
-
-    @property
-    def live(self) -> bool:
-        """Whether any unit is left; without one the output is zero and ``forward`` is not to be called."""
-        return self.units > 0
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """``[..., d]`` to ``[..., d]``."""
-        hidden: Tensor = self.fc2(F.silu(self.fc_gate(tokens)) * self.fc1(tokens))
-        return hidden
-
-    def groups(self) -> Iterator[Group]:
-        """Hidden units: rows of ``fc1`` and ``fc_gate``, columns of ``fc2``."""
-        if self.live:
-            yield Group(
-                name=f"{self.name}.units",
-                kind="ffn",
-                units=self.units,
-                members=(
-                    Member(f"{self.name}.fc1.weight", 0),
-                    Member(f"{self.name}.fc_gate.weight", 0),
-                    Member(f"{self.name}.fc2.weight", 1),
-                ),
-                taps=(Tap(f"{self.name}.fc2", "in"), Tap(f"{self.name}.fc1", "out")),
-            )
+        yield value_group(self.name, self.heads, self.values, value, output)
 
 
 class EncoderLayer(nn.Module):
@@ -264,16 +207,16 @@ class EncoderLayer(nn.Module):
     def __init__(self, name: str, width: int, units: int, kept: Kept) -> None:
         super().__init__()
         self.self_attn = Attention(f"{name}.self_attn", width, kept)
-        self.ffn = GatedFfn(f"{name}.ffn", width, units, kept)
-        self.norm1 = RmsNorm(width)
-        self.norm2 = RmsNorm(width)
+        self.ffn = GatedFfn(f"{name}.ffn", width, units, kept, FFN_PARTS)
+        self.norm1 = RmsNorm(width, EPS)
+        self.norm2 = RmsNorm(width, EPS)
 
     def forward(self, tokens: Tensor, layout: TokenLayout, asking: slice) -> Tensor:
         """Outputs ``[B, queries, d]`` of the tokens ``asking`` among ``tokens [B, S, d]``."""
         asked = tokens[:, asking]
         if self.self_attn.live:
             asked = asked + self.self_attn(self.norm1(tokens), layout, asking)
-        if self.ffn.live:
+        if self.ffn.units:
             asked = asked + self.ffn(self.norm2(asked))
         return asked
 
@@ -294,7 +237,7 @@ class Encoder(nn.Module):
             EncoderLayer(f"encoder.layers.{i}", width, units, kept)
             for i in range(settings.integer("num_layers"))
         )
-        self.norm = RmsNorm(width)
+        self.norm = RmsNorm(width, EPS)
 
     def forward(self, tokens: Tensor, layout: TokenLayout, asking: slice) -> Tensor:
         """States ``[B, queries, d]``, after the norm, of the tokens ``asking`` among ``tokens [B, S, d]``.
@@ -311,44 +254,3 @@ class Encoder(nn.Module):
         for layer in self.layers:
             yield from cast(EncoderLayer, layer).self_attn.groups()
             yield from cast(EncoderLayer, layer).ffn.groups()
-
-
-class ResidualMlp(nn.Module):
-    """``output(silu(hidden(x))) + residual(x)``, with biases.
-
-    Args:
-        name: of this module in the state dict; prefix of its group ``units``.
-        width: of the input.
-        units: published hidden width.
-        out: width of the output.
-        kept: which units live.
-    """
-
-    def __init__(self, name: str, width: int, units: int, out: int, kept: Kept) -> None:
-        super().__init__()
-        self.name = name
-        self.units = kept.count(f"{name}.units", units)
-        self.hidden_layer = sized_linear(width, self.units)
-        self.output_layer = sized_linear(self.units, out)
-        self.residual_layer = nn.Linear(width, out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., width]`` to ``[..., out]``."""
-        hidden = F.silu(self.hidden_layer(x)) if self.units else x
-        result: Tensor = project(self.output_layer, hidden) + self.residual_layer(x)
-        return result
-
-    def groups(self) -> Iterator[Group]:
-        """Hidden units: rows of ``hidden_layer``, columns of ``output_layer``."""
-        if self.units:
-            yield Group(
-                name=f"{self.name}.units",
-                kind="ffn",
-                units=self.units,
-                members=(
-                    Member(f"{self.name}.hidden_layer.weight", 0),
-                    Member(f"{self.name}.hidden_layer.bias", 0),
-                    Member(f"{self.name}.output_layer.weight", 1),
-                ),
-                taps=(Tap(f"{self.name}.output_layer", "in"),),
-            )

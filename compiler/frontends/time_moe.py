@@ -25,15 +25,16 @@ from ..forecaster import Teacher, TeacherOutputs
 from ..prunable import Group, Kept, Member, PrunableStructure, Tap
 from .base import Frontend, TeacherCard
 from .decoder_blocks import (
-    GatedFfn,
     KeysValues,
+    Normalize,
     RotaryAttention,
     check_heads,
     head_lengths,
+    normalised,
     plan_heads,
-    standardise,
     structure_of,
 )
+from .layers import GatedFfn, RmsNorm
 from .options import choose
 from .settings import Settings
 
@@ -41,22 +42,6 @@ Evaluation = Literal["auto", "sparse", "dense"]
 """How experts are evaluated: ``sparse`` runs each on the tokens that chose it (the shapes depend on
 the data), ``dense`` runs all on all tokens and weights the others with zero (static, for export and
 for transforms that trace); ``auto`` is dense while a program is being exported, else sparse."""
-
-Normalize = Literal["window", "none"]
-
-
-class RmsNorm(nn.Module):
-    """``x / sqrt(mean(x^2) + eps) * weight``."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """``[..., d]`` to ``[..., d]``."""
-        normed: Tensor = tokens * torch.rsqrt(tokens.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * normed
 
 
 class MixtureOfExperts(nn.Module):
@@ -128,9 +113,9 @@ class MixtureOfExperts(nn.Module):
             members=(
                 Member(f"{self.name}.gate.weight", 0),
                 *(
-                    Member(f"{expert.name}.{part}_proj.weight", owner=i)
+                    Member(f"{expert.name}.{part}.weight", owner=i)
                     for i, expert in enumerate(experts)
-                    for part in ("gate", "up", "down")
+                    for part in expert.parts
                 ),
             ),
             taps=(Tap(f"{self.name}.gate", "out"),),
@@ -288,7 +273,7 @@ class TimeMoe(Teacher):
 
     def states(self, past: Tensor) -> Tensor:
         """Last-layer states after the final norm ``[B, D, L, d]``, of the first pass."""
-        series, _, _ = self._normalised(past)
+        series, _, _ = normalised(past.flatten(0, 1), self.normalize)
         hidden, _ = self.model(series, [None] * len(self.model.layers), 0, self.lookback)
         return self._by_variate(hidden)
 
@@ -321,14 +306,9 @@ class TimeMoe(Teacher):
             for mixture, evaluation in zip(mixtures, before, strict=True):
                 mixture.evaluation = evaluation
 
-    def _normalised(self, past: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
-        """The series ``[B * D, L]`` that the decoder reads, and what undoes it: mean and std."""
-        series = past.flatten(0, 1)
-        return standardise(series) if self.normalize == "window" else (series, 0.0, 1.0)
-
     def _roll_out(self, past: Tensor, *, states: int) -> tuple[Tensor, Tensor]:
         """The forecast ``[B, D, H]`` and the lookback's last ``states`` states ``[B * D, states, d]``."""
-        series, mean, std = self._normalised(past)
+        series, mean, std = normalised(past.flatten(0, 1), self.normalize)
         hidden, seen = self.model(series, [None] * len(self.model.layers), 0, states)
         forecast: list[Tensor] = []
         context, start = hidden, self.lookback

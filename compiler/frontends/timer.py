@@ -10,7 +10,7 @@ and a linear head from the last token to the next 96 steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +20,17 @@ from ..forecaster import Teacher, TeacherOutputs
 from ..prunable import Kept, PrunableStructure
 from .base import Frontend, TeacherCard
 from .decoder_blocks import (
-    GatedFfn,
+    Normalize,
     RotaryAttention,
     check_heads,
     head_lengths,
+    normalised,
     plan_heads,
-    standardise,
     structure_of,
 )
+from .layers import GatedFfn
 from .options import choose
 from .settings import Settings
-
-Normalize = Literal["window", "none"]
 
 ROTARY_BASE = 10000
 """Upstream reads no other base, whatever ``rope_theta`` says."""
@@ -130,7 +129,7 @@ class Timer(Teacher):
 
     def states(self, past: Tensor) -> Tensor:
         """States of the tokens after the final norm ``[B, D, L / 96, d]``, of the first pass."""
-        series, _, _ = self._normalised(past.flatten(0, 1))
+        series, _, _ = normalised(past.flatten(0, 1), self.normalize)
         return self._by_variate(self.model(series, every=True))
 
     def outputs(self, past: Tensor, *, states: bool = True) -> TeacherOutputs:
@@ -142,17 +141,13 @@ class Timer(Teacher):
         """Heads, value dims and rotary pairs of every attention, and the units of every FFN."""
         return structure_of(self.model.layers)
 
-    def _normalised(self, series: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
-        """The series ``[N, L]`` that the decoder reads, and what undoes it: mean and std."""
-        return standardise(series) if self.normalize == "window" else (series, 0.0, 1.0)
-
     def _roll_out(self, past: Tensor, *, states: bool) -> tuple[Tensor, Tensor]:
         """The forecast ``[B, D, H]`` and the first pass's states ``[B * D, S or 1, d]``."""
         series = past.flatten(0, 1)
         first: Tensor | None = None
         for head, steps in self.plan:
-            normalised, mean, std = self._normalised(series)
-            hidden = self.model(normalised, every=states and first is None)
+            scaled, mean, std = normalised(series, self.normalize)
+            hidden = self.model(scaled, every=states and first is None)
             first = hidden if first is None else first
             series = torch.cat([series, self.lm_heads[head](hidden[:, -1])[:, :steps] * std + mean], dim=-1)
         return self._by_variate(series[:, self.lookback :]), cast(Tensor, first)

@@ -212,8 +212,8 @@ SELF, CROSS = "encoder.block.1.layer.0.SelfAttention", "decoder.block.0.layer.1.
         ("decoder.block.1.layer.0.SelfAttention.values", list(range(18))),
         ("encoder.block.1.layer.1.DenseReluDense", [0, 3, 4, 23]),
         ("encoder.block.1.layer.1.DenseReluDense", list(range(24))),
-        ("input_patch_embedding", [2, 3]),
-        ("output_patch_embedding", [0, 20]),
+        ("input_patch_embedding.units", [2, 3]),
+        ("output_patch_embedding.units", [0, 20]),
     ],
 )
 def test_masked_equals_sliced(kit: Any, name: str, dead: list[int]) -> None:
@@ -236,7 +236,7 @@ def pruned(kit: Any) -> Teacher:
         "decoder.block.1.layer.0.SelfAttention.values": [],
         "encoder.block.1.layer.1.DenseReluDense": [],
         "decoder.block.1.layer.2.DenseReluDense": [3, 9],
-        "input_patch_embedding": [1, 2, 3],
+        "input_patch_embedding.units": [1, 2, 3],
     }
     teacher: Teacher = kit.tiny_teacher({**TINY, "tsfmc": {"kept": kept}}, **TASK, drop_dead=True)
     return teacher
