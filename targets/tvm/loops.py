@@ -7,7 +7,8 @@ end; one along another axis (pooling) keeps a vector of results.  What fits neit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,8 @@ from .tir import (
     Expr,
     Stmt,
     Unsupported,
-    chunks,
     flat_offset,
+    in_chunks,
     in_vectors,
     index,
     is_load,
@@ -63,13 +64,6 @@ def flatten(value: Expr, flat: Flat, domain: Domain) -> Expr:
         return tirx.BufferLoad(flat(node.source), [offset])
 
     return rewrite(value, replace)
-
-
-def vectorisable(value: Expr, offset: Expr, var: Any, domain: Domain) -> bool:
-    """Whether reads of ``value`` (flat) and the store at ``offset`` move by 0 or 1 along ``var``."""
-    if domain.stride(offset, var) != 1:
-        return False
-    return all(domain.stride(load.indices[0], var) in (0, 1) for load in loads_in(value))
 
 
 def conditions_in(value: Expr) -> list[Expr]:
@@ -121,175 +115,173 @@ def resolve_conditions(value: Expr, domain: Domain) -> Expr:
     return rewrite(value, replace)
 
 
+@dataclass(frozen=True)
+class Element:
+    """``target[offset] = value``, or combined with it: what a block does to one element, in flat buffers.
+
+    Attributes:
+        domain: the loop variables that offset and value are written in.
+    """
+
+    target: Buffer
+    offset: Expr
+    value: Expr
+    domain: Domain
+
+    def vectorises(self, var: Any) -> bool:
+        """Whether the turns of ``var`` may be lanes: it stores side by side and nothing is conditional."""
+        return self.domain.stride(self.offset, var) == 1 and self.reads_vectors(var)
+
+    def reads_vectors(self, var: Any) -> bool:
+        """Whether every read moves by 0 or 1 along ``var``, unconditionally."""
+        steps = (self.domain.stride(load.indices[0], var) for load in loads_in(self.value))
+        return all(step in (0, 1) for step in steps) and not conditions_in(self.value)
+
+    def value_at(self, var: Any, position: Expr) -> Expr:
+        """The value with ``var`` at ``position``."""
+        return substitute(self.value, {var: position})
+
+    def store(self, value: Expr, var: Any, position: Expr) -> Stmt:
+        """Stores ``value`` at ``position`` of ``var``."""
+        return tirx.BufferStore(self.target, value, [substitute(self.offset, {var: position})])
+
+
+def element_of(block: Block, places: Mapping[Any, Expr], flat: Flat, domain: Domain) -> Element:
+    """The element of a block with its variables at ``places``, which are expressions in ``domain``."""
+    value = resolve_conditions(substitute(block.value, places), domain)
+    offset = flat_offset(shape_of(block.buffer), [substitute(each, places) for each in block.indices])
+    return Element(flat(block.buffer), domain.simplify(offset), expand(flatten(value, flat, domain)), domain)
+
+
 def emit_spatial(block: Block, flat: Flat, lanes: int) -> Stmt:
     """``output[offset] = value`` over all axes, the last one in vectors where possible."""
     *outer, (last, extent) = block.spatial or ((variable("once"), 1),)
-    outer_vars = {var: variable(f"i{position}") for position, (var, _) in enumerate(outer)}
+    axes = [(variable(f"i{position}"), size) for position, (_, size) in enumerate(outer)]
+    moved = {old: new for (old, _), (new, _) in zip(outer, axes, strict=True)}
+    statements: list[Stmt] = []
+    for start, stop in segments(block.value, last, extent):
+        inner = variable("inner")
+        domain = Domain({**dict(axes), inner: stop - start})
+        element = element_of(block, {**moved, last: inner + index(start)}, flat, domain)
+        width = lanes if element.vectorises(inner) else 1
+        statements += in_vectors(0, stop - start, width, partial(_assign, element, inner))
+    return _nest(axes, sequence(statements))
 
-    def innermost() -> Stmt:
-        statements: list[Stmt] = []
-        for start, stop in segments(block.value, last, extent):
-            domain = Domain({outer_vars[var]: size for var, size in outer})
-            inner = variable("inner")
-            domain.bind(inner, stop - start)
-            places = {**outer_vars, last: inner + index(start)}
-            value = resolve_conditions(substitute(block.value, places), domain)
-            value = expand(flatten(value, flat, domain))
-            offset = domain.simplify(
-                flat_offset(shape_of(block.buffer), [substitute(each, places) for each in block.indices])
-            )
-            target = flat(block.buffer)
-            vector = vectorisable(value, offset, inner, domain) and not conditions_in(value)
 
-            def body(
-                position: Expr,
-                value: Expr = value,
-                offset: Expr = offset,
-                inner: Any = inner,
-                target: Any = target,
-            ) -> Stmt:
-                place = {inner: position}
-                return tirx.BufferStore(target, substitute(value, place), [substitute(offset, place)])
-
-            statements.extend(in_vectors(0, stop - start, lanes if vector else 1, body))
-        return sequence(statements)
-
-    return _nest([(outer_vars[var], size) for var, size in outer], innermost())
+def _assign(element: Element, var: Any, position: Expr) -> Stmt:
+    return element.store(element.value_at(var, position), var, position)
 
 
 def emit_reduction(block: Block, flat: Flat, lanes: int) -> Stmt:
     """A sum, maximum or minimum."""
+    assert block.reduction is not None  # the caller asks only for reductions
+    if block.reduction == "sum" and float(getattr(block.initial, "value", 1.0)) != 0.0:
+        # It would enter every partial result.
+        raise Unsupported(f"a sum that starts at {block.initial} in {block.name}")
     spatial = [(variable(f"i{position}"), size) for position, (_, size) in enumerate(block.spatial)]
     reduced = [(variable(f"k{position}"), size) for position, (_, size) in enumerate(block.reduced)]
-    domain = Domain(dict(spatial + reduced))
-    places = {
-        old: new for (old, _), (new, _) in zip(block.spatial + block.reduced, spatial + reduced, strict=True)
-    }
-    value = expand(flatten(substitute(block.value, places), flat, domain))
-    offset = domain.simplify(
-        flat_offset(shape_of(block.buffer), [substitute(each, places) for each in block.indices])
-    )
-    target = flat(block.buffer)
-    assert block.reduction is not None  # the caller asks only for reductions
-    initial = block.initial
-    if block.reduction == "sum" and float(getattr(initial, "value", 1.0)) != 0.0:
-        # It would enter every partial result.
-        raise Unsupported(f"a sum that starts at {initial} in {block.name}")
-    dtype = element_type(block.buffer)
-
+    old = [var for var, _ in (*block.spatial, *block.reduced)]
+    new = [var for var, _ in (*spatial, *reduced)]
+    element = element_of(block, dict(zip(old, new, strict=True)), flat, Domain(dict(spatial + reduced)))
+    nest = _Reduction(element, block.reduction, block.initial, spatial, reduced, element_type(block.buffer))
     last, extent = spatial[-1] if spatial else (variable("once"), 1)
-    if extent >= lanes and vectorisable(value, offset, last, domain) and not conditions_in(value):
-        return _along_output(block.reduction, spatial, reduced, value, offset, target, initial, lanes, dtype)
+    if extent >= lanes and element.vectorises(last):
+        return nest.along_output(lanes)
     inner, _ = reduced[-1]
-    contiguous = all(domain.stride(load.indices[0], inner) in (0, 1) for load in loads_in(value))
-    width = lanes if contiguous and not conditions_in(value) else 1
-    return _along_input(block.reduction, spatial, reduced, value, offset, target, initial, width, dtype)
+    return nest.along_input(lanes if element.reads_vectors(inner) else 1)
 
 
-def _along_output(
-    reduction: Reduction,
-    spatial: list[tuple[Any, int]],
-    reduced: list[tuple[Any, int]],
-    value: Expr,
-    offset: Expr,
-    target: Buffer,
-    initial: Expr,
-    lanes: int,
-    dtype: str,
-) -> Stmt:
-    """One vector of results at a time."""
-    *outer, (last, extent) = spatial
+@dataclass(frozen=True)
+class _Reduction:
+    """The loops of one reduction."""
 
-    def chunk(start: Expr, width: int) -> Stmt:
-        results = tirx.decl_buffer((width,), dtype, "partial", scope="local")
+    element: Element
+    kind: Reduction
+    initial: Expr
+    spatial: list[tuple[Any, int]]
+    reduced: list[tuple[Any, int]]
+    dtype: str
 
-        def over(body: Callable[[Expr], Stmt]) -> Stmt:
-            return sequence(in_vectors(0, width, width, body))
+    def partials(self, count: int) -> Buffer:
+        """Room for partial results."""
+        return tirx.decl_buffer((count,), self.dtype, "partial", scope="local")
 
-        def step(lane: Expr) -> Stmt:
-            read = substitute(value, {last: start + lane})
-            return tirx.BufferStore(
-                results, combine(reduction, tirx.BufferLoad(results, [lane]), read), [lane]
+    def take(self, results: Buffer, slot: Expr, value: Expr) -> Stmt:
+        """Combines ``value`` into a partial result."""
+        return tirx.BufferStore(results, combine(self.kind, tirx.BufferLoad(results, [slot]), value), [slot])
+
+    def clear(self, results: Buffer, count: int, width: int) -> list[Stmt]:
+        """Sets partial results to the start value."""
+        return in_vectors(0, count, width, lambda slot: tirx.BufferStore(results, self.initial, [slot]))
+
+    def along_output(self, lanes: int) -> Stmt:
+        """One vector of results at a time."""
+        *outer, (last, extent) = self.spatial
+
+        def chunk(start: Expr, width: int) -> Stmt:
+            results = self.partials(width)
+
+            def step(lane: Expr) -> Stmt:
+                return self.take(results, lane, self.element.value_at(last, start + lane))
+
+            def store(lane: Expr) -> Stmt:
+                return self.element.store(tirx.BufferLoad(results, [lane]), last, start + lane)
+
+            turns = _nest(self.reduced, vector_loop(width, step))
+            return sequence(
+                [on_stack(results), *self.clear(results, width, width), turns, vector_loop(width, store)]
             )
 
-        return sequence(
-            [
-                on_stack(results),
-                over(lambda lane: tirx.BufferStore(results, initial, [lane])),
-                _nest(reduced, over(step)),
-                over(
-                    lambda lane: tirx.BufferStore(
-                        target, tirx.BufferLoad(results, [lane]), [substitute(offset, {last: start + lane})]
-                    )
-                ),
-            ]
+        return _nest(outer, sequence(in_chunks(0, extent, lanes, chunk)))
+
+    def along_input(self, lanes: int) -> Stmt:
+        """One result at a time, the innermost reduction axis in vectors of partial results."""
+        *outer, (inner, length) = self.reduced
+        chains = min(PARTIALS, max(1, length // lanes)) if lanes > 1 and length >= lanes else 1
+        width = lanes if length >= lanes else 1
+        count = chains * width
+        results = self.partials(count)
+
+        def take_lane(start: int, first: Expr, lane: Expr) -> Stmt:
+            slot = index(start) + lane
+            return self.take(results, slot, self.element.value_at(inner, first + slot))
+
+        def vectors_from(first: Expr, used: int) -> Stmt:
+            """Takes ``used`` vectors of the axis, from position ``first``, one to each chain."""
+            return sequence(
+                vector_loop(width, partial(take_lane, chain * width, first)) for chain in range(used)
+            )
+
+        def fold_lane(start: int, lane: Expr) -> Stmt:
+            return self.take(results, lane, tirx.BufferLoad(results, [index(start) + lane]))
+
+        whole, rest = divmod(length, count)
+        vectors = rest // width
+        body: list[Stmt] = []
+        if whole:
+            body.append(loop(whole, lambda turn: vectors_from(turn * index(count), chains), "k"))
+        done = whole * count
+        if vectors and width > 1:
+            body.append(vectors_from(index(done), vectors))
+            done += vectors * width
+        if done < length:
+
+            def take_one(turn: Expr) -> Stmt:
+                return self.take(results, index(0), self.element.value_at(inner, index(done) + turn))
+
+            body.append(loop(length - done, take_one, "k"))
+        # Chains first, then halves of a vector: the combination stays in vectors as long as it can.
+        fold = [vector_loop(width, partial(fold_lane, chain * width)) for chain in range(1, chains)]
+        half = width // 2
+        while half:
+            fold.append(vector_loop(half, partial(fold_lane, half)))
+            half //= 2
+        store = tirx.BufferStore(
+            self.element.target, tirx.BufferLoad(results, [index(0)]), [self.element.offset]
         )
-
-    def chunk_at(first: int, width: int, turn: Expr) -> Stmt:
-        return chunk(index(first) + turn * index(width), width)
-
-    statements = [
-        loop(turns, partial(chunk_at, first, width), "v") for first, turns, width in chunks(0, extent, lanes)
-    ]
-    return _nest(outer, sequence(statements))
-
-
-def _along_input(
-    reduction: Reduction,
-    spatial: list[tuple[Any, int]],
-    reduced: list[tuple[Any, int]],
-    value: Expr,
-    offset: Expr,
-    target: Buffer,
-    initial: Expr,
-    lanes: int,
-    dtype: str,
-) -> Stmt:
-    """One result at a time, the innermost reduction axis in vectors of partial results."""
-    *outer_reduced, (inner, length) = reduced
-    chains = min(PARTIALS, max(1, length // lanes)) if lanes > 1 and length >= lanes else 1
-    width = lanes if length >= lanes else 1
-    count = chains * width
-    results = tirx.decl_buffer((count,), dtype, "partial", scope="local")
-
-    def accumulate(slot: Expr, position: Expr) -> Stmt:
-        read = substitute(value, {inner: position})
-        return tirx.BufferStore(results, combine(reduction, tirx.BufferLoad(results, [slot]), read), [slot])
-
-    def vectors_from(first: Expr, used: int) -> Stmt:
-        """Adds ``used`` vectors of the axis, from position ``first``, one to each chain."""
-        return sequence(
-            vector_loop(width, partial(accumulate_lane, chain * width, first)) for chain in range(used)
-        )
-
-    def accumulate_lane(start: int, first: Expr, lane: Expr) -> Stmt:
-        return accumulate(index(start) + lane, first + index(start) + lane)
-
-    def fold_lane(start: int, lane: Expr) -> Stmt:
-        pair = (tirx.BufferLoad(results, [lane]), tirx.BufferLoad(results, [index(start) + lane]))
-        return tirx.BufferStore(results, combine(reduction, *pair), [lane])
-
-    whole, rest = divmod(length, count)
-    vectors = rest // width
-    body: list[Stmt] = []
-    if whole:
-        body.append(loop(whole, lambda turn: vectors_from(turn * index(count), chains), "k"))
-    done = whole * count
-    if vectors and width > 1:
-        body.append(vectors_from(index(done), vectors))
-        done += vectors * width
-    if done < length:
-        body.append(loop(length - done, lambda turn: accumulate(index(0), index(done) + turn), "k"))
-    clear = in_vectors(0, count, width, lambda slot: tirx.BufferStore(results, initial, [slot]))
-    # Chains first, then halves of a vector: the combination stays in vectors as long as it can.
-    fold = [vector_loop(width, partial(fold_lane, chain * width)) for chain in range(1, chains)]
-    half = width // 2
-    while half:
-        fold.append(vector_loop(half, partial(fold_lane, half)))
-        half //= 2
-    store = tirx.BufferStore(target, tirx.BufferLoad(results, [index(0)]), [offset])
-    inner_body = sequence([on_stack(results), *clear, _nest(outer_reduced, sequence(body)), *fold, store])
-    return _nest(spatial, inner_body)
+        turns = _nest(outer, sequence(body))
+        clear = self.clear(results, count, width)
+        return _nest(self.spatial, sequence([on_stack(results), *clear, turns, *fold, store]))
 
 
 def _nest(axes: list[tuple[Any, int]], body: Stmt) -> Stmt:

@@ -84,15 +84,22 @@ def chunks(start: int, stop: int, lanes: int) -> Iterator[tuple[int, int, int]]:
         width = max(width // 2, 1)
 
 
-def in_vectors(start: int, stop: int, lanes: int, body: Callable[[Expr], Stmt]) -> list[Stmt]:
-    """``body`` at every position of ``[start, stop)``, in loops of vectors."""
+def in_chunks(start: int, stop: int, lanes: int, body: Callable[[Expr, int], Stmt]) -> list[Stmt]:
+    """``body(first position, width)`` for pieces that cover ``[start, stop)``, in loops."""
 
     def one(first: int, width: int, turn: Expr) -> Stmt:
-        return vector_loop(width, lambda lane: body(index(first) + turn * index(width) + lane))
+        return body(index(first) + turn * index(width), width)
 
     return [
         loop(turns, partial(one, first, width), "v") for first, turns, width in chunks(start, stop, lanes)
     ]
+
+
+def in_vectors(start: int, stop: int, lanes: int, body: Callable[[Expr], Stmt]) -> list[Stmt]:
+    """``body`` at every position of ``[start, stop)``, in loops of vectors."""
+    return in_chunks(
+        start, stop, lanes, lambda first, width: vector_loop(width, lambda lane: body(first + lane))
+    )
 
 
 def unrolled_vectors(start: int, stop: int, lanes: int, body: Callable[[Expr], Stmt]) -> list[Stmt]:
