@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from factory import write_series
 from safetensors.torch import load_file, save_file
 from tiny_teachers import TINY as TINY_FAMILIES
 from tiny_teachers import tiny_teacher
 
+from tsfmc.compiler.cli.teachers import command as list_teachers
 from tsfmc.compiler.errors import MissingError, TeacherError, UsageError
 from tsfmc.compiler.frontends import (
     FRONTENDS,
@@ -94,6 +96,16 @@ def test_a_card_is_pinned_by_a_commit_or_a_package() -> None:
     assert {card.family for card in cards() if not card.pinned} == {"ttm"}
     assert find_card("fracast").pinned and find_card("ttm-r2").pinned
     assert not find_card("ttm-r2-1024-96").pinned
+
+
+def test_the_list_says_what_is_pinned_and_what_has_quantiles() -> None:
+    lines = CliRunner().invoke(list_teachers, []).output.splitlines()
+    rows = {line.split()[0]: line for line in lines}
+    assert "512-192-r2, not pinned" in rows["ttm-r2-512-192"]
+    assert "d6a79570 " in rows["ttm-r2"] and "not pinned" not in rows["ttm-r2"]
+    assert "with quantiles=deciles" in rows["moirai-small"]
+    told = json.loads(CliRunner().invoke(list_teachers, ["--json"]).output)
+    assert {row["name"]: row["pinned"] for row in told} == {card.name: card.pinned for card in cards()}
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
