@@ -52,7 +52,7 @@ class Engine:
             source = byref(memory_of(past))
         except (TypeError, ValueError, BufferError):
             source = byref(memory_of(np.array(past, order="C")))
-        if self._predict(source, self._target) != 0:
+        if self._predict(source, self._target):
             raise RuntimeError(f"a kernel of {self._path.name} failed")
         return self._forecast
 
