@@ -11,11 +11,15 @@ indices, because rotary frequencies and shared bias tables need to know which un
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["ffn", "head", "value", "rotary", "expert", "residual"]
+
+RESIDUAL_FLOOR = 8
+"""Fewest dims of a residual stream.  An RMS norm over one or two is close to the sign of a dim, which jumps
+where the writers cancel: exact in theory, but float32 would no longer resolve it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Tap:
-    """Masking the ``side`` channels of ``module`` (a linear layer, by name) switches a unit off.
+    """Masking the ``side`` channels of ``module`` (by name) switches a unit off.
+
+    The module is a linear layer, or the ``Entry`` of a residual stream, which has an output only.
 
     The mask m multiplies the channels, except for a group of kind ``expert``: there ``log(m)`` is added
     to the router's logits, so that 0 takes the expert out of the softmax and the rest is renormalised.
@@ -72,10 +78,11 @@ class Group:
         kind: what a unit is.
         units: how many live now.
         members: every parameter that shrinks with the group.
-        taps: where masks act; one is enough to switch a unit off exactly.
+        taps: where masks act; one is enough to switch a unit off exactly, unless they act ``together``.
         floor: fewest units that may stay, unless the whole branch goes (``removable``).
         removable: the branch may die as a whole; its output bias stays.
         chosen: of experts, how many a token is routed to.
+        together: a unit is off when one mask acts at all taps at once, those of every writer of a stream.
     """
 
     name: str
@@ -86,6 +93,7 @@ class Group:
     floor: int = 1
     removable: bool = True
     chosen: int = 0
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,53 @@ class PrunableStructure:
             if group.name == name:
                 return group
         raise KeyError(name)
+
+
+def residual_group(
+    name: str,
+    units: int,
+    *,
+    entry: str,
+    entering: Iterable[Member],
+    branches: Iterable[str],
+    readers: Iterable[str],
+    norms: Iterable[str],
+    leaving: Iterable[Member] = (),
+) -> Group:
+    """The dims of a residual stream with RMS norms; a unit is one dim, in all that writes or reads it.
+
+    A dim that no writer feeds is zero in the whole stream.  An RMS norm leaves it zero, and the others as
+    they are if it still divides by the published width.  A LayerNorm does not: it takes the mean off, so
+    that a zero dim reaches the readers as ``-mean / std``.  Streams with LayerNorms (TTM, Timer) are
+    therefore no group.
+
+    Args:
+        name: of the group.
+        units: dims that live.
+        entry: module that the tokens go through where the stream begins.
+        entering: parameters that write these tokens.
+        branches: linear layers that add to the stream.
+        readers: linear layers that read it, behind a norm.
+        norms: modules whose ``weight`` has an entry a dim.
+        leaving: other parameters that read it.
+    """
+    branches = tuple(branches)
+    return Group(
+        name=name,
+        kind="residual",
+        units=units,
+        members=(
+            *entering,
+            *(Member(f"{branch}.weight", 0) for branch in branches),
+            *(Member(f"{reader}.weight", 1) for reader in readers),
+            *(Member(f"{norm}.weight", 0) for norm in norms),
+            *leaving,
+        ),
+        taps=(Tap(entry, "out"), *(Tap(branch, "out") for branch in branches)),
+        floor=RESIDUAL_FLOOR,
+        removable=False,
+        together=True,
+    )
 
 
 class Kept:

@@ -6,9 +6,9 @@
     every epoch          a candidate: the living units, widths rounded up, sliced out and validated
     end                  the best candidate; the unpruned teacher is candidate 0
 
-**Rounding.**  The kept width of an FFN, value or rotary group is a multiple of ``round_to``, or the width
-that it had: between two multiples the units that died last keep their place, since an unaligned matrix
-is no faster.  Heads and experts are whole.  What is validated is what would be shipped.
+**Rounding.**  The kept width of an FFN, value, rotary or residual group is a multiple of ``round_to``, or
+the width that it had: between two multiples the units that died last keep their place, since an unaligned
+matrix is no faster.  Heads and experts are whole.  What is validated is what would be shipped.
 
 **Floors.**  A group keeps its own floor (one head, one expert) and ``floor`` units of the other kinds.
 With ``remove_branches`` a removable group may die whole; its output bias stays.
@@ -67,7 +67,7 @@ class PruneOptions(PassOptions):
         round_to: kept widths are multiples of it (8 for SIMD, 16 for tensor cores).
         floor: fewest units of a group that is not made of heads or experts.
         remove_branches: a removable branch may die whole.
-        kinds: kinds of groups that may shrink.
+        kinds: kinds of groups that may shrink; ``residual`` is not among the default ones.
         patience: epochs without an acceptable candidate.
         tolerance: accepted relative increase of the validation loss over the lowest one; 0 is the paper.
         batch_size: windows per mini-batch.
@@ -228,12 +228,13 @@ def _silenced(
 ) -> set[str]:
     """Groups inside a branch or an expert that died: their units leave with it and are not ranked.
 
-    Their scores are all exactly 0, and another group with the same parameters has lost units.
+    Their scores are all exactly 0, and another group with the same parameters has lost units.  A residual
+    stream shares parameters with everything, so that its dims tell nothing.
     """
     hurt = {
         member.parameter: name
         for name, group in groups.items()
-        if not bool(alive[name].all())
+        if group.kind != "residual" and not bool(alive[name].all())
         for member in group.members
     }
     return {

@@ -14,6 +14,8 @@ or wider whatever the dtype of the model.
 A mask at any of them gives the same function for every real m, since all between them is linear in the
 unit (``o_proj`` after attention, ``silu(gate) * up``, ``q . k``), so their derivatives are equal.  The first
 tap alone is therefore used; a sum over taps would favour groups by how many taps they happen to list.
+A dim of a residual stream is different: it is off when all of its writers are.  Its one mask acts at all
+of them together, so that its derivative is the sum of theirs (the chain rule).
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def mask_derivatives(
         target: ``[B, D, H]``.
         groups: whose units are asked for.
         alive: group -> ``[units]`` bool; dead units are masked with 0 and get a derivative of 0.
-        tap: the tap of each group that is used (its last one where it has fewer).
+        tap: the tap of each group that is used (its last one where it has fewer; all that act together).
 
     Returns:
         group -> ``[B, units]``, and the losses ``[B]``.

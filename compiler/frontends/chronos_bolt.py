@@ -21,13 +21,14 @@ The point forecast is the median.  States are the encoder's output without REG, 
 Option ``drop_dead`` builds the decoder without its dead weights: the same function, 6 to 7 % smaller.
 Option ``fold_decoder`` has one matrix W_o W_v in their place (``without_dead_weights`` makes it from a
 checkpoint, which cannot hold it).
-Module names are upstream's, so state dicts load as they are.
+Module names are upstream's, so state dicts load as they are.  The two tokens share a table, which stays
+whole where a stream loses dims to pruning: it is [2, d], and the streams lose different ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -36,10 +37,10 @@ from torch.nn import functional
 
 from ..errors import TeacherError
 from ..forecaster import Teacher, TeacherOutputs
-from ..prunable import Group, Kept, Member, PrunableStructure, Span, Tap
+from ..prunable import Group, Kept, Member, PrunableStructure, Span, Tap, residual_group
 from .base import Frontend
 from .chronos_cards import BOLT_CARDS
-from .layers import ResidualMlp, project, sized_linear, value_group
+from .layers import Entry, ResidualMlp, RmsNorm, project, sized_linear, value_group
 from .options import choose
 from .settings import Settings
 
@@ -65,11 +66,11 @@ def relative_buckets(length: int, buckets: int, furthest: int) -> Tensor:
 class _Sublayer(nn.Module):
     """``x + inner(norm(x), ...)``, with ``inner`` under upstream's name."""
 
-    def __init__(self, name: str, inner: nn.Module, width: int, eps: float) -> None:
+    def __init__(self, name: str, inner: nn.Module, norm: RmsNorm) -> None:
         super().__init__()
         self.inner_name = name
         self.add_module(name, inner)
-        self.layer_norm = nn.RMSNorm(width, eps)
+        self.layer_norm = norm
 
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
         changed: Tensor = self.get_submodule(self.inner_name)(self.layer_norm(x), *rest)
@@ -78,6 +79,9 @@ class _Sublayer(nn.Module):
 
 class _Feed(nn.Module):
     """``wo(relu(wi(x)))`` without biases."""
+
+    reads: ClassVar[tuple[str, ...]] = ("wi",)
+    writes: ClassVar[str] = "wo"
 
     def __init__(self, name: str, width: int, hidden: int, kept: Kept) -> None:
         super().__init__()
@@ -110,8 +114,10 @@ class _Heads(nn.Module):
     head_indices: Tensor
     matched: ClassVar[tuple[str, ...]] = ("q", "k")
     """Projections whose outputs are multiplied, so that a mask on either of them removes a dim."""
+    reads: ClassVar[tuple[str, ...]] = ("q", "k", "v")
+    writes: ClassVar[str] = "o"
 
-    def __init__(self, name: str, width: int, heads: int, head_dim: int, kept: Kept) -> None:
+    def __init__(self, name: str, width: int, memory: int, heads: int, head_dim: int, kept: Kept) -> None:
         super().__init__()
         self.name = name
         living = kept.indices(f"{name}.heads", heads)
@@ -120,8 +126,8 @@ class _Heads(nn.Module):
         self.dims = kept.count(f"{name}.dims", head_dim)
         self.values = kept.count(f"{name}.values", head_dim)
         self.q = sized_linear(width, self.heads * self.dims, bias=False)
-        self.k = sized_linear(width, self.heads * self.dims, bias=False)
-        self.v = sized_linear(width, self.heads * self.values, bias=False)
+        self.k = sized_linear(memory, self.heads * self.dims, bias=False)
+        self.v = sized_linear(memory, self.heads * self.values, bias=False)
         self.o = sized_linear(self.heads * self.values, width, bias=False)
         self.register_buffer("head_indices", torch.tensor(living, dtype=torch.long), persistent=False)
 
@@ -182,9 +188,11 @@ class _CrossAttention(_Heads):
     own_dims: Tensor
     own_values: Tensor
     matched: ClassVar[tuple[str, ...]] = ("q",)
+    reads: ClassVar[tuple[str, ...]] = ("q",)
+    recalls: ClassVar[tuple[str, ...]] = ("k", "v")
 
-    def __init__(self, name: str, width: int, heads: int, head_dim: int, kept: Kept) -> None:
-        super().__init__(name, width, heads, head_dim, kept)
+    def __init__(self, name: str, width: int, memory: int, heads: int, head_dim: int, kept: Kept) -> None:
+        super().__init__(name, width, memory, heads, head_dim, kept)
         each = torch.eye(self.heads)
         self.register_buffer("own_dims", each.repeat_interleave(self.dims, 1), persistent=False)
         self.register_buffer("own_values", each.repeat_interleave(self.values, 1), persistent=False)
@@ -205,6 +213,8 @@ class _OneToken(nn.Module):
 
     ``folded``: o is the one matrix W_o W_v ``[d, d]``, and there is no v.
     """
+
+    writes: ClassVar[str] = "o"
 
     def __init__(
         self,
@@ -237,6 +247,11 @@ class _OneToken(nn.Module):
             return project(self.o, x)
         return project(self.o, self.v(x) if self.o.in_features else x[..., :0])
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The layers that read the stream, dead ones too."""
+        return tuple(part for part in "qkv" if hasattr(self, part)) or ("o",)
+
     def groups(self) -> Iterator[Group]:
         """The channels between v and o; each is a unit of its own, whatever its head."""
         if self.folded:
@@ -251,7 +266,10 @@ class _OneToken(nn.Module):
 
 
 class _Sizes:
-    """The sizes of a T5 that all of its parts share."""
+    """The sizes of a T5 that all of its parts share.
+
+    ``width`` is the published one; ``encoder`` and ``decoder`` are the dims of the streams that live.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.width = settings.integer("d_model")
@@ -264,12 +282,17 @@ class _Sizes:
         self.furthest = settings.integer("relative_attention_max_distance", 128)
         self.eps = settings.number("layer_norm_epsilon", 1e-6)
         self.kept = Kept(settings.config)
+        self.encoder = self.kept.indices("encoder.residual", self.width)
+        self.decoder = self.kept.indices("decoder.residual", self.width)
 
     def bias_table(self) -> nn.Embedding:
         return nn.Embedding(self.buckets, self.heads)
 
-    def block(self, *inner: tuple[str, nn.Module]) -> nn.ModuleDict:
-        parts = (_Sublayer(name, module, self.width, self.eps) for name, module in inner)
+    def norm(self, width: int) -> RmsNorm:
+        return RmsNorm(width, self.eps, self.width)
+
+    def block(self, width: int, *inner: tuple[str, nn.Module]) -> nn.ModuleDict:
+        parts = (_Sublayer(name, module, self.norm(width)) for name, module in inner)
         return nn.ModuleDict({"layer": nn.ModuleList(parts)})
 
 
@@ -280,17 +303,19 @@ class _Encoder(nn.Module):
 
     def __init__(self, sizes: _Sizes, tokens: int) -> None:
         super().__init__()
+        width = len(sizes.encoder)
+        self.entry = Entry(width)
         self.block = nn.ModuleList()
         for at in range(sizes.layers):
             name = f"encoder.block.{at}.layer"
             attention = _SelfAttention(
-                f"{name}.0.SelfAttention", sizes.width, sizes.heads, sizes.head_dim, sizes.kept
+                f"{name}.0.SelfAttention", width, width, sizes.heads, sizes.head_dim, sizes.kept
             )
             if at == 0:
                 attention.relative_attention_bias = sizes.bias_table()
-            feed = _Feed(f"{name}.1.DenseReluDense", sizes.width, sizes.hidden, sizes.kept)
-            self.block.append(sizes.block(("SelfAttention", attention), ("DenseReluDense", feed)))
-        self.final_layer_norm = nn.RMSNorm(sizes.width, sizes.eps)
+            feed = _Feed(f"{name}.1.DenseReluDense", width, sizes.hidden, sizes.kept)
+            self.block.append(sizes.block(width, ("SelfAttention", attention), ("DenseReluDense", feed)))
+        self.final_layer_norm = sizes.norm(width)
         buckets = relative_buckets(tokens, sizes.buckets, sizes.furthest)
         self.register_buffer("buckets", buckets, persistent=False)
 
@@ -299,6 +324,7 @@ class _Encoder(nn.Module):
         tokens = x.shape[1]
         first = cast("Any", self.block[0])["layer"][0].SelfAttention
         bias = first.relative_attention_bias(self.buckets[:tokens, :tokens]).permute(2, 0, 1) + mask
+        x = self.entry(x)
         for block in self.block:
             attend, feed = cast("Any", block)["layer"]
             x = feed(attend(x, bias))
@@ -311,25 +337,26 @@ class _Decoder(nn.Module):
 
     def __init__(self, sizes: _Sizes, *, dead: bool, folded: bool) -> None:
         super().__init__()
-        inner = sizes.heads * sizes.head_dim
+        inner, width, memory = sizes.heads * sizes.head_dim, len(sizes.decoder), len(sizes.encoder)
+        self.entry = Entry(width)
         self.block = nn.ModuleList()
         for at in range(sizes.decoder_layers):
             name = f"decoder.block.{at}.layer"
             table = sizes.bias_table() if at == 0 else None
             own = _OneToken(
-                f"{name}.0.SelfAttention", sizes.width, inner, table, sizes.kept, dead=dead, folded=folded
+                f"{name}.0.SelfAttention", width, inner, table, sizes.kept, dead=dead, folded=folded
             )
             cross = _CrossAttention(
-                f"{name}.1.EncDecAttention", sizes.width, sizes.heads, sizes.head_dim, sizes.kept
+                f"{name}.1.EncDecAttention", width, memory, sizes.heads, sizes.head_dim, sizes.kept
             )
-            feed = _Feed(f"{name}.2.DenseReluDense", sizes.width, sizes.hidden, sizes.kept)
-            self.block.append(
-                sizes.block(("SelfAttention", own), ("EncDecAttention", cross), ("DenseReluDense", feed))
-            )
-        self.final_layer_norm = nn.RMSNorm(sizes.width, sizes.eps)
+            feed = _Feed(f"{name}.2.DenseReluDense", width, sizes.hidden, sizes.kept)
+            parts = (("SelfAttention", own), ("EncDecAttention", cross), ("DenseReluDense", feed))
+            self.block.append(sizes.block(width, *parts))
+        self.final_layer_norm = sizes.norm(width)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor) -> Tensor:
         """``x [N, 1, d]`` reading ``memory [N, T, d]`` under the additive ``mask [N, 1, 1, T]``."""
+        x = self.entry(x)
         for block in self.block:
             own, cross, feed = cast("Any", block)["layer"]
             x = feed(cross(own(x), mask[:, 0], memory))
@@ -345,6 +372,9 @@ class ChronosBolt(Teacher):
         drop_dead: build the decoder's self-attention without the weights that have no effect.
         fold_decoder: build it as one matrix; implies ``drop_dead``.
     """
+
+    encoder_dims: Tensor | None
+    decoder_dims: Tensor | None
 
     def __init__(
         self,
@@ -373,15 +403,18 @@ class ChronosBolt(Teacher):
         sizes = _Sizes(settings)
         self.shared = nn.Embedding(2 if self.has_reg else 1, sizes.width)
         self.input_patch_embedding = ResidualMlp(
-            "input_patch_embedding", 2 * self.patch, sizes.hidden, sizes.width, sizes.kept, torch.relu
+            "input_patch_embedding", 2 * self.patch, sizes.hidden, len(sizes.encoder), sizes.kept, torch.relu
         )
+        for stack, dims in (("encoder", sizes.encoder), ("decoder", sizes.decoder)):
+            living = torch.tensor(dims) if len(dims) < sizes.width else None
+            self.register_buffer(f"{stack}_dims", living, persistent=False)
         longest = min(lookback + (self._passes() - 1) * self.steps, self.context)
         self.encoder = _Encoder(sizes, -(-longest // self.patch) + self.has_reg)
         self.fold_decoder = fold_decoder
         self.decoder = _Decoder(sizes, dead=not drop_dead, folded=fold_decoder)
         self.output_patch_embedding = ResidualMlp(
             "output_patch_embedding",
-            sizes.width,
+            len(sizes.decoder),
             sizes.hidden,
             len(self.quantile_levels) * self.steps,
             sizes.kept,
@@ -440,17 +473,22 @@ class ChronosBolt(Teacher):
         tokens = self.input_patch_embedding(torch.cat([values, observed], -1))
         visible = observed.amax(-1)
         if self.has_reg:
-            tokens = torch.cat([tokens, self.shared.weight[1].expand(context.shape[0], 1, -1)], 1)
+            tokens = torch.cat([tokens, self._token(1, self.encoder_dims, context.shape[0])], 1)
             visible = functional.pad(visible, (0, 1), value=1.0)
         mask = ((1.0 - visible) * torch.finfo(tokens.dtype).min)[:, None, None]
         return self.encoder(tokens, mask), mask, mean, scale
 
     def _decode(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Normalised quantiles ``[N, Q, 64]`` of the next block."""
-        token = self.shared.weight[self.start].expand(hidden.shape[0], 1, -1)
+        token = self._token(self.start, self.decoder_dims, hidden.shape[0])
         ahead = self.output_patch_embedding(self.decoder(token, mask, hidden))
         quantiles: Tensor = ahead.reshape(-1, len(self.quantile_levels), self.steps)
         return quantiles
+
+    def _token(self, row: int, dims: Tensor | None, samples: int) -> Tensor:
+        """A learned token ``[samples, 1, d]``; of the dims that live."""
+        token = self.shared.weight[row]
+        return (token if dims is None else token[dims]).expand(samples, 1, -1)
 
     def without_dead_weights(self) -> Teacher:
         """One matrix per decoder block in place of its self-attention, unless v and o are smaller by now."""
@@ -475,15 +513,55 @@ class ChronosBolt(Teacher):
         return smaller
 
     def structure(self) -> PrunableStructure:
-        return PrunableStructure(
-            tuple(
-                group
-                for module in self.modules()
-                if isinstance(module, _Heads | _OneToken | _Feed | ResidualMlp)
-                for group in module.groups()
-                if group.units
-            )
+        inside = (
+            group
+            for module in self.modules()
+            if isinstance(module, _Heads | _OneToken | _Feed | ResidualMlp)
+            for group in module.groups()
+            if group.units
         )
+        return PrunableStructure((*inside, self._encoder_stream(), self._decoder_stream()))
+
+    def _encoder_stream(self) -> Group:
+        """The dims of the encoder's residual stream; the decoder's cross-attention reads its output."""
+        recalling = [part for part in self.decoder.modules() if isinstance(part, _CrossAttention)]
+        first = "input_patch_embedding"
+        return _stream(
+            "encoder",
+            self.encoder,
+            entering=(
+                *(Member(f"{first}.{part}_layer.weight", 0) for part in ("output", "residual")),
+                *(Member(f"{first}.{part}_layer.bias", 0) for part in ("output", "residual")),
+            ),
+            leaving=(Member(f"{part.name}.{at}.weight", 1) for part in recalling for at in part.recalls),
+        )
+
+    def _decoder_stream(self) -> Group:
+        """The dims of the decoder's residual stream, which begins with a constant token."""
+        last = "output_patch_embedding"
+        return _stream(
+            "decoder",
+            self.decoder,
+            entering=(),
+            leaving=(Member(f"{last}.{part}_layer.weight", 1) for part in ("hidden", "residual")),
+        )
+
+
+def _stream(
+    name: str, stack: _Encoder | _Decoder, *, entering: Iterable[Member], leaving: Iterable[Member]
+) -> Group:
+    """The dims of the residual stream of the stack ``name``."""
+    inner = [part for part in stack.modules() if isinstance(part, _Heads | _OneToken | _Feed)]
+    return residual_group(
+        f"{name}.residual",
+        stack.entry.channels,
+        entry=f"{name}.entry",
+        entering=entering,
+        branches=(f"{part.name}.{part.writes}" for part in inner),
+        readers=(f"{part.name}.{at}" for part in inner for at in part.reads),
+        norms=(f"{name}.{at}" for at, part in stack.named_modules() if isinstance(part, RmsNorm)),
+        leaving=leaving,
+    )
 
 
 class ChronosBoltFrontend(Frontend):

@@ -105,19 +105,30 @@ class RotaryAttention(nn.Module):
 
     Args:
         name: of this module in the state dict; prefix of its groups ``heads``, ``values``, ``rotary``.
-        width: d.
+        width: published d, which the heads share.
         heads: published number of heads.
         positions: rotary angles are tabulated for this many tokens.
         theta: rotary base.
         kept: which units live.
+        stream: how many of the d dims of the residual stream live; all by default.
     """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, name: str, width: int, heads: int, positions: int, theta: float, kept: Kept) -> None:
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        heads: int,
+        positions: int,
+        theta: float,
+        kept: Kept,
+        stream: int | None = None,
+    ) -> None:
         super().__init__()
         head_width = width // heads
+        width = width if stream is None else stream
         pairs = kept.indices(f"{name}.rotary", head_width // 2)
         self.name = name
         self.heads = kept.count(f"{name}.heads", heads)

@@ -36,16 +36,31 @@ def sized_linear(in_features: int, out_features: int, *, bias: bool = True) -> n
 
 
 class RmsNorm(nn.Module):
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension."""
+    """``x / sqrt(sum(x^2) / published + eps) * weight`` over the last dimension.
 
-    def __init__(self, width: int, eps: float) -> None:
+    The divisor stays the ``published`` width when pruning leaves fewer dims: those that are gone were zero
+    in the whole model, where they added nothing to the sum.
+    """
+
+    def __init__(self, width: int, eps: float, published: int | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
+        self.share = width / (published or width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width]`` to the same shape."""
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
+        mean = x.square().mean(dim=-1, keepdim=True)
+        mean = mean if self.share == 1 else mean * self.share
+        return x * torch.rsqrt(mean + self.eps) * self.weight
+
+
+class Entry(nn.Identity):
+    """Where tokens of ``channels`` enter a residual stream; a module, so that a mask can act there."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
 
 
 class GatedFfn(nn.Module):

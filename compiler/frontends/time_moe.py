@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import TeacherError
 from ..forecaster import Teacher, TeacherOutputs
-from ..prunable import Group, Kept, Member, PrunableStructure, Tap
+from ..prunable import Group, Kept, Member, PrunableStructure, Tap, residual_group
 from .base import Frontend, TeacherCard
 from .decoder_blocks import (
     KeysValues,
@@ -34,7 +34,7 @@ from .decoder_blocks import (
     plan_heads,
     structure_of,
 )
-from .layers import GatedFfn, RmsNorm
+from .layers import Entry, GatedFfn, RmsNorm
 from .options import choose
 from .settings import Settings
 
@@ -42,6 +42,9 @@ Evaluation = Literal["auto", "sparse", "dense"]
 """How experts are evaluated: ``sparse`` runs each on the tokens that chose it (the shapes depend on
 the data), ``dense`` runs all on all tokens and weights the others with zero (static, for export and
 for transforms that trace); ``auto`` is dense while a program is being exported, else sparse."""
+
+STREAM = "model.residual"
+"""Group of the dims of the residual stream."""
 
 
 class MixtureOfExperts(nn.Module):
@@ -131,15 +134,16 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, name: str, settings: Settings, positions: int, evaluation: Evaluation) -> None:
         super().__init__()
-        width, eps = settings.integer("hidden_size"), settings.number("rms_norm_eps", 1e-6)
-        kept = Kept(settings.config)
+        published, kept = settings.integer("hidden_size"), Kept(settings.config)
+        width = kept.count(STREAM, published)
         self.self_attn = RotaryAttention(
             f"{name}.self_attn",
-            width,
+            published,
             settings.integer("num_attention_heads"),
             positions,
             settings.number("rope_theta", 10000),
             kept,
+            width,
         )
         self.ffn_layer = MixtureOfExperts(
             f"{name}.ffn_layer",
@@ -150,8 +154,8 @@ class DecoderLayer(nn.Module):
             evaluation,
             kept,
         )
-        self.input_layernorm = RmsNorm(width, eps)
-        self.post_attention_layernorm = RmsNorm(width, eps)
+        self.input_layernorm = _norm(settings)
+        self.post_attention_layernorm = _norm(settings)
 
     def forward(
         self, tokens: Tensor, seen: KeysValues | None, start: int, queries: int
@@ -160,6 +164,12 @@ class DecoderLayer(nn.Module):
         mixed, seen = self.self_attn(self.input_layernorm(tokens), seen, start, queries)
         tokens = tokens[:, -queries:] + mixed
         return tokens + self.ffn_layer(self.post_attention_layernorm(tokens)), seen
+
+
+def _norm(settings: Settings) -> RmsNorm:
+    """A norm of the residual stream."""
+    width = settings.integer("hidden_size")
+    return RmsNorm(Kept(settings.config).count(STREAM, width), settings.number("rms_norm_eps", 1e-6), width)
 
 
 class PointEmbedding(nn.Module):
@@ -182,13 +192,14 @@ class Decoder(nn.Module):
 
     def __init__(self, settings: Settings, positions: int, evaluation: Evaluation) -> None:
         super().__init__()
-        width = settings.integer("hidden_size")
+        width = Kept(settings.config).count(STREAM, settings.integer("hidden_size"))
         self.embed_layer = PointEmbedding(width)
+        self.entry = Entry(width)
         self.layers = nn.ModuleList(
             DecoderLayer(f"model.layers.{i}", settings, positions, evaluation)
             for i in range(settings.integer("num_hidden_layers"))
         )
-        self.norm = RmsNorm(width, settings.number("rms_norm_eps", 1e-6))
+        self.norm = _norm(settings)
 
     def forward(
         self, series: Tensor, seen: list[KeysValues | None], start: int, queries: int
@@ -198,7 +209,7 @@ class Decoder(nn.Module):
         ``seen`` has the keys and values of the ``start`` values before, one entry a layer.  Below the
         last layer every token is needed, in the last one only those that are asked for.
         """
-        tokens, now = self.embed_layer(series), []
+        tokens, now = self.entry(self.embed_layer(series)), []
         for layer, before in zip(self.layers, seen, strict=True):
             last = layer is self.layers[-1]
             tokens, after = layer(tokens, before, start, queries if last else tokens.shape[1])
@@ -255,7 +266,7 @@ class TimeMoe(Teacher):
         lengths = head_lengths(settings, "horizon_lengths")
         self.plan = plan_heads(lengths, horizon)
         self.model = Decoder(settings, lookback + horizon, experts)
-        width, needed = settings.integer("hidden_size"), {head for head, _ in self.plan}
+        width, needed = self.model.entry.channels, {head for head, _ in self.plan}
         self.lm_heads = nn.ModuleDict(
             {
                 str(i): Head(width, steps)
@@ -283,8 +294,29 @@ class TimeMoe(Teacher):
         return TeacherOutputs(forecast, states=self._by_variate(hidden) if states else None)
 
     def structure(self) -> PrunableStructure:
-        """Heads, value dims and rotary pairs of every attention, experts, and the units of each expert."""
-        return structure_of(self.model.layers)
+        """Heads, value dims and rotary pairs of attention, experts and the units of each, and the stream."""
+        return PrunableStructure((*structure_of(self.model.layers).groups, self._stream()))
+
+    def _stream(self) -> Group:
+        """The dims of the residual stream."""
+        branches, readers = [], []
+        for i, layer in enumerate(self.model.layers):
+            attention, mixture = f"model.layers.{i}.self_attn", cast(DecoderLayer, layer).ffn_layer
+            ffns = [cast(GatedFfn, ffn) for ffn in (*mixture.experts.values(), mixture.shared_expert)]
+            branches += [f"{attention}.o_proj", *(f"{ffn.name}.{ffn.parts[-1]}" for ffn in ffns)]
+            readers += [f"{attention}.{part}_proj" for part in "qkv"]
+            readers += [f"{mixture.name}.gate", f"{mixture.name}.shared_expert_gate"]
+            readers += [f"{ffn.name}.{part}" for ffn in ffns for part in ffn.parts[:-1]]
+        embedding = (f"model.embed_layer.{part}_layer.weight" for part in ("emb", "gate"))
+        return residual_group(
+            STREAM,
+            self.model.entry.channels,
+            entry="model.entry",
+            entering=(Member(name, 0) for name in embedding),
+            branches=branches,
+            readers=(*readers, *(f"lm_heads.{i}.out_layer" for i in self.lm_heads)),
+            norms=(name for name, part in self.named_modules() if isinstance(part, RmsNorm)),
+        )
 
     def without_dead_weights(self) -> Teacher:
         """Without the heads that this horizon does not use."""

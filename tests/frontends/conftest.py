@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tsfmc.compiler.forecaster import Teacher
 from tsfmc.compiler.frontends import build_teacher
-from tsfmc.compiler.prunable import Group, Span
+from tsfmc.compiler.prunable import Group, Span, Tap
 
 
 class Kit:
@@ -62,12 +63,8 @@ class Kit:
         return sorted(at for span in spans for unit in units for at in span.indices(unit))
 
     @staticmethod
-    def masked_and_sliced(
-        teacher: Teacher, group: Group, dead: list[int], past: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The forecast with ``dead`` units of one group masked at its first tap, and with them cut out."""
-        tap = group.taps[0]
-        channels = Kit.indices(group, tap.spans, dead)
+    def silence(teacher: Teacher, tap: Tap, channels: list[int]) -> RemovableHandle:
+        """Zeros in these channels until the hook is removed."""
 
         def silence_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden = inputs[0].clone()
@@ -80,14 +77,26 @@ class Kit:
             return hidden
 
         module = teacher.get_submodule(tap.module)
-        hook = (
-            module.register_forward_pre_hook(silence_input)
-            if tap.side == "in"
-            else module.register_forward_hook(silence_output)
-        )
+        if tap.side == "in":
+            return module.register_forward_pre_hook(silence_input)
+        return module.register_forward_hook(silence_output)
+
+    @staticmethod
+    def masked_and_sliced(
+        teacher: Teacher, group: Group, dead: list[int], past: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The forecast with ``dead`` units of one group masked at its first tap, and with them cut out.
+
+        Taps that act together are masked all.
+        """
+        hooks = [
+            Kit.silence(teacher, tap, Kit.indices(group, tap.spans, dead))
+            for tap in group.taps[: None if group.together else 1]
+        ]
         with torch.no_grad():
             masked = teacher(past)
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
         state = teacher.state_dict()
         for member in group.members:

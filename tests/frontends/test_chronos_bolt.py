@@ -214,6 +214,8 @@ SELF, CROSS = "encoder.block.1.layer.0.SelfAttention", "decoder.block.0.layer.1.
         ("encoder.block.1.layer.1.DenseReluDense", list(range(24))),
         ("input_patch_embedding.units", [2, 3]),
         ("output_patch_embedding.units", [0, 20]),
+        ("encoder.residual", [0, 3, 15]),
+        ("decoder.residual", [1, 2, 7, 8]),
     ],
 )
 def test_masked_equals_sliced(kit: Any, name: str, dead: list[int]) -> None:
@@ -237,6 +239,8 @@ def pruned(kit: Any) -> Teacher:
         "encoder.block.1.layer.1.DenseReluDense": [],
         "decoder.block.1.layer.2.DenseReluDense": [3, 9],
         "input_patch_embedding.units": [1, 2, 3],
+        "encoder.residual": [0, 1, 2, 5, 6, 9, 11, 12, 14],
+        "decoder.residual": [1, 2, 3, 4, 5, 6, 7, 15],
     }
     teacher: Teacher = kit.tiny_teacher({**TINY, "tsfmc": {"kept": kept}}, **TASK, drop_dead=True)
     return teacher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tsfmc.compiler.errors import TeacherError
 from tsfmc.compiler.forecaster import Teacher, parameter_count
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
 from tsfmc.compiler.frontends.decoder_blocks import head_lengths, plan_heads, standardise
+from tsfmc.compiler.frontends.layers import Entry
 from tsfmc.compiler.frontends.settings import Settings
-from tsfmc.compiler.prunable import Group, Kept, Span
+from tsfmc.compiler.prunable import Group, Kept, Span, Tap
 
 SIZES = {"hidden_size": 24, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 CONFIGS: Mapping[str, dict[str, Any]] = {
@@ -54,22 +56,28 @@ def indices(spans: Iterable[Span], units: Iterable[int]) -> list[int]:
 
 @contextmanager
 def masked(teacher: Teacher, group: Group, units: Iterable[int], tap: int = 0) -> Iterator[None]:
-    """Switches units off at one tap of their group."""
-    where = group.taps[tap]
+    """Switches units off at one tap of their group, or at all where they act together."""
+    units = list(units)
+    with ExitStack() as stack:
+        for where in group.taps if group.together else (group.taps[tap],):
+            stack.callback(mask_at(teacher, group, units, where).remove)
+        yield
+
+
+def mask_at(teacher: Teacher, group: Group, units: list[int], where: Tap) -> RemovableHandle:
     module = teacher.get_submodule(where.module)
-    assert isinstance(module, nn.Linear)
-    mask = module.weight.new_ones(module.in_features if where.side == "in" else module.out_features)
+    if isinstance(module, nn.Linear):
+        channels = module.in_features if where.side == "in" else module.out_features
+    else:
+        assert isinstance(module, Entry) and where.side == "out"
+        channels = module.channels
+    mask = next(teacher.parameters()).new_ones(channels)
     mask[indices(where.spans, units)] = 0.0
     if where.side == "in":
-        handle = module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * mask,))
-    elif group.kind == "expert":
-        handle = module.register_forward_hook(lambda _, __, logits: logits + mask.log())
-    else:
-        handle = module.register_forward_hook(lambda _, __, output: output * mask)
-    try:
-        yield
-    finally:
-        handle.remove()
+        return module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * mask,))
+    if group.kind == "expert":
+        return module.register_forward_hook(lambda _, __, logits: logits + mask.log())
+    return module.register_forward_hook(lambda _, __, output: output * mask)
 
 
 def sliced(teacher: Teacher, group: Group, units: Iterable[int]) -> Teacher:
@@ -96,17 +104,22 @@ def assert_same_outputs(
 ) -> None:
     with torch.no_grad():
         got = smaller.outputs(past)
-        for tap in range(len(group.taps)):
+        for tap in range(1 if group.together else len(group.taps)):
             with masked(teacher, group, units, tap):
                 expected = teacher.outputs(past)
+            states = expected.states
+            if group.kind == "residual" and states is not None:
+                assert not states[..., units].any()
+                states = states[..., [dim for dim in range(group.units) if dim not in units]]
             torch.testing.assert_close(got.forecast, expected.forecast, rtol=tolerance, atol=tolerance)
-            torch.testing.assert_close(got.states, expected.states, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(got.states, states, rtol=tolerance, atol=tolerance)
 
 
 @FAMILIES
 def test_groups_cover_every_kind(family: str) -> None:
     kinds = {group.kind for group in tiny(family).structure().groups}
-    assert kinds == {"head", "value", "rotary", "ffn"} | ({"expert"} if family == "time-moe" else set())
+    own = {"expert", "residual"} if family == "time-moe" else set()  # Timer has LayerNorms
+    assert kinds == {"head", "value", "rotary", "ffn"} | own
 
 
 @FAMILIES
@@ -130,24 +143,28 @@ def test_masked_equals_sliced_again_and_again(family: str, data: st.DataObject) 
 
 @FAMILIES
 def test_masked_equals_sliced_in_single_precision(family: str) -> None:
-    """Every group of the last layer at half its units, on series of unit scale."""
+    """Every group of the last layer, and the stream, at half its units, on series of unit scale."""
     teacher = tiny(family)
     past = torch.randn(3, teacher.variates, teacher.lookback)
     for group in teacher.structure().groups:
-        if group.name.startswith("model.layers.1."):
+        if group.name.startswith("model.layers.1.") or group.kind == "residual":
             units = list(range(group.units // 2))
             assert_same_outputs(teacher, sliced(teacher, group, units), group, units, past, 1e-5)
 
 
 @FAMILIES
 def test_emptied_branches_export_and_survive_a_save(family: str, tmp_path: Path) -> None:
-    """No attention in the first layer, no FFN units in the last, one head and one pair left there."""
+    """No attention in the first layer, no FFN units in the last, one head and one pair left there.
+
+    Of Time-MoE also experts, units of an expert and dims of the stream.
+    """
     teacher = tiny(family)
     layers = "model.layers"
     ffn = f"{layers}.1.ffn_layer" + (".shared_expert" if family == "time-moe" else "") + ".units"
     removals = [(f"{layers}.0.self_attn.heads", 3), (f"{layers}.1.self_attn.heads", 2), (ffn, 12)]
     removals += [(f"{layers}.1.self_attn.rotary", 3)]
     if family == "time-moe":
+        removals += [("model.residual", 7)]
         removals += [(f"{layers}.0.ffn_layer.experts", 2), (f"{layers}.1.ffn_layer.experts.2.units", 6)]
     past = torch.randn(3, teacher.variates, teacher.lookback)
     for name, count in removals:

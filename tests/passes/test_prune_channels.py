@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from factory import write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_teachers import tiny_teacher
+from tiny_teachers import TINY, tiny_teacher
 from torch import Tensor
 
+from tsfmc.compiler.data import load_data
 from tsfmc.compiler.errors import PassError, VerificationError
 from tsfmc.compiler.forecaster import Teacher, parameter_count
 from tsfmc.compiler.manager import PassContext, PassManager
 from tsfmc.compiler.progress import Silent
 from tsfmc.compiler.prunable import Group, PrunableStructure
 from tsfmc.compiler.store import PassCache
-from tsfmc.compiler.unit import CompileUnit, fingerprint
+from tsfmc.compiler.unit import CompileUnit, Task, fingerprint
 from tsfmc.passes.prune_channels import (
     Candidate,
     PruneChannels,
@@ -66,6 +68,25 @@ def test_channels_really_leave(unit: CompileUnit, tmp_path: Path) -> None:
     assert metrics["parameters_before"] == parameter_count(teacher_of(unit))
     sizes = [candidate["parameters"] for candidate in metrics["candidates"]]
     assert len(sizes) == 3 and sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("family", ["time-moe", "chronos-bolt"])
+def test_residual_dims_leave_on_demand(family: str, tmp_path: Path) -> None:
+    """Every kind together; without being asked for, the streams stay as wide as they are."""
+    _, lookback, horizon = TINY[family]
+    data = load_data(write_series(tmp_path / "s.csv", 400, 2), lookback=lookback, horizon=horizon)
+    task = Task(lookback, horizon, data.variates, data.frequency)
+    unit = CompileUnit(task, data, teacher=tiny_teacher(family))
+    options = {"rho": 1.0, "epochs": 1, "score_windows": 64, "validation_windows": 16}
+    usual = prune(unit, tmp_path / "usual", **options)
+    more = prune(unit, tmp_path / "more", kinds=(*PruneOptions().kinds, "residual"), **options)
+    streams = {group.name for group in teacher_of(unit).structure().groups if group.kind == "residual"}
+    before, untouched, after = widths(unit), widths(usual), widths(more)
+    assert streams and all(untouched[name] == before[name] for name in streams)
+    assert all(after[name] == before[name] or after[name] % 8 == 0 for name in streams)
+    assert any(after[name] < before[name] for name in streams)
+    assert any(after.get(name, 0) < before[name] for name in before.keys() - streams)
+    assert parameter_count(teacher_of(more)) < parameter_count(teacher_of(unit))
 
 
 @pytest.mark.parametrize("round_to", [1, 4, 8])
@@ -256,6 +277,8 @@ def test_units_of_a_dead_expert_are_not_ranked() -> None:
     scores[inside].zero_()
     options = PruneOptions(floor=1)
     assert next(removals(groups, scores, alive, 1, options)) == (inside, 0)  # a dead branch goes first
+    alive["model.residual"][3] = False  # every parameter has lost a dim: that is no sign of a dead expert
+    assert next(removals(groups, scores, alive, 1, options)) == (inside, 0)
     alive[experts][1] = False
     assert inside not in {name for name, _ in removals(groups, scores, alive, 10_000, options)}
 

@@ -38,6 +38,8 @@ def losses(teacher: Teacher, group: Group, mask: Tensor, tap: int, past: Tensor,
 
 def at_side(teacher: Teacher, group: Group, side: str) -> Group:
     """The group masked at the input of a layer that reads it, or at the output of one that writes it."""
+    if group.together:
+        return group  # no single layer has all of the stream
     for member in group.members:
         module = member.parameter.removesuffix(".weight")
         linear = member.owner is None and isinstance(

@@ -19,7 +19,7 @@ from tsfmc.compiler.errors import PassError, VerificationError
 from tsfmc.compiler.forecaster import Teacher, parameter_count
 from tsfmc.compiler.frontends import load_teacher, save_teacher
 from tsfmc.compiler.prunable import Group, PrunableStructure
-from tsfmc.passes.surgery import Keep, masked, slice_teacher, verify_structure
+from tsfmc.passes.surgery import Keep, masked, removed_units, slice_teacher, verify_structure
 
 FAMILIES = pytest.mark.parametrize("family", TINY)
 
@@ -49,10 +49,22 @@ def assert_masked_is_sliced(teacher: Teacher, keep: Keep, past: Tensor, tap: int
             with masked(whole, keep, lambda group: min(tap, len(group.taps) - 1)):
                 expected = whole.outputs(past.to(dtype))
             got = cut.outputs(past.to(dtype))
-        for one, other in ((got.forecast, expected.forecast), (got.states, expected.states)):
-            assert one is not None and other is not None
+        assert got.states is not None and expected.states is not None
+        living, dead = states_dims(teacher, keep)
+        assert not expected.states[..., dead].any()
+        for one, other in ((got.forecast, expected.forecast), (got.states, expected.states[..., living])):
+            assert one.shape == other.shape
             assert (one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max()))
     return smaller
+
+
+def states_dims(teacher: Teacher, keep: Keep) -> tuple[list[int], list[int]]:
+    """The dims of the states that stay and those that leave; the first residual group is their stream."""
+    for group in teacher.structure().groups:
+        if group.kind == "residual":
+            gone = removed_units(group, keep)
+            return [unit for unit in range(group.units) if unit not in gone], gone
+    return list(range(teacher.outputs(random_past(teacher)).states.shape[-1])), []  # type: ignore[union-attr]
 
 
 def draw_keep(data: st.DataObject, teacher: Teacher) -> dict[str, list[int]]:
@@ -98,7 +110,16 @@ def extreme(teacher: Teacher, kind: str, count: int) -> dict[str, list[int]]:
 @FAMILIES
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("ffn", 0), ("ffn", 1), ("head", 0), ("head", 1), ("value", 1), ("rotary", 1), ("expert", 1)],
+    [
+        ("ffn", 0),
+        ("ffn", 1),
+        ("head", 0),
+        ("head", 1),
+        ("value", 1),
+        ("rotary", 1),
+        ("expert", 1),
+        ("residual", 8),
+    ],
 )
 def test_extremes_survive_a_save(family: str, kind: str, count: int, tmp_path: Path) -> None:
     """FFN or attention emptied everywhere, one head, one expert left; on disk and back."""
