@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,6 @@ def command(family: str | None, as_json: bool) -> None:
         return
     rows = []
     for card in shown:
-        overlap = ",".join(f"{data}:{seen}" for data, seen in card.overlap.items() if seen != "unknown")
         rows.append(
             (
                 card.name,
@@ -43,7 +43,7 @@ def command(family: str | None, as_json: bool) -> None:
                 card.licence,
                 f"with {card.quantiles}" if isinstance(card.quantiles, str) else card.quantiles,
                 _revision(card),
-                overlap or "unknown",
+                _overlap(card.overlap),
             )
         )
     columns = ("teacher", "family", "parameters", "context", "licence", "quantiles", "revision")
@@ -55,3 +55,11 @@ def _revision(card: TeacherCard) -> str:
     if card.revision is None:
         return "package"
     return card.revision[:8] if card.pinned else f"{card.revision}, not pinned"
+
+
+def _overlap(known: Mapping[str, str]) -> str:
+    """``no: ETTh1 ETTh2; yes: electricity``: the data sets that pre-training is known to have seen or not."""
+    verdicts = [
+        (verdict, " ".join(name for name in known if known[name] == verdict)) for verdict in ("no", "yes")
+    ]
+    return "; ".join(f"{verdict}: {names}" for verdict, names in verdicts if names) or "unknown"
