@@ -71,6 +71,9 @@ TINY: Mapping[str, Recipe] = {
     ),
 }
 
+# Of these, the families with RMS norms: dims of their residual streams can be pruned.
+STREAMS = ("time-moe", "chronos-bolt", "moirai", "moirai-2")
+
 # Families whose blocks belong to their packages; one pass.
 WHOLE: Mapping[str, Recipe] = {
     "chronos-2": (

@@ -525,26 +525,17 @@ class ChronosBolt(Teacher):
     def _encoder_stream(self) -> Group:
         """The dims of the encoder's residual stream; the decoder's cross-attention reads its output."""
         recalling = [part for part in self.decoder.modules() if isinstance(part, _CrossAttention)]
-        first = "input_patch_embedding"
         return _stream(
             "encoder",
             self.encoder,
-            entering=(
-                *(Member(f"{first}.{part}_layer.weight", 0) for part in ("output", "residual")),
-                *(Member(f"{first}.{part}_layer.bias", 0) for part in ("output", "residual")),
-            ),
+            entering=self.input_patch_embedding.outputs(),
             leaving=(Member(f"{part.name}.{at}.weight", 1) for part in recalling for at in part.recalls),
         )
 
     def _decoder_stream(self) -> Group:
         """The dims of the decoder's residual stream, which begins with a constant token."""
-        last = "output_patch_embedding"
-        return _stream(
-            "decoder",
-            self.decoder,
-            entering=(),
-            leaving=(Member(f"{last}.{part}_layer.weight", 1) for part in ("hidden", "residual")),
-        )
+        leaving = self.output_patch_embedding.inputs()
+        return _stream("decoder", self.decoder, entering=(), leaving=leaving)
 
 
 def _stream(

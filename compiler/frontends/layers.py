@@ -164,6 +164,17 @@ class ResidualMlp(nn.Module):
                 taps=(Tap(f"{self.name}.output_layer", "in"),),
             )
 
+    def inputs(self) -> Iterator[Member]:
+        """The parameters that read a stream."""
+        for part in ("hidden", "residual"):
+            yield Member(f"{self.name}.{part}_layer.weight", 1)
+
+    def outputs(self) -> Iterator[Member]:
+        """The parameters that write a stream."""
+        for part in ("output", "residual"):
+            yield Member(f"{self.name}.{part}_layer.weight", 0)
+            yield Member(f"{self.name}.{part}_layer.bias", 0)
+
 
 def value_group(
     attention: str, heads: int, values: int, value: str, output: str, *, bias: bool = False

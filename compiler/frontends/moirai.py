@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from ..errors import TeacherError
 from ..forecaster import Teacher, TeacherOutputs
-from ..prunable import PrunableStructure
+from ..prunable import Kept, Member, PrunableStructure
 from .base import Frontend, Overlap, TeacherCard
 from .checkpoint import build_teacher
-from .moirai_encoder import Encoder, TokenLayout, check_encoder, location_and_scale
-from .moirai_mixture import Mixture, MixtureHead
+from .moirai_encoder import STREAM, Encoder, TokenLayout, check_encoder, location_and_scale
+from .moirai_mixture import Mixture, MixtureHead, PatchRows
 from .moirai_patch import keep_one_patch_size, patch_sizes
 from .options import choose
 from .settings import Settings
@@ -94,10 +94,11 @@ class Moirai(Teacher):
         self.quantile_levels = DECILES if quantiles == "deciles" else ()
         width, sizes = settings.integer("d_model"), patch_sizes(settings.config)
         self.past_tokens, self.future_tokens = -(-lookback // patch_size), -(-horizon // patch_size)
-        self.mask_encoding = nn.Embedding(1, width)
-        self.in_proj = PatchEmbedding(width, sizes, patch_size)
+        stream = Kept(settings.config).count(STREAM, width)
+        self.mask_encoding = nn.Embedding(1, stream)
+        self.in_proj = PatchEmbedding(stream, sizes, patch_size)
         self.encoder = Encoder(settings, (4 * width * 2 // 3 + 7) // 8 * 8)
-        self.param_proj = MixtureHead(width, sizes, patch_size, _normal_scale(settings))
+        self.param_proj = MixtureHead(stream, sizes, patch_size, _normal_scale(settings))
         self.layout = self._layout()
 
     def forward(self, past: Tensor) -> Tensor:
@@ -128,8 +129,14 @@ class Moirai(Teacher):
         return self._future_mixture(asked), loc, scale
 
     def structure(self) -> PrunableStructure:
-        """Heads and value dims of every attention, and the units of every FFN."""
-        return PrunableStructure(tuple(self.encoder.groups()))
+        """Heads and value dims of every attention, the units of every FFN, and the dims of the stream."""
+        writers = ("in_proj.weight", "in_proj.bias", "mask_encoding.weight")
+        rows = [name for name, part in self.named_modules() if isinstance(part, PatchRows)]
+        stream = self.encoder.stream(
+            entering=(Member(name, 1) for name in writers),
+            leaving=(Member(f"{name}.weight", 2) for name in rows),
+        )
+        return PrunableStructure((*self.encoder.groups(), stream))
 
     def without_dead_weights(self) -> Moirai:
         """With the patch size in use alone (:func:`~.moirai_patch.keep_one_patch_size`)."""

@@ -26,7 +26,7 @@ from ..forecaster import Teacher, TeacherOutputs
 from ..prunable import Kept, PrunableStructure
 from .base import Frontend, TeacherCard
 from .layers import ResidualMlp
-from .moirai_encoder import Encoder, TokenLayout, check_encoder, location_and_scale
+from .moirai_encoder import STREAM, Encoder, TokenLayout, check_encoder, location_and_scale
 from .options import choose
 from .settings import Settings
 
@@ -63,10 +63,11 @@ class Moirai2(Teacher):
         self.patch, self.block_tokens = settings.integer("patch_size"), settings.integer("num_predict_token")
         width, kept = settings.integer("d_model"), Kept(settings.config)
         levels = len(self.quantile_levels)
-        self.in_proj = ResidualMlp("in_proj", 2 * self.patch, width, width, kept, F.silu)
+        stream = kept.count(STREAM, width)
+        self.in_proj = ResidualMlp("in_proj", 2 * self.patch, width, stream, kept, F.silu)
         self.encoder = Encoder(settings, settings.integer("d_ff"))
         out = self.block_tokens * levels * self.patch
-        self.out_proj = ResidualMlp("out_proj", width, width, out, kept, F.silu)
+        self.out_proj = ResidualMlp("out_proj", stream, width, out, kept, F.silu)
         tokens = [
             -(-lookback // self.patch) + done * self.block_tokens
             for done in range(-(-horizon // (self.block_tokens * self.patch)))
@@ -96,8 +97,10 @@ class Moirai2(Teacher):
         )
 
     def structure(self) -> PrunableStructure:
-        """Heads and value dims of every attention, and the units of every FFN and of both residual MLPs."""
-        return PrunableStructure((*self.in_proj.groups(), *self.encoder.groups(), *self.out_proj.groups()))
+        """Heads and value dims of attention, the units of FFNs and both residual MLPs, and the stream."""
+        inside = (*self.in_proj.groups(), *self.encoder.groups(), *self.out_proj.groups())
+        stream = self.encoder.stream(entering=self.in_proj.outputs(), leaving=self.out_proj.inputs())
+        return PrunableStructure((*inside, stream))
 
     def _layout(self, tokens: int) -> TokenLayout:
         return TokenLayout(

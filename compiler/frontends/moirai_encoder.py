@@ -12,13 +12,13 @@ Shapes: B batch, D variates, S tokens of all variates together, d model width, h
    otherwise; the softmax scale is 1 / sqrt(head width).
 
 Source: parity with uni2ts.  The names of the parameters are upstream's.
-Coupled groups (paper A): FFN units, whole heads, value dimensions.
+Coupled groups (paper A): FFN units, whole heads, value dimensions, dims of the residual stream.
 Query and key dimensions are mixed by rule 1, so removing some is not exact: they are no group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import TeacherError
-from ..prunable import Group, Kept, Member, Span, Tap
-from .layers import GatedFfn, RmsNorm, sized_linear, value_group
+from ..prunable import Group, Kept, Member, Span, Tap, residual_group
+from .layers import Entry, GatedFfn, RmsNorm, sized_linear, value_group
 from .settings import Settings
 
 ROTARY_BASE = 10000
@@ -36,6 +36,9 @@ HEAD_WIDTH = 64
 
 EPS = 1e-5
 """Of every RMS norm."""
+
+STREAM = "encoder.residual"
+"""Group of the dims of the residual stream."""
 
 FFN_PARTS = ("fc_gate", "fc1", "fc2")
 """Upstream's names of gate, up and down."""
@@ -125,7 +128,7 @@ class Attention(nn.Module):
 
     Args:
         name: of this module in the state dict; prefix of its groups ``heads`` and ``values``.
-        width: d.
+        width: published d, which the heads share.
         kept: which units live.
     """
 
@@ -133,6 +136,7 @@ class Attention(nn.Module):
         super().__init__()
         published = width // HEAD_WIDTH
         head_width = width // published
+        width = kept.count(STREAM, width)
         self.name = name
         self.head_width = head_width
         self.heads = kept.count(f"{name}.heads", published)
@@ -207,9 +211,10 @@ class EncoderLayer(nn.Module):
     def __init__(self, name: str, width: int, units: int, kept: Kept) -> None:
         super().__init__()
         self.self_attn = Attention(f"{name}.self_attn", width, kept)
-        self.ffn = GatedFfn(f"{name}.ffn", width, units, kept, FFN_PARTS)
-        self.norm1 = RmsNorm(width, EPS)
-        self.norm2 = RmsNorm(width, EPS)
+        stream = kept.count(STREAM, width)
+        self.ffn = GatedFfn(f"{name}.ffn", stream, units, kept, FFN_PARTS)
+        self.norm1 = RmsNorm(stream, EPS, width)
+        self.norm2 = RmsNorm(stream, EPS, width)
 
     def forward(self, tokens: Tensor, layout: TokenLayout, asking: slice) -> Tensor:
         """Outputs ``[B, queries, d]`` of the tokens ``asking`` among ``tokens [B, S, d]``."""
@@ -233,17 +238,19 @@ class Encoder(nn.Module):
         super().__init__()
         width, kept = settings.integer("d_model"), Kept(settings.config)
         self.head_width = width // (width // HEAD_WIDTH)
+        self.entry = Entry(kept.count(STREAM, width))
         self.layers = nn.ModuleList(
             EncoderLayer(f"encoder.layers.{i}", width, units, kept)
             for i in range(settings.integer("num_layers"))
         )
-        self.norm = RmsNorm(width, EPS)
+        self.norm = RmsNorm(self.entry.channels, EPS, width)
 
     def forward(self, tokens: Tensor, layout: TokenLayout, asking: slice) -> Tensor:
         """States ``[B, queries, d]``, after the norm, of the tokens ``asking`` among ``tokens [B, S, d]``.
 
         The last layer computes nothing for tokens that nobody asks for.
         """
+        tokens = self.entry(tokens)
         for layer in self.layers:
             tokens = layer(tokens, layout, asking if layer is self.layers[-1] else slice(None))
         states: Tensor = self.norm(tokens)
@@ -254,3 +261,26 @@ class Encoder(nn.Module):
         for layer in self.layers:
             yield from cast(EncoderLayer, layer).self_attn.groups()
             yield from cast(EncoderLayer, layer).ffn.groups()
+
+    def stream(self, entering: Iterable[Member], leaving: Iterable[Member]) -> Group:
+        """The dims of the residual stream.
+
+        Args:
+            entering: parameters that write the tokens.
+            leaving: parameters that read the states.
+        """
+        gate, up, down = FFN_PARTS
+        layers = [f"encoder.layers.{i}" for i in range(len(self.layers))]
+        readers = (*(f"self_attn.{part}_proj" for part in "qkv"), f"ffn.{gate}", f"ffn.{up}")
+        return residual_group(
+            STREAM,
+            self.entry.channels,
+            entry="encoder.entry",
+            entering=entering,
+            branches=(
+                f"{layer}.{part}" for layer in layers for part in ("self_attn.out_proj", f"ffn.{down}")
+            ),
+            readers=(f"{layer}.{part}" for layer in layers for part in readers),
+            norms=(*(f"{layer}.{part}" for layer in layers for part in ("norm1", "norm2")), "encoder.norm"),
+            leaving=leaving,
+        )

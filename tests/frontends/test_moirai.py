@@ -354,28 +354,31 @@ def test_masked_equals_sliced(kit: Any, variates: int) -> None:
     teacher = tiny(kit, variates=variates)
     past = series(2, teacher)
     groups = teacher.structure().groups
-    assert {group.kind for group in groups} == {"head", "value", "ffn"} and len(groups) == 6
+    assert {group.kind for group in groups} == {"head", "value", "ffn", "residual"} and len(groups) == 7
     for group in groups:
-        for dead in ([0], [group.units - 1], list(range(group.units))):
-            for tap in group.taps:
-                masked, sliced = kit.masked_and_sliced(teacher, replace(group, taps=(tap,)), dead, past)
+        most = list(range(0 if group.removable else group.floor, group.units))
+        for dead in ([0], [group.units - 1], most):
+            for taps in [group.taps] if group.together else [(tap,) for tap in group.taps]:
+                masked, sliced = kit.masked_and_sliced(teacher, replace(group, taps=taps), dead, past)
                 kit.close(sliced, masked, relative=1e-5)
 
 
 def test_emptied_branches_export(kit: Any, tmp_path: Path) -> None:
-    """No attention in the first layer, no FFN in the last, one head of three values left there."""
+    """No attention in the first layer, no FFN in the last, one head of three values, a thinner stream."""
     layers = "encoder.layers"
     kept = {
         f"{layers}.0.self_attn.heads": [],
         f"{layers}.1.self_attn.heads": [1],
         f"{layers}.1.self_attn.values": [2, 40, 63],
         f"{layers}.1.ffn.units": [],
+        "encoder.residual": list(range(3, 120)),
     }
     teacher = tiny(kit, config={"tsfmc": {"kept": kept}}, patch_size=8)
     assert [group.name for group in teacher.structure().groups] == [
         f"{layers}.0.ffn.units",
         f"{layers}.1.self_attn.heads",
         f"{layers}.1.self_attn.values",
+        "encoder.residual",
     ]
     kit.assert_exports(teacher, tmp_path / "pruned.onnx")
 

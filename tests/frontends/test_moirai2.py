@@ -163,11 +163,12 @@ def test_masked_equals_sliced(kit: Any, horizon: int) -> None:
     teacher = tiny(kit, horizon=horizon)
     past = series(2, teacher)
     groups = teacher.structure().groups
-    assert {group.kind for group in groups} == {"head", "value", "ffn"} and len(groups) == 8
+    assert {group.kind for group in groups} == {"head", "value", "ffn", "residual"} and len(groups) == 9
     for group in groups:
-        for dead in ([0, group.units - 1], list(range(group.units))):
-            for tap in group.taps:
-                masked, sliced = kit.masked_and_sliced(teacher, replace(group, taps=(tap,)), dead, past)
+        most = list(range(0 if group.removable else group.floor, group.units))
+        for dead in ([0, group.units - 1], most):
+            for taps in [group.taps] if group.together else [(tap,) for tap in group.taps]:
+                masked, sliced = kit.masked_and_sliced(teacher, replace(group, taps=taps), dead, past)
                 kit.close(sliced, masked, relative=1e-5)
 
 
@@ -179,9 +180,10 @@ def test_emptied_branches_export(kit: Any, tmp_path: Path) -> None:
         f"{layers}.1.self_attn.heads": [1],
         f"{layers}.1.ffn.units": [],
         "out_proj.units": [],
+        "encoder.residual": list(range(3, 120)),
     }
     teacher = tiny(kit, config={"tsfmc": {"kept": kept}})
-    assert len(teacher.structure().groups) == 3
+    assert len(teacher.structure().groups) == 4
     kit.assert_exports(teacher, tmp_path / "pruned.onnx")
 
 

@@ -12,7 +12,7 @@ import torch
 from factory import write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_teachers import TINY, tiny_teacher
+from tiny_teachers import STREAMS, TINY, tiny_teacher
 from torch import Tensor
 
 from tsfmc.compiler.data import load_data
@@ -70,7 +70,7 @@ def test_channels_really_leave(unit: CompileUnit, tmp_path: Path) -> None:
     assert len(sizes) == 3 and sizes == sorted(sizes, reverse=True)
 
 
-@pytest.mark.parametrize("family", ["time-moe", "chronos-bolt"])
+@pytest.mark.parametrize("family", STREAMS)
 def test_residual_dims_leave_on_demand(family: str, tmp_path: Path) -> None:
     """Every kind together; without being asked for, the streams stay as wide as they are."""
     _, lookback, horizon = TINY[family]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_teachers import TINY, tiny_teacher
+from tiny_teachers import STREAMS, TINY, tiny_teacher
 from torch import Tensor, nn
 
 from tsfmc.compiler.forecaster import Teacher
@@ -81,6 +81,23 @@ def test_taps_of_a_group_agree(family: str) -> None:
     first, last = (mask_derivatives(teacher, past, target, groups, tap=tap)[0] for tap in (0, 1))
     for name in first:
         torch.testing.assert_close(first[name], last[name], rtol=1e-9, atol=1e-12)
+
+
+@FAMILIES
+def test_a_mask_at_all_writers_sums_their_derivatives(family: str) -> None:
+    """The chain rule, for the one mask of a residual dim."""
+    teacher = tiny_teacher(family).double()
+    past, target = windows(teacher)
+    groups = [group for group in teacher.structure().groups if group.together]
+    assert bool(groups) == (family in STREAMS)
+    if not groups:
+        return
+    whole, _ = mask_derivatives(teacher, past, target, groups)
+    for group in groups:
+        alone = [replace(group, taps=(tap,), together=False) for tap in group.taps]
+        parts = [mask_derivatives(teacher, past, target, [one])[0][group.name] for one in alone]
+        assert sum(bool(part.any()) for part in parts) > 1
+        torch.testing.assert_close(whole[group.name], sum(parts), rtol=1e-9, atol=1e-12)
 
 
 def test_samples_do_not_mix() -> None:
