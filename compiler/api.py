@@ -60,6 +60,7 @@ class CompileResult:
         manifests: target -> its manifest.
         records: what each pass did.
         warnings: one line each, such as a non-commercial licence.
+        teacher: checkpoint of the teacher where passes have changed it (pruned, fine-tuned), else None.
     """
 
     artifacts: Mapping[str, Path]
@@ -67,6 +68,7 @@ class CompileResult:
     manifests: Mapping[str, Mapping[str, Any]]
     records: tuple[PassRecord, ...]
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    teacher: Path | None = None
 
 
 def make_recipe(*, recipe: Path | str | None = None, set: Iterable[str] = (), **named: Any) -> Recipe:
@@ -150,6 +152,7 @@ def compile_recipe(
 ) -> CompileResult:
     """``compile`` for a resolved recipe."""
     from . import backend
+    from .frontends import save_teacher
 
     passes = build_pipeline(recipe)
     _check_names(stop_after, dump_after, passes)
@@ -175,10 +178,13 @@ def compile_recipe(
     manifests = backend.emit(recipe, unit, supervised, targets, out=out, progress=progress)
     lock = out / "recipe.lock.toml"
     lock.write_text(recipe.to_toml())
+    checkpoint = None
+    if unit.teacher is not None and unit.original_teacher is not None:
+        checkpoint = out / "teacher"
+        save_teacher(unit.teacher, checkpoint)
     check_budgets(recipe.budget, manifests)
-    return CompileResult(
-        {kind: out / kind for kind in manifests}, lock, manifests, unit.record, source.warnings
-    )
+    artifacts = {kind: out / kind for kind in manifests}
+    return CompileResult(artifacts, lock, manifests, unit.record, source.warnings, checkpoint)
 
 
 def build_pipeline(recipe: Recipe) -> list[Pass]:

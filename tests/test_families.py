@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from factory import write_series
-from tiny_teachers import TINY, tiny_teacher
+from tiny_teachers import HAVE_DEAD_WEIGHTS, TINY, tiny_teacher
 
 import tsfmc
-from tsfmc.compiler.frontends import save_teacher
+from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.frontends import load_teacher, save_teacher
 
 QUICK = ["passes.distill.epochs=1", "measure.duration_s=0.2", "measure.min_queries=64"]
 
@@ -42,5 +43,10 @@ def test_compile(tmp_path: Path, family: str, student: str) -> None:
         # The artifact is the teacher: equal accuracy, as far as float32 goes.
         rows = manifest["accuracy"]["test"]
         assert rows["student"]["mse"] == pytest.approx(rows["teacher"]["mse"], rel=1e-4)
+        # What a pass has changed is left as a checkpoint too.
+        assert (result.teacher is not None) == (family in HAVE_DEAD_WEIGHTS)
+        if result.teacher is not None:
+            left = load_teacher(result.teacher)
+            assert parameter_count(left) == manifest["student"]["parameters"]
     past = tsfmc.load(result.artifacts["onnx"]).example_windows(2)
     assert tsfmc.load(result.artifacts["onnx"]).forecast(past).shape == (2, 2, horizon)

@@ -125,6 +125,9 @@ WHOLE: Mapping[str, Recipe] = {
     ),
 }
 
+HAVE_DEAD_WEIGHTS = {"chronos-bolt", "moirai", "time-moe"}
+"""Families of which ``drop_dead_weights`` makes something smaller."""
+
 
 def tiny_teacher(family: str, *, variates: int = 2, seed: int = 1, horizon: int | None = None) -> Teacher:
     """Random weights, norm weights about 1, so that nothing is hidden by a neutral value.

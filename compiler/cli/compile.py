@@ -114,6 +114,7 @@ def command(
                 "artifacts": {kind: str(path) for kind, path in result.artifacts.items()},
                 "recipe_lock": result.recipe_lock and str(result.recipe_lock),
                 "manifests": result.manifests,
+                "teacher": result.teacher and str(result.teacher),
                 "warnings": result.warnings,
             }
         )
@@ -122,6 +123,8 @@ def command(
         for line in ("", *summary_lines(result.manifests[kind]), ""):
             click.echo(line, err=True)
         click.echo(path)
+    if result.teacher is not None:
+        click.echo(f"the teacher as the passes left it: {result.teacher}", err=True)
 
 
 def _print_plan(plan: dict[str, Any], as_json: bool) -> None:

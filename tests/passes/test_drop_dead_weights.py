@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_teachers import TINY, tiny_teacher
+from tiny_teachers import HAVE_DEAD_WEIGHTS, TINY, tiny_teacher
 
 from tsfmc.compiler.errors import PassError, VerificationError
 from tsfmc.compiler.forecaster import Teacher, parameter_count
@@ -15,8 +15,6 @@ from tsfmc.compiler.manager import PassContext, PassManager
 from tsfmc.compiler.unit import CompileUnit
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
 from tsfmc.passes.surgery import slice_teacher, verify_structure
-
-HAVE_DEAD_WEIGHTS = {"chronos-bolt", "moirai", "time-moe"}
 
 
 @pytest.mark.parametrize("family", TINY)
