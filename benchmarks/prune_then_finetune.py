@@ -208,8 +208,9 @@ def render(found: dict[str, Any], names: list[str]) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values) if len(values) > 1 else 0:.4f}"
+    """Mean and standard deviation; a single value as it is."""
+    mean = f"{statistics.mean(values):.4f}"
+    return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
 
 
 def speedup(latencies: dict[str, Any], engine: str) -> str:
