@@ -81,6 +81,24 @@ class Pass:
         return fields
 
 
+class TeacherPass(Pass):
+    """A pass that replaces the teacher: before its outputs are recorded, and not without its weights."""
+
+    verb: ClassVar[str]
+    """What it does to the teacher, for the error."""
+
+    def requires(self, unit: CompileUnit) -> None:
+        if unit.teacher is None:
+            raise PassError(
+                f"there is no teacher to {self.verb}",
+                hint="a teacher store holds outputs only; give the teacher",
+            )
+        if unit.teacher_store is not None:
+            raise PassError(
+                "the teacher's outputs are already recorded", hint=f"put {self.name} before record_teacher"
+            )
+
+
 class Instrument:
     """Something that watches passes.  Both hooks are optional."""
 

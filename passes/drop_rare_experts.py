@@ -17,10 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..compiler.errors import PassError
 from ..compiler.evaluate import SpreadWindows
 from ..compiler.forecaster import Teacher, parameter_count
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
+from ..compiler.manager import PassContext, PassOptions, PassResult, TeacherPass
 from ..compiler.prunable import Group
 from ..compiler.unit import CompileUnit
 from .surgery import slice_teacher
@@ -40,24 +39,14 @@ class RareExpertOptions(PassOptions):
     batch_size: int = Field(default=8, ge=1)
 
 
-class DropRareExperts(Pass):
+class DropRareExperts(TeacherPass):
     """Replaces a mixture-of-experts teacher by one without its rare experts; others stay as they are."""
 
     name = "drop_rare_experts"
+    verb = "drop experts of"
     summary = "drop the experts that hardly any token of this data is routed to"
     Options = RareExpertOptions
     cacheable = True
-
-    def requires(self, unit: CompileUnit) -> None:
-        if unit.teacher is None:
-            raise PassError(
-                "there is no teacher", hint="a teacher store holds outputs only; give the teacher"
-            )
-        if unit.teacher_store is not None:
-            raise PassError(
-                "the teacher's outputs are already recorded",
-                hint="put drop_rare_experts before record_teacher",
-            )
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert unit.teacher is not None  # requires() ran

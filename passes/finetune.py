@@ -19,7 +19,7 @@ from ..compiler.cost import validation_mse
 from ..compiler.errors import PassError
 from ..compiler.evaluate import SpreadWindows
 from ..compiler.forecaster import Teacher
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
+from ..compiler.manager import PassContext, PassOptions, PassResult, TeacherPass
 from ..compiler.training import TrainingPlan, TrainingResult, train
 from ..compiler.unit import CompileUnit
 
@@ -62,24 +62,18 @@ class FinetuneStep(nn.Module):
         return {"loss": (self.teacher(past) - target).square().mean()}
 
 
-class Finetune(Pass):
+class Finetune(TeacherPass):
     """Replaces the teacher by a fine-tuned one."""
 
     name = "finetune"
+    verb = "fine-tune"
     summary = "fine-tune the teacher on the data; learning rate and epoch chosen on validation"
     Options = FinetuneOptions
     cacheable = True
 
     def requires(self, unit: CompileUnit) -> None:
-        if unit.teacher is None:
-            raise PassError(
-                "there is no teacher to fine-tune",
-                hint="a teacher store holds outputs only; give the teacher",
-            )
-        if unit.teacher_store is not None:
-            raise PassError(
-                "the teacher's outputs are already recorded", hint="put finetune before record_teacher"
-            )
+        super().requires(unit)
+        assert unit.teacher is not None
         if not any(parameter.requires_grad for parameter in unit.teacher.parameters()):
             raise PassError(
                 f"{type(unit.teacher).__name__} has no trainable weights",

@@ -39,7 +39,7 @@ from ..compiler.cost import validation_mse
 from ..compiler.errors import PassError
 from ..compiler.evaluate import SpreadWindows
 from ..compiler.forecaster import Teacher, parameter_count
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
+from ..compiler.manager import PassContext, PassOptions, PassResult, TeacherPass
 from ..compiler.parallel import Processes
 from ..compiler.prunable import Group, Kind
 from ..compiler.unit import CompileUnit
@@ -94,23 +94,18 @@ class PruneOptions(PassOptions):
     validation_windows: int = Field(default=1024, ge=0)
 
 
-class PruneChannels(Pass):
+class PruneChannels(TeacherPass):
     """Replaces the teacher by a smaller one."""
 
     name = "prune_channels"
+    verb = "prune"
     summary = "remove the coupled channels, heads and experts that matter least; really smaller shapes"
     Options = PruneOptions
     cacheable = True
 
     def requires(self, unit: CompileUnit) -> None:
-        if unit.teacher is None:
-            raise PassError(
-                "there is no teacher to prune", hint="a teacher store holds outputs only; give the teacher"
-            )
-        if unit.teacher_store is not None:
-            raise PassError(
-                "the teacher's outputs are already recorded", hint="put prune_channels before record_teacher"
-            )
+        super().requires(unit)
+        assert unit.teacher is not None
         if not unit.teacher.structure().groups:
             raise PassError(
                 f"{type(unit.teacher).__name__} declares no prunable structure",

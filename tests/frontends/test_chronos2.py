@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,37 +11,14 @@ import torch
 from chronos.chronos2.config import Chronos2CoreConfig
 from chronos.chronos2.model import Chronos2Model
 from safetensors.torch import load_file
+from tiny_teachers import WHOLE
 
 from tsfmc.compiler.errors import TeacherError
 from tsfmc.compiler.forecaster import parameter_count
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
 from tsfmc.compiler.frontends.chronos_cards import CHRONOS_2_CARDS
 
-TINY: Mapping[str, Any] = {
-    "architectures": ["Chronos2Model"],
-    "chronos_config": {
-        "context_length": 64,
-        "input_patch_size": 8,
-        "input_patch_stride": 8,
-        "max_output_patches": 4,
-        "output_patch_size": 8,
-        "quantiles": [0.1, 0.5, 0.9],
-        "time_encoding_scale": 64,
-        "use_arcsinh": True,
-        "use_reg_token": True,
-    },
-    "model_type": "t5",
-    "d_model": 12,
-    "d_ff": 16,
-    "d_kv": 6,
-    "num_layers": 2,
-    "num_heads": 2,
-    "dropout_rate": 0.1,
-    "feed_forward_proj": "relu",
-    "layer_norm_epsilon": 1e-6,
-    "rope_theta": 10000.0,
-    "vocab_size": 2,
-}
+TINY = WHOLE["chronos-2"][0]
 TASK = {"lookback": 40, "horizon": 20, "variates": 3}
 
 
