@@ -14,11 +14,12 @@ benchmarks/results/end_to_end.json, a compile as soon as it is there; a second c
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import kept
 
 from tsfmc.compiler import api
 from tsfmc.compiler.progress import for_stderr
@@ -46,14 +47,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = json.loads(options.results.read_text()) if options.results.is_file() else {}
+    found = kept.read(options.results)
     for data in options.data:
         for name in options.pipelines:
             key = f"{data}/{options.student}/{name}/{options.seed}"
             if key not in found:
                 found[key] = one(options, data, name)
-                options.results.parent.mkdir(parents=True, exist_ok=True)
-                options.results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+                kept.write(options.results, found)
     table = render(found)
     options.results.with_suffix(".md").write_text(table)
     print(table)

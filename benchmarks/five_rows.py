@@ -10,9 +10,10 @@ second call goes on with the rows that are missing.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
+
+import kept
 
 from tsfmc.compiler import api
 from tsfmc.compiler.evaluate import evaluate, model_predictor, naive_scale, seasonal_naive
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", default=list(ROWS))
     options = parser.parse_args()
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found = kept.read(RESULTS)
     for data in options.data:
         for student in options.student:
             for name in options.rows:
@@ -49,10 +50,9 @@ def main() -> None:
                     key = f"{data}/{student}/{name}/{seed}"
                     if key not in found:
                         found[key] = one(options.teacher, data, student, name, seed)
-                        RESULTS.parent.mkdir(exist_ok=True)
-                        RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+                        kept.write(RESULTS, found)
             reference(found, options.teacher, data)
-            RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            kept.write(RESULTS, found)
             print_table(found, data, student, options)
 
 

@@ -19,12 +19,12 @@ call goes on with the missing ones.  The table is written beside it.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kept
 import numpy as np
 import torch
 
@@ -58,14 +58,13 @@ def main() -> None:
     parser.add_argument("--warmup-calls", type=int, default=50, help="fewer for slow teachers")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = json.loads(options.results.read_text()) if options.results.is_file() else {}
+    found = kept.read(options.results)
     for name in options.teachers:
         for engine in options.engines:
             key = f"{name}/{engine}"
             if key not in found:
                 found[key] = one(options, name, engine)
-                options.results.parent.mkdir(parents=True, exist_ok=True)
-                options.results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+                kept.write(options.results, found)
     table = render(found)
     options.results.with_suffix(".md").write_text(table)
     print(table)

@@ -20,11 +20,12 @@ on with what is missing (training itself resumes from its last epoch), and the t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import kept
 
 from tsfmc.compiler import api
 from tsfmc.compiler.cost import cost_of
@@ -67,9 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = {**vars(options), "teacher": Path(options.teacher).name}
     settings = {name: settings[name] for name in settings if name not in EXTENT}
-    found = {"rows": {}, "latency": {}}
-    if options.results.is_file():
-        found = json.loads(options.results.read_text())
+    found = kept.read(options.results, {"rows": {}, "latency": {}})
     if found.setdefault("settings", settings) != settings:
         raise SystemExit(f"{options.results} was made with other settings: give --results another file")
     for data in options.data:
@@ -78,11 +77,11 @@ def main() -> None:
                 key = f"{data}/{row}/{seed}"
                 if key not in found["rows"]:
                     found["rows"][key] = one(options, data, row, seed)
-                    save(options.results, found)
+                    kept.write(options.results, found)
     for data in options.data if options.latency_s else ():
         if data not in found["latency"]:
             found["latency"][data] = latency(tuned(options, data, PRUNED, 0), options.latency_s)
-            save(options.results, found)
+            kept.write(options.results, found)
     table = render(found, options.data)
     options.results.with_suffix(".md").write_text(table)
     print(table)
@@ -158,14 +157,6 @@ def latency(unit: CompileUnit, seconds: float) -> dict[str, Any]:
         forms = dict.fromkeys(models, "onnxruntime, fp32")
         report["onnxruntime"] = measure(engines, past, duration_s=seconds, forms=forms).to_manifest()
     return report
-
-
-def save(path: Path, found: dict[str, Any]) -> None:
-    """Keeps what is known so far."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
 
 
 def render(found: dict[str, Any], names: list[str]) -> str:

@@ -17,11 +17,11 @@ Prints the table and writes benchmarks/results/score_correlation.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import kept
 import torch
 from torch import Tensor
 
@@ -84,13 +84,12 @@ def main() -> None:
     parser.add_argument("--train-windows", type=int, default=4096)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = json.loads(options.results.read_text()) if options.results.is_file() else {}
+    found = kept.read(options.results)
     for family in options.families:
         key = f"{family}/{options.data}/{options.units} units/{options.windows} windows"
         if key not in found:
             found[key] = correlate(options, family)
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            options.results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            kept.write(options.results, found)
     print("| model | order 1 | order 2 | abs order 1 | abs order 2 | random |")
     print("|---|---|---|---|---|---|")
     for key, row in found.items():

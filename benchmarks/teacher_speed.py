@@ -22,7 +22,6 @@ with the missing ones.  Needs chronos-forecasting and sktime.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import kept
 import numpy as np
 import torch
 from torch import Tensor
@@ -137,14 +137,13 @@ def main() -> None:
     parser.add_argument("--slow-rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found = json.loads(options.results.read_text()) if options.results.is_file() else {}
+    found = kept.read(options.results)
     torch.set_num_threads(1)
     for name in options.teachers:
         key = f"{name}, H {options.horizon}, D {options.variates}"
         if key not in found:
             found[key] = one(options, name)
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            options.results.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            kept.write(options.results, found)
     print(render(found))
 
 

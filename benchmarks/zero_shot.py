@@ -8,8 +8,9 @@ Results go to benchmarks/results/zero_shot.json, a data set as soon as it is the
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+import kept
 
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.evaluate import evaluate, model_predictor, naive_scale, seasonal_naive
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--lookback", type=int, default=512)
     parser.add_argument("--horizon", type=int, default=96)
     options = parser.parse_args()
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found = kept.read(RESULTS)
     print("| data | windows | teacher MSE | MAE | seasonal naive MSE | MAE |\n|---|---|---|---|---|---|")
     for name in options.data:
         data = load_data(name, lookback=options.lookback, horizon=options.horizon)
@@ -52,8 +53,7 @@ def main() -> None:
                 ).to_dict(),
                 "seasonal_naive": evaluate(naive, windows, scale).to_dict(),
             }
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            kept.write(RESULTS, found)
         rows = [found[key]["teacher"], found[key]["seasonal_naive"]]
         cells = " | ".join(f"{row['mse']:.4f} | {row['mae']:.4f}" for row in rows)
         print(f"| {name} | {rows[0]['windows']} | {cells} |", flush=True)
