@@ -37,7 +37,7 @@ class RecordTeacher(Pass):
 
         states: bool = True
         states_dtype: Literal["float16", "float32"] = "float16"
-        state_positions: int = 64
+        state_positions: int = Field(default=64, ge=0)
         train_windows: int = Field(default=0, ge=0)
 
     def requires(self, unit: CompileUnit) -> None:

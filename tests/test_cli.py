@@ -212,6 +212,11 @@ def test_cross_compiled_for_a_raspberry_pi(place: Path, monkeypatch: Any, capsys
         (["compile", "--lookback", "many"], 2, "many"),
         (["compile", "--teacher-store", "nowhere"], 3, "nowhere"),
         (["inspect", "nowhere"], 3, "nowhere"),
+        (
+            ["teach", "--teacher", "t", "--data", "d", "-o", "s", "--train-windows", "-1"],
+            2,
+            "--train-windows",
+        ),
         (["compile", "--device", "raspberry-pi-4"], 2, "target onnx has no devices"),
         (["forecast", "out/onnx", "--input", "absent.csv"], 2, "absent.csv"),
     ],

@@ -22,9 +22,17 @@ from .output import as_json, print_json
 @click.option("--states/--no-states", default=True, help="Keep states for FTA.")
 @click.option("--states-dtype", type=click.Choice(["float16", "float32"]), default="float16")
 @click.option(
-    "--state-positions", type=int, default=0, help="Keep a seeded subset of positions; 0 keeps all."
+    "--state-positions",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Keep a seeded subset of positions; 0 keeps all.",
 )
-@click.option("--train-windows", type=int, default=0, help="Label that many, evenly spread; 0 labels all.")
+@click.option(
+    "--train-windows",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Label that many, evenly spread; 0 labels all.",
+)
 @click.option(
     "--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights."
 )
