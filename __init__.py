@@ -19,7 +19,7 @@ _FACE = {
     "load": "compiler.api",
     "load_data": "compiler.data",
     "load_teacher": "compiler.frontends",
-    "TsfmcError": "compiler.errors",
+    "TsfmcError": "compiler.base.errors",
 }
 
 __all__ = ["__version__", *_FACE]

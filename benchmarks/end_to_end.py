@@ -22,7 +22,7 @@ from typing import Any
 import kept
 
 from tsfmc.compiler import api
-from tsfmc.compiler.progress import for_stderr
+from tsfmc.compiler.base.progress import for_stderr
 
 RESULTS = Path(__file__).parent / "results" / "end_to_end.json"
 PIPELINES = {

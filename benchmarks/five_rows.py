@@ -16,8 +16,8 @@ from pathlib import Path
 import kept
 
 from tsfmc.compiler import api
-from tsfmc.compiler.evaluate import evaluate, model_predictor, naive_scale, seasonal_naive
-from tsfmc.compiler.progress import for_stderr
+from tsfmc.compiler.base.progress import for_stderr
+from tsfmc.compiler.learning.evaluate import evaluate, model_predictor, naive_scale, seasonal_naive
 
 RESULTS = Path(__file__).parent / "results" / "five_rows.json"
 TAIL = ["distill", "fold_affine"]

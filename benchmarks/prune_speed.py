@@ -28,10 +28,10 @@ import kept
 import numpy as np
 import torch
 
-from tsfmc.compiler.cost import cost_of
-from tsfmc.compiler.forecaster import Teacher
+from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.frontends import build_teacher, find_card
-from tsfmc.compiler.progress import for_stderr
+from tsfmc.compiler.ir.forecaster import Teacher
+from tsfmc.compiler.learning.cost import cost_of
 from tsfmc.passes.surgery import slice_teacher
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Shape

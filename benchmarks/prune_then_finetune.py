@@ -28,10 +28,11 @@ from typing import Any
 import kept
 
 from tsfmc.compiler import api
-from tsfmc.compiler.cost import cost_of
-from tsfmc.compiler.evaluate import SpreadWindows, evaluate, model_predictor, naive_scale
-from tsfmc.compiler.progress import for_stderr
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.base.progress import for_stderr
+from tsfmc.compiler.data.dataset import SpreadWindows
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning.cost import cost_of
+from tsfmc.compiler.learning.evaluate import evaluate, model_predictor, naive_scale
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Shape
 from tsfmc.targets.latency import MIN_WINDOWS, measure, torch_candidate

@@ -25,13 +25,13 @@ import kept
 import torch
 from torch import Tensor
 
+from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.data import load_data
-from tsfmc.compiler.evaluate import SpreadWindows
-from tsfmc.compiler.forecaster import Teacher
+from tsfmc.compiler.data.dataset import SpreadWindows
 from tsfmc.compiler.frontends import build_teacher, load_teacher
-from tsfmc.compiler.manager import PassContext
-from tsfmc.compiler.progress import for_stderr
-from tsfmc.compiler.unit import CompileUnit, Task
+from tsfmc.compiler.ir.forecaster import Teacher
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit, Task
 from tsfmc.passes.finetune import Finetune
 from tsfmc.passes.scores import batch_score, mask_derivatives, sample_losses
 from tsfmc.passes.surgery import mask_units

@@ -34,10 +34,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsfmc.compiler.forecaster import Teacher
+from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.frontends import build_teacher, find_card
-from tsfmc.compiler.frontends.moirai import Moirai
-from tsfmc.compiler.progress import for_stderr
+from tsfmc.compiler.frontends.moirai.moirai1 import Moirai
+from tsfmc.compiler.ir.forecaster import Teacher
 from tsfmc.targets.latency import MIN_WINDOWS, Call, measure, torch_candidate
 
 HERE = Path(__file__).parent

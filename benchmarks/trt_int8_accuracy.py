@@ -21,11 +21,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.data import Dataset, load_data
-from tsfmc.compiler.evaluate import Predict, evaluate, model_predictor, naive_scale
-from tsfmc.compiler.progress import for_stderr
+from tsfmc.compiler.learning.evaluate import Predict, evaluate, model_predictor, naive_scale
+from tsfmc.compiler.learning.training import TrainingPlan, train
 from tsfmc.compiler.students import build_student
-from tsfmc.compiler.training import TrainingPlan, train
 from tsfmc.targets.base import Shape
 from tsfmc.targets.onnx.export import export_onnx
 from tsfmc.targets.onnx.precision import to_fp16

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import kept
 
+from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.data import load_data
-from tsfmc.compiler.evaluate import evaluate, model_predictor, naive_scale, seasonal_naive
 from tsfmc.compiler.frontends import open_teacher
-from tsfmc.compiler.progress import for_stderr
+from tsfmc.compiler.learning.evaluate import evaluate, model_predictor, naive_scale, seasonal_naive
 
 RESULTS = Path(__file__).parent / "results" / "zero_shot.json"
 

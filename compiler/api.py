@@ -14,28 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .budgets import check_budgets
-from .cost import CostInstrument
-from .errors import LicenceError, UsageError, unknown_name
-from .manager import (
-    DumpInstrument,
-    Instrument,
-    Pass,
-    PassContext,
-    PassManager,
-    ReportInstrument,
-)
-from .parallel import Processes
-from .progress import Progress, Silent
-from .recipe import Recipe, resolve
-from .store import PassCache, cache_root, code_key, content_key
-from .unit import CompileUnit, PassRecord, Task, fingerprint
+from .base.content import cache_root, code_key, content_key
+from .base.errors import LicenceError, UsageError, unknown_name
+from .base.parallel import Processes
+from .base.progress import Progress, Silent
+from .driver.budgets import check_budgets
+from .driver.cache import PassCache
+from .driver.costing import CostInstrument
+from .driver.instruments import DumpInstrument, Instrument, ReportInstrument
+from .driver.manager import PassManager
+from .driver.recipe import Recipe, resolve
+from .ir.passes import Pass, PassContext
+from .ir.unit import CompileUnit, PassRecord, Task, fingerprint
 
 if TYPE_CHECKING:
     from ..targets.device.run import Forecaster as ArtifactForecaster
-    from .bench import Report
-    from .frontends.base import TeacherInfo
-    from .teacher_store import TeacherStore
+    from .driver.bench import Report
+    from .ir.provenance import TeacherInfo
+    from .ir.teacher_store import TeacherStore
 
 COSTED = ("drop_dead_weights", "drop_rare_experts", "prune_channels", "finetune")
 """Passes that change the teacher: with them in the pipeline, every pass is costed before and after."""
@@ -151,7 +147,7 @@ def compile_recipe(
     progress: Progress,
 ) -> CompileResult:
     """``compile`` for a resolved recipe."""
-    from . import backend
+    from .driver import backend
     from .frontends import save_teacher
 
     passes = build_pipeline(recipe)
@@ -195,7 +191,7 @@ def build_pipeline(recipe: Recipe) -> list[Pass]:
         RecipeError: options that the pass does not have.
     """
     from ..passes import PASSES
-    from .recipe import pass_options
+    from .driver.recipe import pass_options
     from .students import check_student
 
     if recipe.student.kind != "none":
@@ -213,7 +209,7 @@ def open_source(recipe: Recipe, progress: Progress) -> Source:
     """Loads the data and the teacher, or its store, and applies the licence policy."""
     from .data import load_data
     from .frontends import open_teacher, revision_notes
-    from .teacher_store import TeacherStore
+    from .ir.teacher_store import TeacherStore
 
     task = recipe.task
     data = load_data(
@@ -381,8 +377,8 @@ def teach(
     Raises:
         TsfmcError: see ``teacher_store.write_store``.
     """
-    from . import backend
-    from .teacher_store import StoreOptions, write_store
+    from .driver import backend
+    from .learning.teacher_store import StoreOptions, write_store
 
     progress = progress or Silent()
     source = open_source(recipe, progress)
@@ -422,7 +418,7 @@ def bench(
     progress: Progress | None = None,
 ) -> Report:
     """Measures an artifact by the one latency rule; see ``bench.run``."""
-    from .bench import run
+    from .driver.bench import run
 
     return run(
         Path(artifact),

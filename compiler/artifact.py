@@ -31,7 +31,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import MissingError, UsageError, VerificationError
+from .base.errors import MissingError, UsageError, VerificationError
 
 SCHEMA = 1
 MANIFEST, SUMS, RUNNER, RECIPE, REPORT = (

@@ -1,6 +1,6 @@
 """Passes: one transformation a file, named verb_object.  The pipeline of a recipe lists them in order."""
 
-from ..compiler.registry import Registry
+from ..compiler.base.registry import Registry
 
 PASSES = Registry(
     "pass",

@@ -21,11 +21,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..compiler.errors import PassError
-from ..compiler.forecaster import Student
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
-from ..compiler.objective import Batch, LossTerm
-from ..compiler.unit import CompileUnit
+from ..compiler.base.errors import PassError
+from ..compiler.ir.forecaster import Student
+from ..compiler.ir.objective import Batch, LossTerm
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.unit import CompileUnit
 
 Reduction = Literal["paper", "mean"]
 

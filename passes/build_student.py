@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
-from ..compiler.objective import Batch, LossTerm, Objective
+from ..compiler.ir.objective import Batch, LossTerm, Objective
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.unit import CompileUnit
 from ..compiler.students import build_student
-from ..compiler.unit import CompileUnit
 
 
 class Supervised(LossTerm):

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..compiler.errors import PassError
-from ..compiler.evaluate import evaluate, model_predictor
-from ..compiler.forecaster import Student
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
-from ..compiler.objective import Batch, Objective
-from ..compiler.training import TrainingPlan, train
-from ..compiler.unit import CompileUnit
+from ..compiler.base.errors import PassError
+from ..compiler.ir.forecaster import Student
+from ..compiler.ir.objective import Batch, Objective
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.evaluate import evaluate, model_predictor
+from ..compiler.learning.training import TrainingPlan, train
 
 
 class DistillStep(nn.Module):

@@ -8,10 +8,10 @@ forecast stays.
 
 from __future__ import annotations
 
-from ..compiler.errors import PassError
-from ..compiler.forecaster import parameter_count
-from ..compiler.manager import Pass, PassContext, PassResult
-from ..compiler.unit import CompileUnit
+from ..compiler.base.errors import PassError
+from ..compiler.ir.forecaster import parameter_count
+from ..compiler.ir.passes import Pass, PassContext, PassResult
+from ..compiler.ir.unit import CompileUnit
 
 
 class DropDeadWeights(Pass):

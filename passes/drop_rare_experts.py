@@ -17,11 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..compiler.evaluate import SpreadWindows
-from ..compiler.forecaster import Teacher, parameter_count
-from ..compiler.manager import PassContext, PassOptions, PassResult, TeacherPass
-from ..compiler.prunable import Group
-from ..compiler.unit import CompileUnit
+from ..compiler.data.dataset import SpreadWindows
+from ..compiler.ir.forecaster import Teacher, parameter_count
+from ..compiler.ir.passes import PassContext, PassOptions, PassResult, TeacherPass
+from ..compiler.ir.prunable import Group
+from ..compiler.ir.unit import CompileUnit
 from .surgery import slice_teacher
 
 

@@ -15,13 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..compiler.cost import validation_mse
-from ..compiler.errors import PassError
-from ..compiler.evaluate import SpreadWindows
-from ..compiler.forecaster import Teacher
-from ..compiler.manager import PassContext, PassOptions, PassResult, TeacherPass
-from ..compiler.training import TrainingPlan, TrainingResult, train
-from ..compiler.unit import CompileUnit
+from ..compiler.base.errors import PassError
+from ..compiler.data.dataset import SpreadWindows
+from ..compiler.ir.forecaster import Teacher
+from ..compiler.ir.passes import PassContext, PassOptions, PassResult, TeacherPass
+from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.cost import validation_mse
+from ..compiler.learning.training import TrainingPlan, TrainingResult, train
 
 
 class FinetuneOptions(PassOptions):

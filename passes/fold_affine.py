@@ -28,13 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compiler.errors import PassError
-from ..compiler.forecaster import Forecaster
-from ..compiler.manager import Pass, PassContext, PassResult
+from ..compiler.base.errors import PassError
+from ..compiler.ir.forecaster import Forecaster
+from ..compiler.ir.passes import Pass, PassContext, PassResult
+from ..compiler.ir.unit import CompileUnit
 from ..compiler.students.affine import AffineMap
 from ..compiler.students.dlinear import DLinear
 from ..compiler.students.itransformer import FoldedITransformer, ITransformer
-from ..compiler.unit import CompileUnit
 
 
 @torch.no_grad()

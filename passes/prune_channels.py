@@ -35,14 +35,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..compiler.cost import validation_mse
-from ..compiler.errors import PassError
-from ..compiler.evaluate import SpreadWindows
-from ..compiler.forecaster import Teacher, parameter_count
-from ..compiler.manager import PassContext, PassOptions, PassResult, TeacherPass
-from ..compiler.parallel import Processes
-from ..compiler.prunable import Group, Kind
-from ..compiler.unit import CompileUnit
+from ..compiler.base.errors import PassError
+from ..compiler.base.parallel import Processes
+from ..compiler.data.dataset import SpreadWindows
+from ..compiler.ir.forecaster import Teacher, parameter_count
+from ..compiler.ir.passes import PassContext, PassOptions, PassResult, TeacherPass
+from ..compiler.ir.prunable import Group, Kind
+from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.cost import validation_mse
 from .scores import Absolute, Order, Scores, mask_derivatives
 from .surgery import slice_teacher, verify_structure
 

@@ -12,12 +12,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..compiler.errors import PassError
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
-from ..compiler.parallel import Processes
-from ..compiler.store import cache_root
-from ..compiler.teacher_store import StoreOptions, TeacherStore, store_key, write_store
-from ..compiler.unit import CompileUnit
+from ..compiler.base.content import cache_root
+from ..compiler.base.errors import PassError
+from ..compiler.base.parallel import Processes
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.teacher_store import TeacherStore
+from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.teacher_store import StoreOptions, store_key, write_store
 
 
 class RecordTeacher(Pass):

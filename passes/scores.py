@@ -27,8 +27,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..compiler.forecaster import Teacher
-from ..compiler.prunable import Group
+from ..compiler.ir.forecaster import Teacher
+from ..compiler.ir.prunable import Group
 from .surgery import mask_units
 
 Order = Literal[1, 2]

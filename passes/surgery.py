@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compiler.errors import PassError, VerificationError
-from ..compiler.forecaster import Teacher
+from ..compiler.base.errors import PassError, VerificationError
 from ..compiler.frontends import build_teacher
-from ..compiler.frontends.layers import Entry
-from ..compiler.prunable import Group, Kept, Member, PrunableStructure, Span, Tap
+from ..compiler.frontends.blocks.layers import Entry
+from ..compiler.ir.forecaster import Teacher
+from ..compiler.ir.prunable import Group, Kept, Member, PrunableStructure, Span, Tap
 
 Keep = Mapping[str, Sequence[int]]
 """Group name -> positions, among the units that live now, of those that stay; absent groups stay whole."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..compiler.errors import PassError
-from ..compiler.manager import Pass, PassContext, PassOptions, PassResult
-from ..compiler.objective import Batch, LossTerm
-from ..compiler.unit import CompileUnit
+from ..compiler.base.errors import PassError
+from ..compiler.ir.objective import Batch, LossTerm
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.unit import CompileUnit
 
 
 def horizon_weights(horizon: int, tau: float) -> Tensor:

@@ -1,6 +1,6 @@
 """Targets: where a compiled forecaster runs."""
 
-from ..compiler.registry import Registry
+from ..compiler.base.registry import Registry
 
 TARGETS = Registry(
     "target",

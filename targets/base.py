@@ -125,7 +125,7 @@ class Target:
         Raises:
             MissingError: the runtime is not installed here.
         """
-        from ..compiler.errors import MissingError
+        from ..compiler.base.errors import MissingError
         from .device import engine_class
 
         manifest = {"target": {"kind": self.kind, "entry": payload.entry, **payload.details}}

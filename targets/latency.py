@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler.errors import UsageError, VerificationError
+from ..compiler.base.errors import UsageError, VerificationError
 from .device.run import percentile_bound
 from .host import host_record
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tsfmc.compiler.manager import PassContext
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.passes.record_teacher import RecordTeacher
 
 # Helpers of the tests are modules beside them; importlib mode puts nothing on the path by itself.

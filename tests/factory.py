@@ -11,7 +11,7 @@ import torch
 
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.frontends import build_teacher, open_teacher, save_teacher
-from tsfmc.compiler.unit import CompileUnit, Task
+from tsfmc.compiler.ir.unit import CompileUnit, Task
 
 LOOKBACK, HORIZON = 48, 12
 

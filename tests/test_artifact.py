@@ -23,7 +23,7 @@ from tsfmc.compiler.artifact import (
     verify_artifact,
     write_artifact,
 )
-from tsfmc.compiler.errors import DataError, MissingError, UsageError, VerificationError
+from tsfmc.compiler.base.errors import DataError, MissingError, UsageError, VerificationError
 from tsfmc.targets.device import open_artifact
 from tsfmc.targets.onnx import TARGET
 

@@ -9,8 +9,8 @@ from factory import write_series
 from tiny_teachers import HAVE_DEAD_WEIGHTS, TINY, tiny_teacher
 
 import tsfmc
-from tsfmc.compiler.forecaster import parameter_count
 from tsfmc.compiler.frontends import load_teacher, save_teacher
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 QUICK = ["passes.distill.epochs=1", "measure.duration_s=0.2", "measure.min_queries=64"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from factory import TINY_TTM
 
-from tsfmc.compiler.forecaster import Teacher
 from tsfmc.compiler.frontends import build_teacher
-from tsfmc.compiler.frontends.moirai import FRONTEND as MOIRAI
-from tsfmc.compiler.frontends.moirai2 import PUBLISHED
+from tsfmc.compiler.frontends.moirai.moirai1 import FRONTEND as MOIRAI
+from tsfmc.compiler.frontends.moirai.moirai2 import PUBLISHED
+from tsfmc.compiler.ir.forecaster import Teacher
 
 _DECODER = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 3}
 

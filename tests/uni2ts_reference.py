@@ -22,7 +22,7 @@ from sktime.libs.uni2ts.moirai2_module import Moirai2Module
 from sktime.libs.uni2ts.moirai_module import MoiraiModule
 from torch import Tensor
 
-from tsfmc.compiler.forecaster import Teacher
+from tsfmc.compiler.ir.forecaster import Teacher
 
 # The default that uni2ts has and sktime's copy lost; the mixture's log_prob relies on it.
 NegativeBinomial.sample.__defaults__ = (torch.Size(),)

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-from ..errors import TsfmcError, unknown_name
+from ..base.errors import TsfmcError, unknown_name
 
 COMMANDS = {
     "compile": "Compile a teacher to artifacts for one or more targets.",

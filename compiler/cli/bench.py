@@ -34,8 +34,8 @@ def command(
 
     ``--format gha`` prints github-action-benchmark JSON (customSmallerIsBetter).
     """
-    from .. import bench
-    from ..progress import for_stderr
+    from ..base.progress import for_stderr
+    from ..driver import bench
 
     progress = for_stderr()
     reports = [

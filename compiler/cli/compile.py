@@ -72,9 +72,9 @@ def command(
     Prints the artifact paths on stdout, progress and the results on stderr.
     """
     from .. import api
-    from ..parallel import Processes
-    from ..progress import for_stderr
-    from ..summary import summary_lines
+    from ..base.parallel import Processes
+    from ..base.progress import for_stderr
+    from ..driver.summary import summary_lines
 
     resolved = api.make_recipe(
         recipe=recipe,

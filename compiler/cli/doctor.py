@@ -17,7 +17,7 @@ PACKAGES = ("tsfmc", "torch", "onnx", "onnxruntime", "onnxscript", "accelerate",
 def command(as_json: bool) -> None:
     """Say what this machine has, what is missing, and how to get it."""
     from ...targets import TARGETS
-    from ..store import cache_root
+    from ..base.content import cache_root
 
     found = [("python", platform.python_version())]
     for package in PACKAGES:

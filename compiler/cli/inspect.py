@@ -15,7 +15,7 @@ from .output import as_json, print_json
 def command(artifact: Path, as_json: bool) -> None:
     """Show what ARTIFACT is: task, teacher, passes, accuracy, latency, and the level of each claim."""
     from ..artifact import read_manifest
-    from ..summary import summary_lines
+    from ..driver.summary import summary_lines
 
     manifest = read_manifest(artifact)
     if as_json:

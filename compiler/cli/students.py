@@ -14,7 +14,7 @@ from .output import as_json, print_json, print_table
 @as_json
 def command(as_json: bool) -> None:
     """List students with their options and size at lookback 512, horizon 96."""
-    from ..forecaster import parameter_count
+    from ..ir.forecaster import parameter_count
     from ..students import STUDENTS
 
     rows: list[tuple[str, int, dict[str, Any]]] = []

@@ -61,8 +61,8 @@ def command(
     ``tsfmc compile --teacher-store STORE`` then needs neither the weights nor the teacher's library.
     """
     from .. import api
-    from ..parallel import Processes
-    from ..progress import for_stderr
+    from ..base.parallel import Processes
+    from ..base.progress import for_stderr
 
     recipe = api.make_recipe(
         set=settings,

@@ -23,7 +23,7 @@ def command(family: str | None, as_json: bool) -> None:
     A revision that is not pinned to a commit may give other weights on another day.  Quantiles: yes, no, or
     the option that asks for them (--set teacher_options.NAME=VALUE).
     """
-    from ..errors import unknown_name
+    from ..base.errors import unknown_name
     from ..frontends import FRONTENDS, cards
 
     if family is not None and family not in FRONTENDS:

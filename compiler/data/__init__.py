@@ -1,6 +1,6 @@
 """Data: sources, checks, splits, scaling and windows."""
 
-from .dataset import Dataset, Filled, Windows
+from .dataset import Dataset, Filled, SpreadWindows, Windows
 from .forecast_io import ForecastInput, read_input, write_forecast
 from .load import load_data
 from .sources import KNOWN, known_names
@@ -14,6 +14,7 @@ __all__ = [
     "ForecastInput",
     "Part",
     "Splits",
+    "SpreadWindows",
     "Windows",
     "known_names",
     "load_data",

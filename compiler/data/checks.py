@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..base.errors import DataError
 from .missing import FILL_HINT
 from .timeline import Positions, Stamps, Timeline, infer_timeline
 

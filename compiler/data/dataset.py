@@ -131,3 +131,19 @@ class Windows:
         scaled /= self.data.std[:, None]
         window = torch.from_numpy(scaled.astype(np.float32))
         return window[..., : self.lookback].contiguous(), window[..., self.lookback :].contiguous()
+
+
+class SpreadWindows:
+    """At most ``limit`` windows of a part, evenly spread over it; all of them for ``limit = 0``."""
+
+    def __init__(self, windows: Windows, limit: int) -> None:
+        count = min(limit, len(windows)) if limit else len(windows)
+        self.windows = windows
+        self.chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batch(self, indices: Sequence[int] | npt.NDArray[np.integer] | Tensor) -> tuple[Tensor, Tensor]:
+        """The windows at ``indices`` of the chosen ones: past ``[B, D, L]`` and future ``[B, D, H]``."""
+        return self.windows.batch(self.chosen[np.asarray(indices, dtype=np.int64)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, UsageError
+from ..base.errors import DataError, UsageError
 from .formats import fingerprint
 from .missing import checked_policy
 from .sources import SUFFIXES, file_source

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from ..errors import DataError
+from ..base.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, UsageError
-from ..progress import Progress
+from ..base.errors import DataError, UsageError
+from ..base.progress import Progress
 from .dataset import Array, Dataset
 from .missing import checked_policy
 from .sources import Source, find_source

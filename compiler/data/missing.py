@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, unknown_name
+from ..base.errors import DataError, unknown_name
 
 Missing = Literal["error", "ffill", "interpolate"]
 FILL_HINT = "repair the file, or fill with --missing ffill or --missing interpolate"

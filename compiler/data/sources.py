@@ -11,9 +11,9 @@ from typing import IO
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from ..errors import DataError, MissingError, unknown_name
-from ..progress import Progress, Silent, Task
-from ..store import cache_root
+from ..base.content import cache_root
+from ..base.errors import DataError, MissingError, unknown_name
+from ..base.progress import Progress, Silent, Task
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 SAMPLE = "sample"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, UsageError, unknown_name
-from ..progress import Progress, Silent
-from ..store import cache_root
+from ..base.content import cache_root
+from ..base.errors import DataError, UsageError, unknown_name
+from ..base.progress import Progress, Silent
 from .array_file import ArrayWriter
 from .checks import TimeAxis, read_numbers, read_timestamps
 from .dataset import Array, Filled

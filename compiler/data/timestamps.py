@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError
+from ..base.errors import DataError
 from .timeline import Stamps
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from ..forecaster import Teacher
+from ..ir.forecaster import Teacher
+from ..ir.provenance import Overlap
 
-Overlap = Literal["yes", "no", "unknown"]
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -53,35 +53,6 @@ class TeacherCard:
     def pinned(self) -> bool:
         """Whether its weights are always the same: a commit of the hub, or a package's own."""
         return self.revision is None or COMMIT.fullmatch(self.revision) is not None
-
-
-@dataclass(frozen=True)
-class TeacherInfo:
-    """Provenance of a loaded teacher, carried into the manifest.
-
-    Attributes:
-        name: short name, hub id or name of the directory.
-        family: name of the frontend.
-        parameters: stored ones.
-        sha256: of the weights file.
-        licence: of the weights.
-        commercial: whether it is known to allow commercial use.
-        source: where the weights came from, in words.
-        pretraining_overlap: whether pre-training may have seen the data, for a teacher without a card.
-        revision: what the hub was asked for; empty for local files and packages.
-        commit: the hub's commit that was read; empty where that is not known.
-    """
-
-    name: str
-    family: str
-    parameters: int
-    sha256: str
-    licence: str
-    commercial: bool
-    source: str
-    pretraining_overlap: Overlap = "unknown"
-    revision: str = ""
-    commit: str = ""
 
 
 class Frontend:

@@ -25,8 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import MissingError, TeacherError
-from ..forecaster import Teacher
+from ..base.errors import MissingError, TeacherError
+from ..ir.forecaster import Teacher
 from .base import Frontend
 from .families import FRONTENDS
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ..registry import Registry
+from ..base.registry import Registry
 
 FRONTENDS = Registry(
     "teacher",
     {
-        "ttm": "compiler.frontends.ttm:FRONTEND",
+        "ttm": "compiler.frontends.ttm.ttm:FRONTEND",
         "fracast": "compiler.frontends.fracast:FRONTEND",
-        "chronos-bolt": "compiler.frontends.chronos_bolt:FRONTEND",
-        "chronos-2": "compiler.frontends.chronos2:FRONTEND",
-        "moirai": "compiler.frontends.moirai:FRONTEND",
-        "moirai-2": "compiler.frontends.moirai2:FRONTEND",
+        "chronos-bolt": "compiler.frontends.chronos.bolt:FRONTEND",
+        "chronos-2": "compiler.frontends.chronos.chronos2:FRONTEND",
+        "moirai": "compiler.frontends.moirai.moirai1:FRONTEND",
+        "moirai-2": "compiler.frontends.moirai.moirai2:FRONTEND",
         "time-moe": "compiler.frontends.time_moe:FRONTEND",
         "timer": "compiler.frontends.timer:FRONTEND",
         "timesfm": "compiler.frontends.timesfm:FRONTEND",

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import MissingError, TeacherError
-from ..forecaster import Teacher, TeacherOutputs
+from ..base.errors import MissingError, TeacherError
+from ..ir.forecaster import Teacher, TeacherOutputs
 from .base import Frontend, TeacherCard
 from .checkpoint import WEIGHTS, build_teacher, fill, read_config, read_weights
 from .settings import Settings, known_options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..errors import MissingError, TeacherError
-from ..store import cache_root
+from ..base.content import cache_root
+from ..base.errors import MissingError, TeacherError
 from .base import COMMIT
 from .checkpoint import CONFIG, INDEX, WEIGHTS
 

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import TeacherError, unknown_name
-from ..forecaster import Teacher, parameter_count
-from .base import COMMIT, TeacherCard, TeacherInfo
+from ..base.errors import TeacherError, unknown_name
+from ..ir.forecaster import Teacher, parameter_count
+from ..ir.provenance import TeacherInfo
+from .base import COMMIT, TeacherCard
 from .checkpoint import CONFIG, read_teacher, weights_sha256
 from .families import FRONTENDS
 from .hub import REPO_ID, commit_of, fetch, offline_copy

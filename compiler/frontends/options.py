@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import TeacherError
+from ..base.errors import TeacherError
 from .settings import known_options
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
-from ..errors import TeacherError
+from ..base.errors import TeacherError
 
 
 class Settings:

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import TeacherError
-from ..forecaster import Teacher, TeacherOutputs
-from ..prunable import Group, Kept, Member, PrunableStructure, Tap, residual_group
+from ..base.errors import TeacherError
+from ..ir.forecaster import Teacher, TeacherOutputs
+from ..ir.prunable import Group, Kept, Member, PrunableStructure, Tap, residual_group
 from .base import Frontend, TeacherCard
-from .decoder_blocks import (
+from .blocks.decoder import (
     KeysValues,
     Normalize,
     RotaryAttention,
@@ -34,7 +34,7 @@ from .decoder_blocks import (
     plan_heads,
     structure_of,
 )
-from .layers import Entry, GatedFfn, RmsNorm
+from .blocks.layers import Entry, GatedFfn, RmsNorm
 from .options import choose
 from .settings import Settings
 

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import TeacherError
-from ..forecaster import Teacher, TeacherOutputs
-from ..prunable import Kept, PrunableStructure
+from ..base.errors import TeacherError
+from ..ir.forecaster import Teacher, TeacherOutputs
+from ..ir.prunable import Kept, PrunableStructure
 from .base import Frontend, TeacherCard
-from .decoder_blocks import (
+from .blocks.decoder import (
     Normalize,
     RotaryAttention,
     check_heads,
@@ -28,7 +28,7 @@ from .decoder_blocks import (
     plan_heads,
     structure_of,
 )
-from .layers import GatedFfn
+from .blocks.layers import GatedFfn
 from .options import choose
 from .settings import Settings
 

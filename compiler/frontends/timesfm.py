@@ -22,8 +22,8 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingError, TeacherError
-from ..forecaster import Teacher, TeacherOutputs
+from ..base.errors import MissingError, TeacherError
+from ..ir.forecaster import Teacher, TeacherOutputs
 from .base import Frontend, TeacherCard
 from .options import choose
 from .settings import Settings

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import unknown_name
-from ..forecaster import Forecaster, Student
-from ..registry import Registry
+from ..base.errors import unknown_name
+from ..base.registry import Registry
+from ..ir.forecaster import Forecaster, Student
 
 STUDENTS = Registry(
     "student",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..forecaster import Forecaster
+from ..ir.forecaster import Forecaster
 
 
 class AffineMap(Forecaster):

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import PassError
-from ..forecaster import Student
+from ..base.errors import PassError
+from ..ir.forecaster import Student
 from .normalisation import Normalisation, denormalise, normalise
 
 

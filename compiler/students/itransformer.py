@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import RecipeError
-from ..forecaster import Forecaster, Student
+from ..base.errors import RecipeError
+from ..ir.forecaster import Forecaster, Student
 from .normalisation import Normalisation, denormalise, normalise
 
 

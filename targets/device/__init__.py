@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.errors import DataError, MissingError, VerificationError
+from ...compiler.base.errors import DataError, MissingError, VerificationError
 from . import run
 
 MARKER = "Engine: Any = None  # <engine>"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...compiler.errors import LoweringError
+from ...compiler.base.errors import LoweringError
 from ..base import Shape
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from ...compiler.errors import LoweringError
+from ...compiler.base.errors import LoweringError
 from .precision import bound_linear_inputs
 from .rewrite import GraphEditor
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...compiler.errors import LoweringError
+from ...compiler.base.errors import LoweringError
 
 
 class GraphEditor:

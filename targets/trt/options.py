@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from ...compiler.errors import RecipeError
+from ...compiler.base.errors import RecipeError
 from ..base import TargetOptions
 from .presets import PRESETS, RTX_CAPABILITIES, Precision, Preset
 

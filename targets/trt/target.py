@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...compiler.errors import LoweringError, MissingError, RecipeError, VerificationError
+from ...compiler.base.errors import LoweringError, MissingError, RecipeError, VerificationError
 from ..base import Availability, Payload, Shape, Target, TargetOptions
 from .child import RTX_MODULE, ChildResult, run_script
 from .device.trt_engine import Cuda, DeviceError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...compiler.errors import MissingError, VerificationError
+from ...compiler.base.errors import MissingError, VerificationError
 from .options import BatchProfile
 from .vectors import Vector, errors
 

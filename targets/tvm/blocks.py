@@ -11,18 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .tir import (
-    Buffer,
-    Expr,
-    Stmt,
-    Unsupported,
-    calls_in,
-    is_load,
-    loads_in,
-    rewrite,
-    shape_of,
-    substitute,
-)
+from .tir import Buffer, Expr, Stmt, Unsupported, calls_in, is_load, loads_in, rewrite, shape_of, substitute
 
 Reduction = Literal["sum", "max", "min"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...compiler.errors import UsageError, unknown_name
+from ...compiler.base.errors import UsageError, unknown_name
 from .tiles import Processor
 
 AVX512 = Processor(lanes=16, registers=32, pipes=2, loads=2, latency=4, broadcast_operand=True)

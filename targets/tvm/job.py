@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...compiler.errors import LoweringError, MissingError, TsfmcError, VerificationError
+from ...compiler.base.errors import LoweringError, MissingError, TsfmcError, VerificationError
 
 RUNTIME = ("apache-tvm==0.27.0.post1", "apache-tvm-ffi>=0.1.14.post0,<0.1.15")
 PIN = " with ".join(RUNTIME)

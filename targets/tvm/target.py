@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...compiler.errors import LoweringError, VerificationError
+from ...compiler.base.errors import LoweringError, VerificationError
 from ..base import Availability, Engine, Payload, Shape, Target, TargetOptions
 from .devices import DEVICES, Device, find_device
 from .job import PIN, RUNTIME, Job, run_child
@@ -335,7 +335,7 @@ def _is_frontend_refusal(error: LoweringError) -> bool:
 
 
 def _cache_root() -> Path:
-    from ...compiler.store import cache_root
+    from ...compiler.base.content import cache_root
 
     return cache_root() / "tvm"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...compiler.errors import LoweringError, MissingError, VerificationError
+from ...compiler.base.errors import LoweringError, MissingError, VerificationError
 from .devices import DEVICES, Device, Toolchain
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...compiler.errors import LoweringError
+from ...compiler.base.errors import LoweringError
 from .devices import Device
 from .schedule import Sizes
 from .tiles import Tile, ranked

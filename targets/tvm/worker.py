@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ...compiler.errors import LoweringError, TsfmcError
+from ...compiler.base.errors import LoweringError, TsfmcError
 from .devices import Device, find_device
 from .job import Job
 

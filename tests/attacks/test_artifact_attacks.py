@@ -19,7 +19,7 @@ import pytest
 from artifacts import make_artifact
 
 from tsfmc.compiler.artifact import pack_zip, read_manifest, seal, verify_artifact
-from tsfmc.compiler.errors import MissingError, VerificationError
+from tsfmc.compiler.base.errors import MissingError, VerificationError
 from tsfmc.targets.device import open_artifact, run
 
 

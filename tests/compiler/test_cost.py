@@ -9,12 +9,14 @@ import pytest
 import torch
 from tiny_teachers import TINY, tiny_teacher
 
-from tsfmc.compiler.cost import CostInstrument, cost_of, multiply_accumulates, validation_mse
-from tsfmc.compiler.evaluate import SpreadWindows
-from tsfmc.compiler.manager import PassContext, PassManager
+from tsfmc.compiler.data.dataset import SpreadWindows
+from tsfmc.compiler.driver.costing import CostInstrument
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.driver.summary import pass_table
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning.cost import cost_of, multiply_accumulates, validation_mse
 from tsfmc.compiler.students import build_student
-from tsfmc.compiler.summary import pass_table
-from tsfmc.compiler.unit import CompileUnit
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
 from tsfmc.passes.prune_channels import PruneChannels
 from tsfmc.passes.surgery import slice_teacher

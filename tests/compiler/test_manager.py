@@ -7,17 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tsfmc.compiler.errors import PassError, VerificationError
-from tsfmc.compiler.manager import (
-    DumpInstrument,
-    Instrument,
-    Pass,
-    PassContext,
-    PassManager,
-    PassResult,
-)
-from tsfmc.compiler.store import PassCache
-from tsfmc.compiler.unit import CompileUnit, PassRecord, fingerprint
+from tsfmc.compiler.base.errors import PassError, VerificationError
+from tsfmc.compiler.driver.cache import PassCache
+from tsfmc.compiler.driver.instruments import DumpInstrument, Instrument
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.ir.passes import Pass, PassContext, PassResult
+from tsfmc.compiler.ir.unit import CompileUnit, PassRecord, fingerprint
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.distill import Distill
 from tsfmc.passes.fold_affine import FoldAffine

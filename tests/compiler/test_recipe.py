@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tsfmc.compiler.api import build_pipeline
-from tsfmc.compiler.errors import RecipeError, UsageError
-from tsfmc.compiler.recipe import resolve
+from tsfmc.compiler.base.errors import RecipeError, UsageError
+from tsfmc.compiler.driver.recipe import resolve
 
 
 def test_defaults_are_the_method() -> None:

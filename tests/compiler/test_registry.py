@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tsfmc.compiler.errors import UsageError
+from tsfmc.compiler.base.errors import UsageError
+from tsfmc.compiler.base.registry import Registry
 from tsfmc.compiler.frontends import FRONTENDS
-from tsfmc.compiler.registry import Registry
 from tsfmc.compiler.students import STUDENTS
 from tsfmc.passes import PASSES
 from tsfmc.targets import TARGETS

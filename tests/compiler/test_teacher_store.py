@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from tsfmc.compiler.errors import DataError, MissingError, UsageError, VerificationError
-from tsfmc.compiler.parallel import Processes
-from tsfmc.compiler.progress import Silent
-from tsfmc.compiler.store import cache_root
-from tsfmc.compiler.teacher_store import StoreOptions, TeacherStore, write_store
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.base.content import cache_root
+from tsfmc.compiler.base.errors import DataError, MissingError, UsageError, VerificationError
+from tsfmc.compiler.base.parallel import Processes
+from tsfmc.compiler.base.progress import Silent
+from tsfmc.compiler.ir.teacher_store import TeacherStore
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning.teacher_store import StoreOptions, write_store
 
 
 def write(unit: CompileUnit, folder: Path, **options: object) -> TeacherStore:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tsfmc.compiler.base.content import cache_root
+from tsfmc.compiler.base.errors import DataError, TsfmcError, UsageError
 from tsfmc.compiler.data import load_data
-from tsfmc.compiler.errors import DataError, TsfmcError, UsageError
-from tsfmc.compiler.store import cache_root
 
 HEADER = "date,a,b"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tsfmc.compiler.base.content import cache_root
+from tsfmc.compiler.base.errors import DataError, MissingError
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.data.sources import download
-from tsfmc.compiler.errors import DataError, MissingError
-from tsfmc.compiler.store import cache_root
 
 CONTENT = b"date,a\n" + b"2020-01-01 00:00:00,1\n" * 100_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

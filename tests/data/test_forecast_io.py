@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tsfmc.compiler.base.content import cache_root
+from tsfmc.compiler.base.errors import DataError, UsageError
 from tsfmc.compiler.data import read_input, write_forecast
-from tsfmc.compiler.errors import DataError, UsageError
-from tsfmc.compiler.store import cache_root
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import tsfmc.compiler.data as data_package
+from tsfmc.compiler.base.errors import DataError, UsageError
 from tsfmc.compiler.data import KNOWN, PARTS, known_names, load_data
-from tsfmc.compiler.errors import DataError, UsageError
 
 SAMPLE = Path(data_package.__file__).parent / "sample"
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsfmc.compiler.base.errors import DataError
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.data.formats import fingerprint
 from tsfmc.compiler.data.sources import file_source
 from tsfmc.compiler.data.table import Table, ingest, open_ingested
 from tsfmc.compiler.data.timeline import future_stamps, infer_timeline, steps_per_season
-from tsfmc.compiler.errors import DataError
 
 FREQUENCIES = [
     "s",

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsfmc.compiler.base.errors import DataError, UsageError
 from tsfmc.compiler.data import PARTS, Dataset, Splits, load_data
-from tsfmc.compiler.errors import DataError, UsageError
 
 
 def dataset(splits: Splits, variates: int = 2) -> Dataset:

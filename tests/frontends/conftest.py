@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tsfmc.compiler.forecaster import Teacher
 from tsfmc.compiler.frontends import build_teacher
-from tsfmc.compiler.prunable import Group, Span, Tap
+from tsfmc.compiler.ir.forecaster import Teacher
+from tsfmc.compiler.ir.prunable import Group, Span, Tap
 
 
 class Kit:

@@ -13,10 +13,10 @@ from chronos.chronos2.model import Chronos2Model
 from safetensors.torch import load_file
 from tiny_teachers import WHOLE
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
-from tsfmc.compiler.frontends.chronos_cards import CHRONOS_2_CARDS
+from tsfmc.compiler.frontends.chronos.cards import CHRONOS_2_CARDS
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 TINY = WHOLE["chronos-2"][0]
 TASK = {"lookback": 40, "horizon": 20, "variates": 3}

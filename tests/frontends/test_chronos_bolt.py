@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, find_card, load_teacher, rebuild_teacher, save_teacher
-from tsfmc.compiler.frontends.chronos_bolt import relative_buckets
-from tsfmc.compiler.frontends.chronos_cards import BOLT_CARDS
+from tsfmc.compiler.frontends.chronos.bolt import relative_buckets
+from tsfmc.compiler.frontends.chronos.cards import BOLT_CARDS
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
 
 TINY: Mapping[str, Any] = {
     "architectures": ["ChronosBoltModelForForecasting"],

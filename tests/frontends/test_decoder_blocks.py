@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
-from tsfmc.compiler.frontends.decoder_blocks import head_lengths, plan_heads, standardise
-from tsfmc.compiler.frontends.layers import Entry
+from tsfmc.compiler.frontends.blocks.decoder import head_lengths, plan_heads, standardise
+from tsfmc.compiler.frontends.blocks.layers import Entry
 from tsfmc.compiler.frontends.settings import Settings
-from tsfmc.compiler.prunable import Group, Kept, Span, Tap
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
+from tsfmc.compiler.ir.prunable import Group, Kept, Span, Tap
 
 SIZES = {"hidden_size": 24, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
 CONFIGS: Mapping[str, dict[str, Any]] = {

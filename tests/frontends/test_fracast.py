@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import find_card, load_teacher, open_teacher, save_teacher
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from tiny_teachers import TINY as TINY_FAMILIES
 from tiny_teachers import tiny_teacher
 
+from tsfmc.compiler.base.errors import MissingError, TeacherError, UsageError
 from tsfmc.compiler.cli.teachers import command as list_teachers
-from tsfmc.compiler.errors import MissingError, TeacherError, UsageError
 from tsfmc.compiler.frontends import (
     FRONTENDS,
     build_teacher,

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from uni2ts_reference import UpstreamMoirai
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, find_card, load_teacher, save_teacher
-from tsfmc.compiler.frontends.moirai import FRONTEND, Moirai
-from tsfmc.compiler.frontends.moirai_encoder import location_and_scale
-from tsfmc.compiler.frontends.moirai_mixture import Mixture, _beta_ratio, _student_cdf
-from tsfmc.compiler.frontends.moirai_patch import keep_one_patch_size
-from tsfmc.compiler.frontends.moirai_select import select_patch_size, validation_loss
+from tsfmc.compiler.frontends.moirai.encoder import location_and_scale
+from tsfmc.compiler.frontends.moirai.mixture import Mixture, _beta_ratio, _student_cdf
+from tsfmc.compiler.frontends.moirai.moirai1 import FRONTEND, Moirai
+from tsfmc.compiler.frontends.moirai.patch import keep_one_patch_size
+from tsfmc.compiler.frontends.moirai.select import select_patch_size, validation_loss
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 assert FRONTEND.cards[0].config is not None
 TINY: dict[str, Any] = {

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from uni2ts_reference import UpstreamMoirai2
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
-from tsfmc.compiler.frontends.moirai2 import FRONTEND, PUBLISHED, Moirai2, empirical_quantiles
+from tsfmc.compiler.frontends.moirai.moirai2 import FRONTEND, PUBLISHED, Moirai2, empirical_quantiles
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 TINY: dict[str, Any] = {**PUBLISHED, "d_model": 128, "d_ff": 24, "num_layers": 2, "patch_size": 4}
 BLOCK = 16

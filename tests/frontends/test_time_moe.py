@@ -15,10 +15,10 @@ from sktime.libs.timemoe.timemoe import TimeMoeForPrediction
 from sktime.libs.timemoe.timemoe_config import TimeMoeConfig
 from torch import Tensor
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, load_teacher
 from tsfmc.compiler.frontends.time_moe import FRONTEND, TimeMoe
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 TINY: dict[str, Any] = {
     "model_type": "time_moe",

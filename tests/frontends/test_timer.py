@@ -15,10 +15,10 @@ from sktime.libs.timer.configuration_timer import TimerConfig
 from sktime.libs.timer.modeling_timer import TimerForPrediction
 from torch import Tensor
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, load_teacher
 from tsfmc.compiler.frontends.timer import FRONTEND, Timer
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 TINY: dict[str, Any] = {
     "model_type": "timer",

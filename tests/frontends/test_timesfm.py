@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 
-from tsfmc.compiler.errors import MissingError, TeacherError
-from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.base.errors import MissingError, TeacherError
 from tsfmc.compiler.frontends import build_teacher, load_teacher, save_teacher
 from tsfmc.compiler.frontends.timesfm import FRONTEND, TimesFm
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 TINY: dict[str, Any] = {
     "model_type": "timesfm2_5",

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from sktime.libs.granite_ttm import TinyTimeMixerConfig, TinyTimeMixerForPrediction
 
-from tsfmc.compiler.errors import TeacherError
-from tsfmc.compiler.forecaster import parameter_count
+from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import build_teacher, find_card, load_teacher
-from tsfmc.compiler.frontends.ttm_cards import CARDS, context_and_horizon
+from tsfmc.compiler.frontends.ttm.cards import CARDS, context_and_horizon
+from tsfmc.compiler.ir.forecaster import parameter_count
 
 TINY: Mapping[str, Any] = {
     "model_type": "tinytimemixer",

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tsfmc.compiler.errors import PassError
-from tsfmc.compiler.manager import PassContext
-from tsfmc.compiler.objective import Batch
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.base.errors import PassError
+from tsfmc.compiler.ir.objective import Batch
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.passes.align_temporal import FTA, Aligner, AlignTemporal
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.distill import Distill, DistillStep

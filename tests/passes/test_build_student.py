@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tsfmc.compiler.errors import UsageError
-from tsfmc.compiler.forecaster import parameter_count
-from tsfmc.compiler.manager import PassContext
+from tsfmc.compiler.base.errors import UsageError
+from tsfmc.compiler.ir.forecaster import parameter_count
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.students import build_student
-from tsfmc.compiler.unit import CompileUnit
 from tsfmc.passes.build_student import BuildStudent
 
 

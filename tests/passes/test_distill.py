@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from tsfmc.compiler.manager import Pass, PassContext, PassManager
-from tsfmc.compiler.training import TrainingResult
-from tsfmc.compiler.unit import CompileUnit, fingerprint
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.ir.passes import Pass, PassContext
+from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
+from tsfmc.compiler.learning.training import TrainingResult
 from tsfmc.passes import distill
 from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent

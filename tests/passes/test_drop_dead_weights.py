@@ -8,11 +8,12 @@ import pytest
 import torch
 from tiny_teachers import HAVE_DEAD_WEIGHTS, TINY, tiny_teacher
 
-from tsfmc.compiler.errors import PassError, VerificationError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
+from tsfmc.compiler.base.errors import PassError, VerificationError
+from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.frontends import build_teacher, find_card, load_teacher, save_teacher
-from tsfmc.compiler.manager import PassContext, PassManager
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
 from tsfmc.passes.surgery import slice_teacher, verify_structure
 

@@ -10,11 +10,12 @@ import torch
 from factory import HORIZON, LOOKBACK
 from tiny_teachers import TINY
 
-from tsfmc.compiler.errors import PassError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
+from tsfmc.compiler.base.errors import PassError
+from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.frontends import build_teacher
-from tsfmc.compiler.manager import PassContext, PassManager
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.passes.drop_rare_experts import DropRareExperts, frequent_experts
 from tsfmc.passes.surgery import masked, verify_structure
 

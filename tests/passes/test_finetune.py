@@ -10,13 +10,14 @@ import pytest
 import torch
 from tiny_teachers import tiny_teacher
 
-from tsfmc.compiler.cost import validation_mse
-from tsfmc.compiler.errors import PassError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
-from tsfmc.compiler.manager import PassContext, PassManager
-from tsfmc.compiler.progress import Silent
-from tsfmc.compiler.recipe import resolve
-from tsfmc.compiler.unit import CompileUnit, fingerprint
+from tsfmc.compiler.base.errors import PassError
+from tsfmc.compiler.base.progress import Silent
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.driver.recipe import resolve
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
+from tsfmc.compiler.learning.cost import validation_mse
 from tsfmc.passes import PASSES
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
 from tsfmc.passes.finetune import Finetune, FinetuneStep, freeze_unused

@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsfmc.compiler.errors import PassError
-from tsfmc.compiler.manager import PassContext, PassManager
+from tsfmc.compiler.base.errors import PassError
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.ir.verify import function_change
 from tsfmc.compiler.students import build_student, from_config
 from tsfmc.compiler.students.affine import AffineMap
-from tsfmc.compiler.unit import CompileUnit
-from tsfmc.compiler.verify import function_change
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.distill import Distill
 from tsfmc.passes.fold_affine import FoldAffine, fold_dlinear, fold_itransformer

@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from tiny_teachers import STREAMS, TINY, tiny_teacher
 from torch import Tensor
 
+from tsfmc.compiler.base.errors import PassError, VerificationError
+from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.data import load_data
-from tsfmc.compiler.errors import PassError, VerificationError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
-from tsfmc.compiler.manager import PassContext, PassManager
-from tsfmc.compiler.progress import Silent
-from tsfmc.compiler.prunable import Group, PrunableStructure
-from tsfmc.compiler.store import PassCache
-from tsfmc.compiler.unit import CompileUnit, Task, fingerprint
+from tsfmc.compiler.driver.cache import PassCache
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.prunable import Group, PrunableStructure
+from tsfmc.compiler.ir.unit import CompileUnit, Task, fingerprint
 from tsfmc.passes.prune_channels import (
     Candidate,
     PruneChannels,

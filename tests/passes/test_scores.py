@@ -10,10 +10,10 @@ import torch
 from tiny_teachers import STREAMS, TINY, tiny_teacher
 from torch import Tensor, nn
 
-from tsfmc.compiler.forecaster import Teacher
-from tsfmc.compiler.manager import PassContext
-from tsfmc.compiler.prunable import Group, Tap
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.ir.forecaster import Teacher
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.prunable import Group, Tap
+from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.passes.finetune import Finetune
 from tsfmc.passes.scores import Scores, batch_score, mask_derivatives, sample_losses
 from tsfmc.passes.surgery import mask_units

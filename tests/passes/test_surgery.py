@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tiny_teachers import TINY, tiny_teacher
 from torch import Tensor
 
+from tsfmc.compiler.base.errors import PassError, VerificationError
 from tsfmc.compiler.data import Dataset, load_data
-from tsfmc.compiler.errors import PassError, VerificationError
-from tsfmc.compiler.forecaster import Teacher, parameter_count
 from tsfmc.compiler.frontends import load_teacher, save_teacher
-from tsfmc.compiler.prunable import Group, PrunableStructure
+from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
+from tsfmc.compiler.ir.prunable import Group, PrunableStructure
 from tsfmc.passes.surgery import Keep, masked, removed_units, slice_teacher, verify_structure
 
 FAMILIES = pytest.mark.parametrize("family", TINY)

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsfmc.compiler.errors import PassError
-from tsfmc.compiler.manager import PassContext
-from tsfmc.compiler.objective import Batch
-from tsfmc.compiler.unit import CompileUnit
+from tsfmc.compiler.base.errors import PassError
+from tsfmc.compiler.ir.objective import Batch
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.passes.build_student import BuildStudent, UniformKD
 from tsfmc.passes.weight_horizons import HorizonKD, WeightHorizons, horizon_weights
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from artifacts import make_artifact, make_model, make_windows
 
-from tsfmc.compiler.errors import UsageError, VerificationError
+from tsfmc.compiler.base.errors import UsageError, VerificationError
 from tsfmc.targets.device.run import percentile_bound
 from tsfmc.targets.host import host_record
 from tsfmc.targets.latency import (

@@ -15,7 +15,7 @@ from artifacts import SHAPE, LinearForecaster, make_model, make_windows, referen
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tsfmc.compiler.errors import LoweringError, MissingError
+from tsfmc.compiler.base.errors import LoweringError, MissingError
 from tsfmc.compiler.students.dlinear import DLinear
 from tsfmc.compiler.students.itransformer import ITransformer
 from tsfmc.targets import TARGETS

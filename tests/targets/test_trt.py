@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tsfmc.compiler.errors import LoweringError, MissingError, RecipeError
+from tsfmc.compiler.base.errors import LoweringError, MissingError, RecipeError
 from tsfmc.compiler.students import from_config
 from tsfmc.targets.base import Payload, Shape
 from tsfmc.targets.trt import TARGET, target

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from tsfmc.compiler.errors import LoweringError
+from tsfmc.compiler.base.errors import LoweringError
 from tsfmc.compiler.students import from_config
 from tsfmc.targets.base import Shape
 from tsfmc.targets.onnx.export import export_onnx

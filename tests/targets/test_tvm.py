@@ -23,7 +23,7 @@ from tiny_teachers import tiny_teacher
 from torch import Tensor, nn
 
 import tsfmc
-from tsfmc.compiler.errors import LoweringError, MissingError, UsageError
+from tsfmc.compiler.base.errors import LoweringError, MissingError, UsageError
 from tsfmc.compiler.frontends import load_teacher
 from tsfmc.compiler.students import from_config
 from tsfmc.targets import TARGETS

@@ -1,0 +1,1 @@
+"""The driver: recipe, manager, cache, and what happens to a unit once the passes are done."""

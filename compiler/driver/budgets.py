@@ -1,0 +1,46 @@
+"""Gates of a recipe: what an artifact must reach.  A missed one is exit code 4; the artifact stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..base.errors import BudgetError
+from .recipe import BudgetSection
+
+
+def check_budgets(budget: BudgetSection, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Judges every artifact of a compile, after all of them are in place.
+
+    Raises:
+        BudgetError: naming every missed budget, the value found and the value allowed.
+    """
+    missed = [f"{kind}: {line}" for kind, manifest in manifests.items() for line in _missed(budget, manifest)]
+    if missed:
+        raise BudgetError("; ".join(missed), hint="the artifacts are in place; see tsfmc inspect")
+
+
+def _missed(budget: BudgetSection, manifest: Mapping[str, Any]) -> Iterator[str]:
+    rows, latency = manifest["accuracy"]["test"], manifest.get("latency") or {}
+    if (allowed := budget.max_mse_increase) is not None:
+        if not {"student", "teacher"} <= rows.keys():
+            yield "max_mse_increase cannot be judged, the program was not run here"
+        else:
+            increase = rows["student"]["mse"] / rows["teacher"]["mse"] - 1
+            if increase > allowed:
+                yield f"test MSE {increase:+.1%} over the teacher, budget {allowed:.1%}"
+    if (least := budget.min_speedup) is not None:
+        speedup = latency.get("speedup")
+        if speedup is None:
+            yield "min_speedup cannot be judged, artifact and teacher were not both run here"
+        elif speedup < least:
+            yield f"speed-up {speedup:.2f}x, budget at least {least:g}x"
+    if (most := budget.max_p90_us) is not None:
+        p90 = latency.get("artifact", {}).get("p90_us")
+        if p90 is None:
+            yield "max_p90_us cannot be judged, the program was not run here"
+        elif p90 > most:
+            yield f"p90 {p90:.1f} us, budget {most:g} us"
+    size = manifest["size"]["payload_bytes"]
+    if budget.max_payload_bytes is not None and size > budget.max_payload_bytes:
+        yield f"payload {size} bytes, budget {budget.max_payload_bytes}"

@@ -1,0 +1,1 @@
+"""TTM (Tiny Time Mixers)."""

@@ -1,0 +1,134 @@
+"""The intermediate representation: everything a pass may read, in one frozen value.
+
+A unit prints as stable text, so that two equal runs print the same text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from ..data import Dataset
+from .forecaster import Forecaster, Teacher, parameter_count
+from .objective import Objective
+from .provenance import TeacherInfo
+from .teacher_store import TeacherStore
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is forecast: ``lookback`` steps in, ``horizon`` steps out, for these ``variates``.
+
+    ``frequency`` is a pandas offset alias such as ``"h"`` or ``"15min"``, or None when unknown.
+    """
+
+    lookback: int
+    horizon: int
+    variates: tuple[str, ...]
+    frequency: str | None = None
+    quantile_levels: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did: its configuration, whether it changed the unit, seconds and metrics."""
+
+    name: str
+    config: Mapping[str, Any]
+    modified: bool
+    seconds: float
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class CompileUnit:
+    """The unit of compilation.  Passes map a unit to a new unit and never change one in place.
+
+    Attributes:
+        task: what is forecast.
+        data: handle on the series, its splits and its scaling.
+        teacher: the teacher module, or None when only its stored outputs are at hand.
+        original_teacher: the teacher as it was loaded, once a pass has replaced it: what is compared with.
+        teacher_info: provenance of the teacher.
+        teacher_store: its stored outputs, once they exist.
+        student: the student; after ``student = none`` the teacher itself is what is lowered.
+        objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
+        record: what each pass did.
+    """
+
+    task: Task
+    data: Dataset
+    teacher: Teacher | None = None
+    teacher_info: TeacherInfo | None = None
+    teacher_store: TeacherStore | None = None
+    student: Forecaster | None = None
+    objective: Objective = field(default_factory=Objective)
+    record: tuple[PassRecord, ...] = ()
+    original_teacher: Teacher | None = None
+
+    def with_(self, **changes: Any) -> CompileUnit:
+        """A copy with some parts replaced; the first teacher to be replaced stays as the original."""
+        if changes.get("teacher", self.teacher) is not self.teacher and self.original_teacher is None:
+            changes.setdefault("original_teacher", self.teacher)
+        return replace(self, **changes)
+
+    @property
+    def model(self) -> Forecaster:
+        """What will be lowered: the student, or the teacher where there is no student."""
+        model = self.student if self.student is not None else self.teacher
+        if model is None:
+            raise ValueError("a unit has neither student nor teacher")
+        return model
+
+    def __str__(self) -> str:
+        task = self.task
+        lines = [
+            f"unit L={task.lookback} H={task.horizon} D={len(task.variates)} freq={task.frequency or '?'}",
+            f"  variates  {', '.join(task.variates)}",
+            f"  data      {self.data}",
+            f"  teacher   {_teacher_line(self)}",
+            f"  student   {describe_module(self.student)}",
+        ]
+        lines += _parameters(self.student)
+        lines += ["  objective"] + [f"    {line}" for line in self.objective.lines()]
+        lines += ["  record"] + [
+            f"    {n:03d} {entry.name} {_mapping(entry.config)}" for n, entry in enumerate(self.record)
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 over names, shapes and bytes of a module's parameters and buffers (first 16 hex digits)."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def describe_module(module: nn.Module | None) -> str:
+    """One line: class, parameter count, fingerprint of the weights."""
+    if module is None:
+        return "none"
+    return f"{type(module).__name__} parameters={parameter_count(module)} weights={fingerprint(module)}"
+
+
+def _teacher_line(unit: CompileUnit) -> str:
+    name = unit.teacher_info.name if unit.teacher_info else "-"
+    body = describe_module(unit.teacher) if unit.teacher else f"stored outputs {unit.teacher_store}"
+    return f"{name}: {body}"
+
+
+def _parameters(module: nn.Module | None) -> list[str]:
+    if module is None:
+        return []
+    return [f"    {name} {list(tensor.shape)}" for name, tensor in module.named_parameters()]
+
+
+def _mapping(config: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(config.items()))

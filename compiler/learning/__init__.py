@@ -1,0 +1,1 @@
+"""Learning: the training loop, evaluation, cost of a model, the teacher store."""

@@ -1,0 +1,334 @@
+"""The teacher store: a teacher's outputs over every window, computed once, memory-mapped ever after.
+
+    STORE/
+      plan.json                 what is computed: teacher, data, task, sizes (written first)
+      train/forecast.npy        [N, D, H] float32
+      train/states.npy          [N, D, S, d] float16 or float32; S may be a seeded subset
+      train/quantiles.npy       [N, D, H, Q] float32, where the teacher has them
+      val/..., test/...         forecasts and quantiles
+      shards/train-00000.json   a finished shard: hashes of its bytes and sums of its states
+      store.json                everything above, written last: a store without it is never read
+
+Windows go in shards of a fixed size, and a shard is always computed in the same batches, so that any
+number of processes gives the same bytes.  A killed run goes on with the shards that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..base.content import code_key, content_key
+from ..base.errors import DataError, VerificationError
+from ..base.parallel import Processes
+from ..base.progress import Progress
+from ..data import Dataset, SpreadWindows
+from ..data.splits import PARTS, Part
+from ..ir.forecaster import Teacher
+from ..ir.provenance import TeacherInfo
+from ..ir.teacher_store import SCHEMA, TeacherStore
+from ..ir.unit import fingerprint
+
+SHARD_WINDOWS = 256
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """What is kept.
+
+    Attributes:
+        states: which parts keep states: FTA needs them for training only.
+        train_windows: label that many training windows, evenly spread; 0 for all.  For teachers that take
+            seconds a window, whose neighbours differ by one step.
+        states_dtype: half precision halves the disk; a teacher whose states overflow it is refused.
+        state_positions: keep a seeded subset of this many positions of S, or 0 for all.
+        batch_windows: windows per evaluation; the shard size is a multiple of it.
+        seed: for the subset.
+    """
+
+    states: tuple[Part, ...] = ("train",)
+    train_windows: int = 0
+    states_dtype: Literal["float16", "float32"] = "float16"
+    state_positions: int = 0
+    batch_windows: int = 32
+    seed: int = 0
+
+
+def store_key(
+    teacher: Teacher, info: TeacherInfo, data: Dataset, lookback: int, horizon: int, options: StoreOptions
+) -> str:
+    """Content key of a store: equal keys hold equal outputs."""
+    weights = (type(teacher).__name__, dict(teacher.config), fingerprint(teacher))
+    return content_key(
+        SCHEMA,
+        info.name,
+        weights,
+        str(data),
+        data.sha256,
+        lookback,
+        horizon,
+        asdict(options),
+        code_key("compiler/frontends"),
+    )
+
+
+def write_store(
+    folder: Path,
+    teacher: Teacher,
+    info: TeacherInfo,
+    data: Dataset,
+    *,
+    lookback: int,
+    horizon: int,
+    options: StoreOptions,
+    progress: Progress,
+    processes: Processes,
+    measure_latency: Callable[[], Mapping[str, Any]] | None = None,
+) -> TeacherStore:
+    """Computes what is missing of a store and finishes it.
+
+    Args:
+        processes: the windows are dealt to them shard by shard.
+        measure_latency: gives the teacher's latency record, kept for compiles without the teacher.
+
+    Raises:
+        DataError: the disk is too small, or the folder holds a store of something else.
+        VerificationError: the teacher gave values that are not finite, or overflow ``states_dtype``.
+    """
+    key = store_key(teacher, info, data, lookback, horizon, options)
+    counts: dict[str, int] = {part: len(_windows(data, part, lookback, horizon, options)) for part in PARTS}
+    shapes = _shapes(teacher, data, lookback, horizon, options, counts)
+    plan = {
+        "schema": SCHEMA,
+        "key": key,
+        "task": {"data": str(data), "data_sha256": data.sha256, "lookback": lookback, "horizon": horizon},
+        "counts": counts,
+        "shapes": {n: [list(s), t] for n, (s, t) in shapes.items()},
+    }
+    if processes.is_main:
+        _prepare(folder, plan, shapes, progress)
+    processes.wait()
+    shards = [(part, start) for part in PARTS for start in range(0, counts[part], SHARD_WINDOWS)]
+    mine = shards[processes.rank :: processes.world]
+    missing = [shard for shard in mine if not _mark(folder, *shard).is_file()]
+    if processes.world > 1 and processes.is_main:
+        progress.line(f"    windows dealt to {processes.world} processes")
+    positions = _positions(shapes, teacher, data, lookback, horizon, options)
+    with progress.task(f"teacher outputs ({info.name})", len(missing) * SHARD_WINDOWS) as task:
+        for part, start in missing:
+            _write_shard(
+                folder, teacher, data, part, start, counts[part], lookback, horizon, options, positions
+            )
+            task.advance(SHARD_WINDOWS)
+    processes.wait()
+    if processes.is_main:
+        latency = measure_latency() if measure_latency is not None else None
+        _finish(folder, plan, shards, info, teacher, shapes, latency)
+    processes.wait()
+    return TeacherStore(folder)
+
+
+def _windows(data: Dataset, part: Part, lookback: int, horizon: int, options: StoreOptions) -> SpreadWindows:
+    """What is labelled of a part."""
+    return SpreadWindows(
+        data.windows(part, lookback, horizon), options.train_windows if part == "train" else 0
+    )
+
+
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
+
+def _positions(
+    shapes: Shapes, teacher: Teacher, data: Dataset, lookback: int, horizon: int, options: StoreOptions
+) -> Tensor | None:
+    if not options.state_positions or "train/states" not in shapes:
+        return None
+    total = _probe(teacher, data, lookback, horizon).shape[2]
+    generator = torch.Generator().manual_seed(options.seed)
+    return torch.randperm(total, generator=generator)[: options.state_positions].sort().values
+
+
+@torch.inference_mode()
+def _probe(teacher: Teacher, data: Dataset, lookback: int, horizon: int) -> Tensor:
+    past, _ = data.windows("train", lookback, horizon).batch([0])
+    states = teacher.outputs(past).states
+    if states is None:
+        raise VerificationError(f"{type(teacher).__name__} gave no states")
+    return states
+
+
+def _shapes(
+    teacher: Teacher,
+    data: Dataset,
+    lookback: int,
+    horizon: int,
+    options: StoreOptions,
+    counts: Mapping[str, int],
+) -> Shapes:
+    variates = len(data.variates)
+    shapes: Shapes = {}
+    for part in PARTS:
+        shapes[f"{part}/forecast"] = ((counts[part], variates, horizon), "float32")
+        if teacher.quantile_levels:
+            quantiles = (counts[part], variates, horizon, len(teacher.quantile_levels))
+            shapes[f"{part}/quantiles"] = (quantiles, "float32")
+    if options.states:
+        _, _, positions, width = _probe(teacher, data, lookback, horizon).shape
+        positions = min(options.state_positions or positions, positions)
+        for part in options.states:
+            shapes[f"{part}/states"] = ((counts[part], variates, positions, width), options.states_dtype)
+    return shapes
+
+
+def _prepare(folder: Path, plan: Mapping[str, Any], shapes: Shapes, progress: Progress) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    plan_file = folder / "plan.json"
+    if plan_file.is_file():
+        if json.loads(plan_file.read_text()) == json.loads(json.dumps(plan)):
+            return
+        raise DataError(
+            f"{folder}: holds a teacher store of another teacher, data set or task",
+            hint="choose another folder, or delete this one",
+        )
+    total = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
+    progress.line(f"    teacher store needs {total / 1e6:.0f} MB")
+    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+    if total > free:
+        raise DataError(
+            f"{folder}: the store needs {total / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free",
+            hint="choose another folder, or keep less (train_windows, state_positions, states_dtype)",
+        )
+    (folder / "shards").mkdir(exist_ok=True)
+    for name, (shape, dtype) in shapes.items():
+        path = folder / f"{name}.npy"
+        path.parent.mkdir(exist_ok=True)
+        _allocate(path, shape, dtype)
+    _write_json(plan_file, plan)
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """Creates the array with its blocks reserved, so that a full disk shows here and not in a page fault."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    del array
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink()
+        raise DataError(
+            f"{path}: cannot reserve {path.name}: {error.strerror}",
+            hint="free disk space or choose another folder",
+        ) from error
+
+
+def _mark(folder: Path, part: str, start: int) -> Path:
+    return folder / "shards" / f"{part}-{start // SHARD_WINDOWS:05d}.json"
+
+
+@torch.inference_mode()
+def _write_shard(
+    folder: Path,
+    teacher: Teacher,
+    data: Dataset,
+    part: Part,
+    start: int,
+    count: int,
+    lookback: int,
+    horizon: int,
+    options: StoreOptions,
+    positions: Tensor | None,
+) -> None:
+    windows = _windows(data, part, lookback, horizon, options)
+    stop = min(start + SHARD_WINDOWS, count)
+    with_states = part in options.states
+    pieces: dict[str, list[np.ndarray]] = {}
+    sums: Tensor | None = None
+    for low in range(start, stop, options.batch_windows):
+        past, _ = windows.batch(range(low, min(low + options.batch_windows, stop)))
+        outputs = teacher.outputs(past, states=with_states)
+        pieces.setdefault("forecast", []).append(outputs.forecast.float().numpy())
+        if outputs.quantiles is not None:
+            pieces.setdefault("quantiles", []).append(outputs.quantiles.float().numpy())
+        if with_states and outputs.states is not None:
+            states = outputs.states if positions is None else outputs.states[:, :, positions]
+            moments = torch.stack(
+                [states.double().sum(dim=(0, 1, 2)), states.double().square().sum(dim=(0, 1, 2))]
+            )
+            sums = moments if sums is None else sums + moments
+            with np.errstate(over="ignore"):  # an overflow is refused below, with what to do about it
+                pieces.setdefault("states", []).append(states.numpy().astype(options.states_dtype))
+    digests = {}
+    for name, arrays in pieces.items():
+        block = np.concatenate(arrays)
+        if not np.isfinite(block).all():
+            raise VerificationError(
+                f"{part} windows {start}..{stop - 1}: the teacher's {name} are not finite in {block.dtype}",
+                hint="states that overflow half precision need states_dtype=float32"
+                if name == "states"
+                else "",
+            )
+        target = np.load(folder / part / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
+        target[start:stop] = block
+        target.flush()
+        digests[name] = hashlib.sha256(block.tobytes()).hexdigest()
+    mark = {
+        "windows": [start, stop],
+        "sha256": digests,
+        "state_sums": None if sums is None else sums.tolist(),
+    }
+    _write_json(_mark(folder, part, start), mark)
+
+
+def _finish(
+    folder: Path,
+    plan: Mapping[str, Any],
+    shards: Sequence[tuple[Part, int]],
+    info: TeacherInfo,
+    teacher: Teacher,
+    shapes: Shapes,
+    latency: Mapping[str, Any] | None,
+) -> None:
+    marks = {shard: json.loads(_mark(folder, *shard).read_text()) for shard in shards}
+    record = {
+        **plan,
+        "teacher": asdict(info),
+        "quantile_levels": list(teacher.quantile_levels),
+        "latency": latency,
+    }
+    state_shape = shapes["train/states"][0] if "train/states" in shapes else None
+    record["state_shape"] = list(state_shape[2:]) if state_shape else [0, 0]
+    if state_shape:
+        # Summed in the order of the shards, whoever computed them: equal bytes for any number of processes.
+        sums = sum(
+            torch.tensor(mark["state_sums"]).double() for (part, _), mark in marks.items() if part == "train"
+        )
+        mean, square = sums / (state_shape[0] * state_shape[1] * state_shape[2])  # type: ignore[misc]
+        record["state_mean"] = mean.tolist()
+        record["state_std"] = (square - mean.square()).clamp_min(0).sqrt().tolist()
+    record["files"] = {
+        f"{name}.npy": {
+            "bytes": (folder / f"{name}.npy").stat().st_size,
+            "sha256": hashlib.sha256(
+                "".join(
+                    m["sha256"][name.split("/")[1]] for (p, _), m in marks.items() if p == name.split("/")[0]
+                ).encode()
+            ).hexdigest(),
+        }
+        for name in shapes
+    }
+    _write_json(folder / "store.json", record)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
+    partial.replace(path)
