@@ -8,13 +8,14 @@ load      artifact -> a forecaster with ``forecast(past)``
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .base.content import cache_root, code_key, content_key
+from .base.content import cache_root
 from .base.errors import LicenceError, UsageError, unknown_name
 from .base.parallel import Processes
 from .base.progress import Progress, Silent
@@ -24,8 +25,8 @@ from .driver.costing import CostInstrument
 from .driver.instruments import DumpInstrument, Instrument, ReportInstrument
 from .driver.manager import PassManager
 from .driver.recipe import Recipe, resolve
-from .ir.passes import Pass, PassContext
-from .ir.unit import CompileUnit, PassRecord, Task, fingerprint
+from .ir.passes import Pass, PassContext, RecipeView
+from .ir.unit import CompileUnit, PassRecord, Task
 
 if TYPE_CHECKING:
     from ..targets.device.run import Forecaster as ArtifactForecaster
@@ -33,16 +34,12 @@ if TYPE_CHECKING:
     from .ir.provenance import TeacherInfo
     from .ir.teacher_store import TeacherStore
 
-COSTED = ("drop_dead_weights", "drop_rare_experts", "prune_channels", "finetune")
-"""Passes that change the teacher: with them in the pipeline, every pass is costed before and after."""
-
 
 @dataclass(frozen=True)
 class Source:
     """What enters a compile: the data, the teacher or its stored outputs, and the task they share."""
 
     unit: CompileUnit
-    key: str
     warnings: tuple[str, ...] = ()
 
 
@@ -187,7 +184,7 @@ def build_pipeline(recipe: Recipe) -> list[Pass]:
     """The passes of a recipe with their options.
 
     Raises:
-        UsageError: an unknown pass, or options for a pass that is not in the pipeline.
+        UsageError: an unknown pass.
         RecipeError: options that the pass does not have.
     """
     from ..passes import PASSES
@@ -196,13 +193,12 @@ def build_pipeline(recipe: Recipe) -> list[Pass]:
 
     if recipe.student.kind != "none":
         check_student(recipe.student.kind, recipe.student.config)
-    for name in recipe.passes:
-        PASSES[name]
-    passes = []
-    for name in recipe.pipeline:
-        step = PASSES[name]
-        passes.append(step(**pass_options(recipe, name, step.Options)))
-    return passes
+    steps = [PASSES[name] for name in recipe.pipeline]
+    view = RecipeView(recipe.student.model_dump(), frozenset().union(*(step.reads for step in steps)))
+    return [
+        step(**pass_options(recipe, name, step.Options, step.follow(view)))
+        for name, step in zip(recipe.pipeline, steps, strict=True)
+    ]
 
 
 def open_source(recipe: Recipe, progress: Progress) -> Source:
@@ -224,7 +220,7 @@ def open_source(recipe: Recipe, progress: Progress) -> Source:
     if recipe.teacher_store is not None:
         store = TeacherStore(Path(recipe.teacher_store))
         store.require(data, task.lookback, task.horizon)
-        teacher, info, identity = None, store.info, store.key
+        teacher, info = None, store.info
     else:
         store = None
         teacher, info = open_teacher(
@@ -234,7 +230,6 @@ def open_source(recipe: Recipe, progress: Progress) -> Source:
             variates=len(data.variates),
             **recipe.teacher_options,
         )
-        identity = fingerprint(teacher)
     moving = () if teacher is None else revision_notes(info)  # a store does not move
     warnings = (*check_licence(recipe, info), *moving, *data.notes)
     unit = CompileUnit(
@@ -244,16 +239,7 @@ def open_source(recipe: Recipe, progress: Progress) -> Source:
         teacher_info=info,
         teacher_store=store,
     )
-    key = content_key(
-        str(data),
-        data.sha256,
-        data.variates,
-        task.model_dump(),
-        info.name,
-        identity,
-        code_key("compiler", "passes"),
-    )
-    return Source(unit, key, warnings)
+    return Source(unit, warnings)
 
 
 def check_licence(recipe: Recipe, info: TeacherInfo) -> tuple[str, ...]:
@@ -283,7 +269,7 @@ def run_passes(
 ) -> CompileUnit:
     """The unit after the pipeline."""
     instruments: list[Instrument] = [ReportInstrument(progress)]
-    if any(step.name in COSTED for step in passes):
+    if any("teacher" in step.writes for step in passes):
         instruments.append(CostInstrument(threads=recipe.threads, progress=progress))
     if dump_after:
         instruments.append(DumpInstrument(out / "dump", dump_after))
@@ -292,20 +278,18 @@ def run_passes(
             passes,
             instruments,
             cache=PassCache(cache_root()) if cache else None,
-            root_key=source.key,
             stop_after=stop_after,
+            check_purity="TSFMC_CHECK_PURITY" in os.environ,
         )
         return manager.run(source.unit, PassContext(recipe.seed, Path(workspace), progress))
 
 
 def train_baseline(recipe: Recipe, source: Source, *, cache: bool, progress: Progress) -> CompileUnit:
-    """The same student, seed and training without a teacher: the row that a gain is measured against."""
-    kept = tuple(name for name in recipe.pipeline if name in ("build_student", "distill", "fold_affine"))
-    plain = recipe.model_copy(update={"pipeline": kept})
+    """The pipeline without the passes that need a teacher: the row that a gain is measured against."""
+    passes = [step for step in build_pipeline(recipe) if not step.needs_teacher]
     unit = source.unit.with_(teacher=None, teacher_store=None)
-    progress.line("supervised baseline: the same student without the teacher")
-    alone = Source(unit, source.key)
-    return run_passes(plain, alone, build_pipeline(plain), out=Path(), cache=cache, progress=progress)
+    progress.line("supervised baseline: the same pipeline without the teacher")
+    return run_passes(recipe, Source(unit), passes, out=Path(), cache=cache, progress=progress)
 
 
 def _check_names(stop_after: str | None, dump_after: Sequence[str], passes: Sequence[Pass]) -> None:

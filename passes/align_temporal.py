@@ -16,7 +16,8 @@ artifact.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,13 @@ class Aligner(nn.Module):
         phi: Literal["gelu", "identity"] = "gelu",
     ) -> None:
         super().__init__()
+        self.config = {
+            "embedding": embedding,
+            "positions": positions,
+            "width": width,
+            "factors": factors,
+            "phi": phi,
+        }
         self.project = nn.Linear(embedding, factors, bias=False)
         self.positions = nn.Parameter(torch.randn(positions, factors) / math.sqrt(factors))
         self.out = nn.Linear(factors, width, bias=False)
@@ -71,6 +79,16 @@ class FTA(LossTerm):
         loss: Tensor = squared.mean() if self.reduction == "mean" else squared.sum(dim=-1).mean()
         return loss
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {**self.aligner.config, "reduction": self.reduction}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> FTA:
+        fields = dict(config)
+        reduction = fields.pop("reduction")
+        return cls(Aligner(**fields), reduction)
+
     def describe(self) -> str:
         positions, factors = self.aligner.positions.shape
         width = self.aligner.out.out_features
@@ -81,6 +99,9 @@ class AlignTemporal(Pass):
     """Adds the FTA term and its aligner."""
 
     name = "align_temporal"
+    reads = frozenset({"student", "teacher_store", "teacher_states", "objective"})
+    writes = frozenset({"objective"})
+    needs_teacher = True
     summary = "add factorized temporal alignment of the student's embedding with the teacher's states"
 
     class Options(PassOptions):

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..compiler.ir.objective import Batch, LossTerm, Objective
-from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.students import build_student
 
@@ -50,6 +50,8 @@ class BuildStudent(Pass):
     """Adds an untrained student, and the terms ``supervised`` and ``kd``."""
 
     name = "build_student"
+    writes = frozenset({"student", "objective"})
+    reads = frozenset({"teacher", "teacher_store"})
     summary = "build an untrained variate-wise student; objective: supervision + uniform KD"
 
     class Options(PassOptions):
@@ -58,6 +60,11 @@ class BuildStudent(Pass):
         kind: str = "dlinear"
         config: dict[str, Any] = Field(default_factory=dict)
         lambda_kd: float = 1.0
+
+    @classmethod
+    def follow(cls, recipe: RecipeView) -> dict[str, Any]:
+        config = dict(recipe.student)
+        return {"kind": config.pop("kind"), "config": config}
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task

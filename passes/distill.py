@@ -58,6 +58,8 @@ class Distill(Pass):
     """Trains the student and empties the objective."""
 
     name = "distill"
+    reads = frozenset({"data", "teacher_store", "student", "objective"})
+    writes = frozenset({"student", "objective"})
     summary = "train the student on the collected objective; keep the best epoch on validation"
     cacheable = True
 

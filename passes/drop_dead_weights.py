@@ -19,6 +19,9 @@ class DropDeadWeights(Pass):
 
     name = "drop_dead_weights"
     summary = "drop the teacher's weights that cannot act, exactly"
+    reads = frozenset({"teacher"})
+    writes = frozenset({"teacher"})
+    needs_teacher = True
     preserves_function = True
 
     def requires(self, unit: CompileUnit) -> None:

@@ -88,6 +88,8 @@ class FoldAffine(Pass):
     """Replaces the trained student by its folded form."""
 
     name = "fold_affine"
+    reads = frozenset({"student"})
+    writes = frozenset({"student"})
     summary = "fold the student's affine parts: DLinear to one matrix, iTransformer's q/k/v and last norm"
     preserves_function = True
 

@@ -117,7 +117,7 @@ class PruneChannels(TeacherPass):
         options: PruneOptions = self.options
         if options.max_ratio == 0 or options.rho == 0 or options.epochs == 0:
             return PassResult(unit, False, {"removed_units": 0})
-        verify_structure(unit.teacher)
+        verify_structure(copy.deepcopy(unit.teacher))  # it writes into weights and restores them
         search = _Search(unit, options, context)
         candidates = search.run()
         best = choose(candidates, options.tolerance)

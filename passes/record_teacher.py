@@ -8,14 +8,14 @@ ablation of the passes after this one find them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ..compiler.base.content import cache_root
 from ..compiler.base.errors import PassError
 from ..compiler.base.parallel import Processes
-from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.teacher_store import StoreOptions, store_key, write_store
@@ -25,6 +25,9 @@ class RecordTeacher(Pass):
     """Adds ``teacher_store`` to the unit; a unit that came with one keeps it."""
 
     name = "record_teacher"
+    reads = frozenset({"data", "teacher"})
+    writes = frozenset({"teacher_store", "teacher_states"})
+    needs_teacher = True
     summary = "run the teacher once over every window; keep forecasts, quantiles and states memory-mapped"
 
     class Options(PassOptions):
@@ -40,6 +43,10 @@ class RecordTeacher(Pass):
         states_dtype: Literal["float16", "float32"] = "float16"
         state_positions: int = Field(default=64, ge=0)
         train_windows: int = Field(default=0, ge=0)
+
+    @classmethod
+    def follow(cls, recipe: RecipeView) -> dict[str, Any]:
+        return {"states": "teacher_states" in recipe.read_later}
 
     def requires(self, unit: CompileUnit) -> None:
         if unit.teacher is None and unit.teacher_store is None:

@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,6 +44,10 @@ class HorizonKD(LossTerm):
             raise ValueError("the batch has no teacher forecast")
         return (self.weights * (batch.teacher_forecast - batch.forecast).square()).mean()
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"horizon": len(self.weights), "tau": self.tau}
+
     def describe(self) -> str:
         first, last = float(self.weights[0]), float(self.weights[-1])
         return f"kd weighted over the horizon, tau={self.tau:g}, w from {first:.3f} to {last:.3f}"
@@ -50,6 +57,9 @@ class WeightHorizons(Pass):
     """Replaces uniform KD by horizon-weighted KD of the same lambda."""
 
     name = "weight_horizons"
+    reads = frozenset({"objective"})
+    writes = frozenset({"objective"})
+    needs_teacher = True
     summary = "weight KD over the horizon: w_t ~ exp(tau t/(T-1)), mean 1"
 
     class Options(PassOptions):

@@ -41,6 +41,7 @@ def deterministic() -> None:
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("TSFMC_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("TSFMC_CHECK_PURITY", "1")
 
 
 @pytest.fixture

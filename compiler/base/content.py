@@ -22,13 +22,24 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-@cache
 def code_key(*folders: str) -> str:
     """Hex sha256 of the source in some folders of this package: other code never reads an older result."""
-    digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[2]
-    for folder in folders:
-        for source in sorted((root / folder).rglob("*.py")):
-            digest.update(source.relative_to(root).as_posix().encode())
-            digest.update(source.read_bytes())
+    return content_key([folder_key(root / folder) for folder in folders])
+
+
+@cache
+def folder_key(path: Path) -> str:
+    """Hex sha256 of the Python source below a folder, or of one file."""
+    digest = hashlib.sha256()
+    sources = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    for source in sources:
+        digest.update(source.relative_to(path.parent).as_posix().encode())
+        digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

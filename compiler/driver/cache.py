@@ -1,8 +1,9 @@
 """The content-addressed cache: results of long passes, and folders for work in progress.
 
-A key is the sha256 of everything that determines a result: the key of the unit before, the pass, its
-options, the seed, and the source code of this package.  A result is written into a temporary sibling
-and renamed, so that what is found is complete.
+A key is the sha256 of everything that determines a result: the content of the parts that the pass
+declares to read, its code, its options and its random stream.  What is kept is exactly the parts that
+it declares to write.  A result is written into a temporary sibling and renamed, and every file of it is
+found by its hash: an unfinished, damaged or edited result is no result, and the pass runs again.
 """
 
 from __future__ import annotations
@@ -12,12 +13,20 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from ..ir.unit import CompileUnit
+from ..base.content import content_key, file_hash
+from ..base.errors import PassError, TsfmcError
+from ..ir.effects import code_of, content_of
+from ..ir.objective import LossTerm, Objective
+from ..ir.passes import Pass
+from ..ir.teacher_store import TeacherStore
+from ..ir.unit import CompileUnit, PartName
 from ..students import from_config
 
 
@@ -26,11 +35,32 @@ class CachedResult:
     """A stored result put back into a unit."""
 
     unit: CompileUnit
+    modified: bool
     metrics: Mapping[str, Any]
 
 
+class Codec(Protocol):
+    """Writes one part of a unit into a folder, and reads it back."""
+
+    def save(self, unit: CompileUnit, folder: Path) -> None: ...
+
+    def load(self, before: CompileUnit, folder: Path) -> Any: ...
+
+
+def pass_key(step: Pass, unit: CompileUnit, stream: int) -> str:
+    """What the result of ``step`` on ``unit`` depends on.
+
+    Args:
+        stream: seed of the pass's own random stream.
+    """
+    parts: set[PartName] = {"task", *step.reads}
+    read = {part: content_of(unit, part) for part in sorted(parts)}
+    kind = type(step)
+    return content_key(f"{kind.__module__}:{kind.__qualname__}", code_of(kind), step.config(), stream, read)
+
+
 class PassCache:
-    """Results of cacheable passes under ``root``: the modules that a pass changed, and its metrics."""
+    """Results of cacheable passes under ``root``: the parts that a pass writes, and its metrics."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -41,48 +71,136 @@ class PassCache:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def save(self, key: str, before: CompileUnit, after: CompileUnit, metrics: Mapping[str, Any]) -> None:
-        """Keeps the modules in which ``after`` differs from ``before``; removes the workspace."""
+    def save(
+        self, key: str, step: Pass, after: CompileUnit, modified: bool, metrics: Mapping[str, Any]
+    ) -> None:
+        """Keeps the parts that ``step`` declares to write; removes the workspace."""
         final = self.root / "passes" / key[:24]
         partial = final.with_name(f".{final.name}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        if after.student is not None and after.student is not before.student:
-            save_file(_state(after.student), partial / "student.safetensors")
-            (partial / "student.json").write_text(json.dumps(after.student.config))
-        if after.teacher is not None and after.teacher is not before.teacher:
-            from ..frontends import save_teacher
-
-            save_teacher(after.teacher, partial / "teacher")
-        kept = {"metrics": dict(metrics), "clears_objective": not after.objective.terms}
+        for part in sorted(step.writes) if modified else ():
+            if getattr(after, part) is not None:
+                (partial / part).mkdir()
+                CODECS[part].save(after, partial / part)
+        files = {
+            path.relative_to(partial).as_posix(): file_hash(path)
+            for path in sorted(partial.rglob("*"))
+            if path.is_file()
+        }
+        kept = {"key": key, "modified": modified, "metrics": dict(metrics), "files": files}
         (partial / "result.json").write_text(json.dumps(kept))
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         shutil.rmtree(self.workspace(key), ignore_errors=True)
 
-    def load(self, key: str, before: CompileUnit) -> CachedResult | None:
-        """The unit that the pass would make of ``before``, or None when it is not here."""
+    def load(self, key: str, step: Pass, before: CompileUnit) -> CachedResult | None:
+        """The unit that ``step`` would make of ``before``, or None unless it is here, whole and unedited."""
         folder = self.root / "passes" / key[:24]
-        if not (folder / "result.json").is_file():
+        kept = _intact(folder, key)
+        if kept is None:
             return None
-        kept = json.loads((folder / "result.json").read_text())
-        unit = before
-        if (folder / "student.json").is_file():
-            student = from_config(json.loads((folder / "student.json").read_text()))
-            student.load_state_dict(load_file(folder / "student.safetensors"), strict=True)
-            unit = unit.with_(student=student.eval())
-        if (folder / "teacher").is_dir():
-            from ..frontends import load_teacher
+        if not kept["modified"]:
+            return CachedResult(before, False, kept["metrics"])
+        changes: dict[str, Any] = {}
+        try:
+            for part in sorted(step.writes):
+                here = folder / part
+                changes[part] = CODECS[part].load(before, here) if here.is_dir() else _nothing(part)
+        except TsfmcError:
+            return None  # it refers to something that is gone, such as a teacher store
+        return CachedResult(before.with_(**changes), True, kept["metrics"])
 
-            task = before.task
-            teacher = load_teacher(
-                folder / "teacher", lookback=task.lookback, horizon=task.horizon, variates=len(task.variates)
+
+def _intact(folder: Path, key: str) -> dict[str, Any] | None:
+    try:
+        kept: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        whole = kept["key"] == key and all(
+            file_hash(folder / name) == digest for name, digest in kept["files"].items()
+        )
+        return kept if whole and {"modified", "metrics"} <= kept.keys() else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _nothing(part: PartName) -> Any:
+    return Objective() if part == "objective" else None
+
+
+class _Student:
+    def save(self, unit: CompileUnit, folder: Path) -> None:
+        assert unit.student is not None
+        _save_state(unit.student, folder / "student.safetensors")
+        (folder / "student.json").write_text(json.dumps(dict(unit.student.config)))
+
+    def load(self, before: CompileUnit, folder: Path) -> Any:
+        student = from_config(json.loads((folder / "student.json").read_text()))
+        student.load_state_dict(load_file(folder / "student.safetensors"), strict=True)
+        return student.eval()
+
+
+class _Teacher:
+    def save(self, unit: CompileUnit, folder: Path) -> None:
+        from ..frontends import save_teacher
+
+        assert unit.teacher is not None
+        save_teacher(unit.teacher, folder / "checkpoint")
+
+    def load(self, before: CompileUnit, folder: Path) -> Any:
+        from ..frontends import load_teacher
+
+        task = before.task
+        return load_teacher(
+            folder / "checkpoint", lookback=task.lookback, horizon=task.horizon, variates=len(task.variates)
+        )
+
+
+class _Objective:
+    def save(self, unit: CompileUnit, folder: Path) -> None:
+        described = []
+        for index, (weight, term) in enumerate(unit.objective):
+            kind = type(term)
+            described.append([weight, f"{kind.__module__}:{kind.__qualname__}", dict(term.config)])
+            _save_state(term, folder / f"{index}.safetensors")
+        (folder / "objective.json").write_text(json.dumps(described))
+
+    def load(self, before: CompileUnit, folder: Path) -> Any:
+        objective = Objective()
+        for index, (weight, where, config) in enumerate(json.loads((folder / "objective.json").read_text())):
+            module, _, name = where.partition(":")
+            kind = getattr(import_module(module), name, None)
+            if not (isinstance(kind, type) and issubclass(kind, LossTerm)):
+                raise PassError(f"{where} is not a loss term", hint="compile again with --no-cache")
+            term = kind.from_config(config)
+            term.load_state_dict(load_file(folder / f"{index}.safetensors"), strict=True)
+            objective = objective.put(weight, term)
+        return objective
+
+
+class _Store:
+    def save(self, unit: CompileUnit, folder: Path) -> None:
+        assert unit.teacher_store is not None
+        where = {"folder": str(unit.teacher_store.folder.resolve()), "key": unit.teacher_store.key}
+        (folder / "store.json").write_text(json.dumps(where))
+
+    def load(self, before: CompileUnit, folder: Path) -> Any:
+        where = json.loads((folder / "store.json").read_text())
+        store = TeacherStore(Path(where["folder"]))
+        if store.key != where["key"]:
+            raise PassError(
+                f"{store.folder} holds another store by now", hint="compile again with --no-cache"
             )
-            unit = unit.with_(teacher=teacher)
-        if kept["clears_objective"]:
-            unit = unit.with_(objective=type(before.objective)())
-        return CachedResult(unit, kept["metrics"])
+        return store
 
 
-def _state(module: Any) -> dict[str, Any]:
-    return {name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}
+CODECS: Mapping[PartName, Codec] = {
+    "student": _Student(),
+    "teacher": _Teacher(),
+    "objective": _Objective(),
+    "teacher_store": _Store(),
+}
+"""How each part is kept; a pass that writes another part cannot be cacheable."""
+
+
+def _save_state(module: nn.Module, path: Path) -> None:
+    save_file({n: t.detach().contiguous().clone() for n, t in module.state_dict().items()}, path)

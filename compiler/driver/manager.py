@@ -1,25 +1,38 @@
-"""The pass manager: what a pass is, and what happens around one.
+"""The pass manager: runs passes in order and holds them to what they declare.
 
-A pass maps a unit to a new unit.  Everything around it (progress, time, dumps, verification, cache)
-is an instrument of the manager and never code inside a pass.  What a pass declares is enforced:
-``preserves_function`` is checked on real windows, ``requires`` runs before, ``verify`` after.
+A pass maps a unit to a new unit.  Everything around it (progress, time, dumps, verification, cache) is an
+instrument of the manager and never code inside a pass.  Enforced after every pass: nothing differs but what
+it declares to write, nothing that it was given was changed in place, ``modified`` is true exactly when the
+unit is another one, and ``preserves_function`` holds on real windows.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
-from ..base.content import content_key
 from ..base.errors import PassError, TsfmcError
+from ..ir.effects import changed_parts
 from ..ir.passes import Pass, PassContext, PassResult
-from ..ir.unit import CompileUnit, PassRecord
+from ..ir.unit import CompileUnit, PassRecord, fingerprint
 from ..ir.verify import verify_function, verify_unit
-from .cache import PassCache
+from .cache import PassCache, pass_key
 from .instruments import Instrument
+
+
+def random_stream(seed: int, name: str, occurrence: int) -> int:
+    """Seed of the stream that the n-th pass of this name draws from.
+
+    Every pass has its own, so that adding a pass changes no other, and no two passes draw equal numbers.
+    """
+    digest = hashlib.sha256(f"{seed}/{name}/{occurrence}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
 
 
 @dataclass
@@ -30,15 +43,17 @@ class PassManager:
         passes: the pipeline.
         instruments: watchers, called in order.
         cache: where cacheable passes are looked up and kept; None switches it off.
-        root_key: content key of everything that entered the unit (data, teacher, task, code).
         stop_after: name of the last pass to run.
+        check_purity: compare the weights of what a pass was given by their hash before and after; without
+            it the version counters of the tensors are compared, which costs nothing and misses only
+            writes through ``.data`` or numpy.
     """
 
     passes: Sequence[Pass]
     instruments: Sequence[Instrument] = ()
     cache: PassCache | None = None
-    root_key: str = ""
     stop_after: str | None = None
+    check_purity: bool = False
 
     def run(self, unit: CompileUnit, context: PassContext) -> CompileUnit:
         """The unit after all passes.
@@ -46,13 +61,14 @@ class PassManager:
         Raises:
             TsfmcError: from a pass, with the pass and those before it added to the hint.
         """
-        key = self.root_key
+        occurrences: Counter[str] = Counter()
         for number, step in enumerate(self.passes, start=1):
-            key = content_key(key, step.name, step.config(), context.seed)
+            stream = random_stream(context.seed, step.name, occurrences[step.name])
+            occurrences[step.name] += 1
             for instrument in self.instruments:
                 instrument.before(number, step, unit)
             try:
-                unit = self._run_one(step, unit, context, key)
+                unit = self._run_one(step, unit, replace(context, seed=stream))
             except TsfmcError as error:
                 done = ", ".join(earlier.name for earlier in self.passes[: number - 1]) or "nothing"
                 where = f"in pass {step.name}, after {done}"
@@ -64,26 +80,25 @@ class PassManager:
                 break
         return unit
 
-    def _run_one(self, step: Pass, unit: CompileUnit, context: PassContext, key: str) -> CompileUnit:
+    def _run_one(self, step: Pass, unit: CompileUnit, context: PassContext) -> CompileUnit:
+        """One pass; ``context.seed`` is that of its own stream."""
         started = time.perf_counter()
         step.requires(unit)
-        cached = self.cache.load(key, unit) if self.cache is not None and step.cacheable else None
+        key = pass_key(step, unit, context.seed) if self.cache is not None and step.cacheable else None
+        cached = self.cache.load(key, step, unit) if self.cache is not None and key is not None else None
         if cached is not None:
-            result = PassResult(cached.unit, modified=True, metrics=cached.metrics)
+            result = PassResult(cached.unit, cached.modified, cached.metrics)
         else:
-            workspace = self.cache.workspace(key) if self.cache is not None else context.workspace
-            # A pass draws from its own stream, so that adding a pass does not change the others.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(context.seed)
-                result = step.run(unit, PassContext(context.seed, workspace, context.progress))
-            if self.cache is not None and step.cacheable:
-                self.cache.save(key, unit, result.unit, result.metrics)
+            workspace = context.workspace / f"{step.name}-{context.seed}"
+            if self.cache is not None and key is not None:
+                workspace = self.cache.workspace(key)
+            result = self._execute(step, unit, replace(context, workspace=workspace))
+            if self.cache is not None and key is not None:
+                self.cache.save(key, step, result.unit, result.modified, result.metrics)
         verify_unit(result.unit)
         metrics = dict(result.metrics)
         if step.preserves_function and result.modified:
             metrics["function_change"] = verify_function(unit, result.unit, step.name)
-        if not result.modified and result.unit is not unit:
-            raise PassError(f"{step.name} says that it changed nothing, but returned another unit")
         record = PassRecord(
             step.name,
             step.config(),
@@ -93,3 +108,36 @@ class PassManager:
             cached is not None,
         )
         return result.unit.with_(record=(*unit.record, record))
+
+    def _execute(self, step: Pass, unit: CompileUnit, context: PassContext) -> PassResult:
+        before = _weights(unit, thorough=self.check_purity)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            result = step.run(unit, context)
+        if _weights(unit, thorough=self.check_purity) != before:
+            raise PassError(
+                f"{step.name} changed weights of the unit that it was given",
+                hint="a pass works on a copy and returns a new unit",
+            )
+        changed = changed_parts(unit, result.unit)
+        if undeclared := changed - step.writes:
+            raise PassError(
+                f"{step.name} changed {', '.join(sorted(undeclared))}, "
+                f"and declares to write {', '.join(sorted(step.writes)) or 'nothing'}",
+                hint="add the part to the pass's writes",
+            )
+        if result.modified != bool(changed):
+            says = "changed something" if result.modified else "changed nothing"
+            came = "another" if changed else "the same"
+            raise PassError(f"{step.name} says that it {says}, but returned {came} unit")
+        return result
+
+
+def _weights(unit: CompileUnit, *, thorough: bool) -> list[object]:
+    """What changes when a module of the unit is written into."""
+    modules: list[nn.Module] = [module for module in (unit.teacher, unit.student) if module is not None]
+    modules += [term for _, term in unit.objective]
+    if thorough:
+        return [fingerprint(module) for module in modules]
+    tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]

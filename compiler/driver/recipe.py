@@ -129,28 +129,40 @@ def resolve(
     budget = merged.get("budget", {})
     if isinstance(budget, dict) and isinstance(budget.get("max_mse_increase"), str):
         budget["max_mse_increase"] = _percentage(budget["max_mse_increase"])
+    _keep_options_of_pipeline(merged, user)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, file) from None
 
 
-def pass_options(recipe: Recipe, name: str, options: type[BaseModel]) -> dict[str, Any]:
-    """The options of one pass: ``[passes.<name>]``, and what other sections say about it.
+def pass_options(
+    recipe: Recipe, name: str, options: type[BaseModel], follow: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of one pass: ``[passes.<name>]``, over what follows from the rest of the recipe.
 
     Raises:
         RecipeError: an option that the pass does not have, or a value of the wrong type.
     """
-    given = dict(recipe.passes.get(name, {}))
-    if name == "build_student":
-        given |= {"kind": recipe.student.kind, "config": recipe.student.config}
-    if name == "record_teacher":
-        given.setdefault("states", "align_temporal" in recipe.pipeline)
+    given = {**follow, **recipe.passes.get(name, {})}
     try:
         options.model_validate(given)
     except ValidationError as error:
         raise _explain(error, None, options, f"passes.{name}.") from None
     return given
+
+
+def _keep_options_of_pipeline(merged: dict[str, Any], user: Mapping[str, Any]) -> None:
+    """Presets may hold options of passes that this pipeline leaves out; what a user gives must act."""
+    pipeline, passes = merged.get("pipeline"), merged.get("passes")
+    if not isinstance(pipeline, list | tuple) or not isinstance(passes, dict):
+        return
+    given = user.get("passes", {})
+    for name in [name for name in passes if name not in pipeline]:
+        if name in given:
+            wrong = unknown_name("pass of this pipeline", name, [str(step) for step in pipeline])
+            raise RecipeError(f"passes.{name}: {wrong.what}", hint=wrong.hint)
+        del passes[name]
 
 
 def _read(path: Path) -> dict[str, Any]:

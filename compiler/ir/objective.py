@@ -9,8 +9,9 @@ weight 0 is never evaluated, so it cannot change a single bit of the training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,6 +52,16 @@ class LossTerm(nn.Module):
     def describe(self) -> str:
         """One stable line for the printed unit."""
         return self.name
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """JSON-able arguments from which ``from_config`` builds an equal term (other weights)."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> LossTerm:
+        """A term as ``config`` describes it."""
+        return cls(**config)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..base.errors import PassError
 from ..base.progress import Progress, Silent
-from .unit import CompileUnit
+from .unit import CompileUnit, PartName
 
 
 class PassOptions(BaseModel):
@@ -45,19 +45,48 @@ class PassResult:
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class RecipeView:
+    """What a pass may take from the rest of the recipe for options that are not given.
+
+    Attributes:
+        student: ``kind`` and the options of the student.
+        read_later: parts of the unit that the passes of the pipeline read, all of them together.
+    """
+
+    student: Mapping[str, Any]
+    read_later: frozenset[PartName]
+
+
 class Pass:
-    """One transformation.  Subclasses set the class variables and implement ``run``."""
+    """One transformation.  Subclasses set the class variables and implement ``run``.
+
+    The declared effects are enforced and used: only what is in ``writes`` may differ afterwards, a cached
+    result is keyed by the content of ``reads`` and holds ``writes``, and a compile without a teacher keeps
+    every pass that does not set ``needs_teacher``.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    reads: ClassVar[frozenset[PartName]] = frozenset()
+    """Parts of the unit that the result depends on; the task always is."""
+    writes: ClassVar[frozenset[PartName]] = frozenset()
+    """Parts that may differ afterwards."""
+    needs_teacher: ClassVar[bool] = False
+    """It means nothing without a teacher, or what one has left behind."""
     Options: ClassVar[type[PassOptions]] = PassOptions
     cacheable: ClassVar[bool] = False
-    """Long work: its resulting modules are kept in the store and found again by content."""
+    """Long work: what it writes is kept and found again by the content of what it reads."""
     preserves_function: ClassVar[bool] = False
     """The model forecasts the same before and after (1e-5 relative); the manager checks it."""
 
     def __init__(self, **options: Any) -> None:
         self.options: Any = self.Options(**options)
+
+    @classmethod
+    def follow(cls, recipe: RecipeView) -> dict[str, Any]:
+        """Options that follow from the rest of the recipe; what the recipe gives by name wins."""
+        return {}
 
     def requires(self, unit: CompileUnit) -> None:
         """Raises ``PassError`` when this pass cannot run on ``unit``."""
@@ -75,6 +104,9 @@ class Pass:
 class TeacherPass(Pass):
     """A pass that replaces the teacher: before its outputs are recorded, and not without its weights."""
 
+    reads = frozenset({"data", "teacher"})
+    writes = frozenset({"teacher"})
+    needs_teacher = True
     verb: ClassVar[str]
     """What it does to the teacher, for the error."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
 from torch import nn
 
@@ -17,6 +17,12 @@ from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
 from .provenance import TeacherInfo
 from .teacher_store import TeacherStore
+
+PartName = Literal[
+    "task", "data", "teacher", "teacher_store", "teacher_states", "student", "objective", "statistics"
+]
+"""The parts of a unit that passes declare to read or write: attributes of ``CompileUnit``."""
+PARTS: tuple[PartName, ...] = get_args(PartName)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,14 @@ class PassRecord:
     cached: bool = False
 
 
+class Statistics(Protocol):
+    """Sums over windows that an affine student is solved from; ``learning/statistics.py`` has the maths."""
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that the sums depend on."""
+
+
 @dataclass(frozen=True)
 class CompileUnit:
     """The unit of compilation.  Passes map a unit to a new unit and never change one in place.
@@ -57,6 +71,7 @@ class CompileUnit:
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
+        statistics: the sums that an affine student is solved from, once a pass has gathered them.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         record: what each pass did.
     """
@@ -68,6 +83,7 @@ class CompileUnit:
     teacher_store: TeacherStore | None = None
     student: Forecaster | None = None
     objective: Objective = field(default_factory=Objective)
+    statistics: Statistics | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
 
@@ -76,6 +92,12 @@ class CompileUnit:
         if changes.get("teacher", self.teacher) is not self.teacher and self.original_teacher is None:
             changes.setdefault("original_teacher", self.teacher)
         return replace(self, **changes)
+
+    @property
+    def teacher_states(self) -> TeacherStore | None:
+        """The teacher store where it holds states, else None."""
+        store = self.teacher_store
+        return store if store is not None and store.state_shape[0] else None
 
     @property
     def model(self) -> Forecaster:
