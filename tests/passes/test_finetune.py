@@ -46,7 +46,7 @@ def test_the_grid_is_judged_on_validation(unit: CompileUnit, tmp_path: Path) -> 
 
 def test_the_best_epoch_is_restored_not_the_last(unit: CompileUnit, tmp_path: Path) -> None:
     """A rate that overshoots: later epochs are worse, and are not what comes back."""
-    after = tune(unit, tmp_path, epochs=6, learning_rates=(0.03,), patience=6)
+    after = tune(unit, tmp_path, epochs=6, learning_rates=(0.02,), patience=6)
     metrics = after.record[0].metrics
     losses = metrics["grid"][0]["validation"]
     assert metrics["best_epoch"] == losses.index(min(losses)) != len(losses) - 1
