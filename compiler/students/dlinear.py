@@ -41,6 +41,7 @@ from .affine import (
     fold_per_variate,
     fold_shared,
     mean_added,
+    product_of_each,
 )
 from .normalisation import Normalisation, denormalise, normalise
 
@@ -241,7 +242,7 @@ class EachLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """``rows [B, D, inputs]`` to ``[B, D, outputs]``."""
-        return (rows.transpose(0, 1) @ self.weight.transpose(1, 2)).transpose(0, 1)
+        return product_of_each(rows, self.weight.transpose(1, 2))
 
 
 def _check_options(
