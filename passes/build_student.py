@@ -15,7 +15,7 @@ from torch import Tensor
 from ..compiler.ir.objective import Batch, LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.students import build_student
+from ..compiler.students import build_student, takes
 
 
 class Supervised(LossTerm):
@@ -68,9 +68,10 @@ class BuildStudent(Pass):
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
-        student = build_student(
-            self.options.kind, lookback=task.lookback, horizon=task.horizon, **self.options.config
-        )
+        kind, config = self.options.kind, dict(self.options.config)
+        if takes(kind, "variates"):
+            config.setdefault("variates", len(task.variates))
+        student = build_student(kind, lookback=task.lookback, horizon=task.horizon, **config)
         objective = Objective().put(1.0, Supervised())
         if unit.teacher is not None or unit.teacher_store is not None:
             objective = objective.put(self.options.lambda_kd, UniformKD())

@@ -43,6 +43,16 @@ class Student(Forecaster):
         """``forward`` and ``embed`` in one evaluation: ``([B, D, H], [B, D, d_S])``."""
         raise NotImplementedError
 
+    def fold(self) -> Forecaster | None:
+        """The same function with fewer operators, for inference only; None for a student that has no such
+        form.  The class of what is returned stands in ``folded_forms``."""
+        return None
+
+    @classmethod
+    def folded_forms(cls) -> Mapping[str, type[Forecaster]]:
+        """What ``fold`` may return, by the ``kind`` in its ``config``, so that it can be rebuilt."""
+        return {}
+
 
 @dataclass(frozen=True)
 class TeacherOutputs:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..data import SpreadWindows
 from ..ir.forecaster import Forecaster, nonzero_count, parameter_count
 from ..ir.unit import CompileUnit
-from ..learning.evaluate import evaluate, model_predictor
+from .evaluate import evaluate, model_predictor
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,6 @@ STUDENTS = Registry(
     },
 )
 
-_FOLDED = Registry(
-    "folded student",
-    {
-        "affine": "compiler.students.affine:AffineMap",
-        "folded_itransformer": "compiler.students.itransformer:FoldedITransformer",
-    },
-)
-
 
 def build_student(kind: str, *, lookback: int, horizon: int, **options: Any) -> Student:
     """A student with untrained weights.
@@ -49,10 +41,30 @@ def check_student(kind: str, options: Iterable[str]) -> None:
             raise unknown_name(f"option of student {kind}", option, known)
 
 
+def takes(kind: str, option: str) -> bool:
+    """Whether a kind of student has an option, such as ``variates``."""
+    return option in inspect.signature(STUDENTS[kind]).parameters
+
+
 def from_config(config: Mapping[str, Any]) -> Forecaster:
-    """The student, folded or not, that ``config`` (its own ``config`` attribute) describes."""
+    """The student, folded or not, that ``config`` (its own ``config`` attribute) describes.
+
+    Raises:
+        UsageError: a kind that no student is and none folds into.
+    """
     fields = dict(config)
-    kind = fields.pop("kind")
-    registry = STUDENTS if kind in STUDENTS else _FOLDED
-    model: Forecaster = registry[kind](**fields)
+    model: Forecaster = _class_of(fields.pop("kind"))(**fields)
     return model
+
+
+def _class_of(kind: str) -> type[Forecaster]:
+    if kind in STUDENTS:
+        student: type[Forecaster] = STUDENTS[kind]
+        return student
+    known = set(STUDENTS)
+    for name in STUDENTS:
+        forms: Mapping[str, type[Forecaster]] = STUDENTS[name].folded_forms()
+        if kind in forms:
+            return forms[kind]
+        known |= set(forms)
+    raise unknown_name("student", kind, known)

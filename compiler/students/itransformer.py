@@ -12,6 +12,7 @@ Values only: the release appends calendar marks as extra tokens, this one keeps 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,36 @@ class ITransformer(Student):
         """``past [B, D, L]`` to ``[B, D, H]``."""
         return self.forecast_and_embedding(past)[0]
 
+    @classmethod
+    def folded_forms(cls) -> Mapping[str, type[Forecaster]]:
+        return {"folded_itransformer": FoldedITransformer}
+
+    @torch.no_grad()
+    def fold(self) -> FoldedITransformer:
+        """q, k, v in one matrix with the softmax scale inside q; the last norm's gain and offset in the head.
+
+        All products are taken in float64 and rounded once.  The centring of the window is not folded into
+        the embedding: at large offsets it would cancel digits that the subtraction keeps.
+        """
+        fields = {key: value for key, value in self.config.items() if key not in ("kind", "dropout")}
+        folded = FoldedITransformer(**fields)
+        folded.embedding.load_state_dict(self.embedding.state_dict())
+        for new, old in zip(folded.encoder, self.encoder, strict=True):
+            assert isinstance(new, FoldedLayer) and isinstance(old, EncoderLayer)
+            scale = 1 / math.sqrt(self.embedding_dim // old.heads)
+            weights = old.query.weight.double() * scale, old.key.weight.double(), old.value.weight.double()
+            biases = old.query.bias.double() * scale, old.key.bias.double(), old.value.bias.double()
+            new.qkv.weight.copy_(torch.cat(weights))
+            new.qkv.bias.copy_(torch.cat(biases))
+            for name in ("out", "norm1", "up", "down", "norm2"):
+                getattr(new, name).load_state_dict(getattr(old, name).state_dict())
+        gain, offset = self.norm.weight.double(), self.norm.bias.double()
+        head = self.head.weight.double()
+        # W (g * n + c) + b = (W diag(g)) n + (W c + b)
+        folded.head.weight.copy_(head * gain)
+        folded.head.bias.copy_(head @ offset + self.head.bias.double())
+        return folded
+
 
 class FoldedLayer(nn.Module):
     """``EncoderLayer`` with q, k and v in one matrix and the softmax scale inside it; inference only."""
@@ -143,7 +174,7 @@ class FoldedLayer(nn.Module):
 
 
 class FoldedITransformer(Forecaster):
-    """What ``fold_affine`` makes of an iTransformer: same function, fewer operators."""
+    """What an iTransformer folds into: same function, fewer operators."""
 
     def __init__(
         self,

@@ -8,8 +8,9 @@
         output = epilogue(accumulators)    bias, residual, activation, fused by the importer
 
 Rows are every spatial axis that the weights do not vary along, merged into one, so that a batch of
-windows makes a taller product and not more products.  A product of two activations (attention) runs
-the same loops on the unpacked operand, once per head.
+windows makes a taller product and not more products.  Constant weights that differ along an axis, a matrix
+for each variate, are packed one behind the other and read front to back too.  A product of two activations
+(attention) runs the same loops on the unpacked operand, once per head.
 """
 
 from __future__ import annotations
@@ -115,6 +116,25 @@ def pack(weights: np.ndarray, tile: Tile, cpu: Processor) -> np.ndarray:
     return np.concatenate(panels)
 
 
+def matrix_number(product: Product) -> Expr | None:
+    """Which ``[k, n]`` matrix of ``right`` a batch index reads: an expression in the batch's variables.
+
+    None unless ``right`` is such matrices, row-major, one behind the other, each read by one batch index.
+    """
+    _, k, n = product.sizes
+    offset = offset_of(product.right)
+    domain = Domain(dict([product.column, product.k, *product.rows, *product.batch]))
+    steps = {var: domain.stride(offset, var) for var, _ in (product.k, *product.batch)}
+    number, behind = index(0), k * n
+    for var, extent in reversed(product.batch):
+        if steps[var] != behind:
+            return None
+        number = var * index(behind // (k * n)) + number
+        behind *= extent
+    whole = int(np.prod(shape_of(product.right.source), dtype=np.int64)) == behind
+    return number if whole and steps[product.k[0]] == n else None
+
+
 def packed_size(k: int, n: int, tile: Tile, cpu: Processor) -> int:
     """Elements of the packed weights."""
     return k * sum(column_panels(n, tile, cpu))
@@ -129,6 +149,7 @@ def emit_product(
     epilogue: Callable[[Expr, dict[Any, Expr]], Stmt],
     simplify_with: Domain,
     scale: Buffer | None = None,
+    matrix: Expr | None = None,
 ) -> Stmt:
     """The loops of one product.
 
@@ -137,8 +158,13 @@ def emit_product(
         packed: packed weights in place of the right operand, float32 or int8, or None.
         epilogue: ``(accumulated value, axis variable -> index)`` to the statement that stores one element.
         scale: with int8 weights, one factor per column.
+        matrix: which of several packed matrices to read, one behind the other; the first by default.
     """
     m, k_extent, n = product.sizes
+    packed_start = scale_start = index(0)
+    if matrix is not None:
+        packed_start = matrix * index(packed_size(k_extent, n, tile, cpu))
+        scale_start = matrix * index(n)
     row = variable("row")
     simplify_with.bind(row, max(m, 1))
     row_map = _unravel(row, product.rows)
@@ -194,7 +220,7 @@ def emit_product(
             value = tirx.BufferLoad(accumulators[r], [position])
             column = first_column + position
             if scale is not None:
-                value = value * tirx.BufferLoad(scale, [column])
+                value = value * tirx.BufferLoad(scale, [scale_start + column])
             axes = dict(_unravel(first_row + index(r), product.rows))
             axes[product.column[0]] = column
             return epilogue(value, axes)
@@ -218,7 +244,7 @@ def emit_product(
 
     def panel_at(column: int, width: int, turn: Expr) -> Stmt:
         vectors = [cpu.lanes] * (width // cpu.lanes) or [width]
-        base = index(k_extent * column) + turn * index(width * k_extent)
+        base = packed_start + index(k_extent * column) + turn * index(width * k_extent)
         return rows_of(index(column) + turn * index(width), vectors, base)
 
     whole = n // (tile.vectors * cpu.lanes)

@@ -160,15 +160,16 @@ class _Builder:
 
     def pack(self, constant: Any, argument: Argument) -> tuple[int, int | None]:
         weights = constant.value.numpy()
-        weights = weights.reshape(-1, weights.shape[-1])
+        weights = weights.reshape(argument.matrices, -1, weights.shape[-1])
         if self.choices.int8_weights:
-            codes, scale = quantize_columns(weights)
+            coded = [quantize_columns(each) for each in weights]
             if argument.role == "scale":
-                return 0, self.new_constant(scale)
-            assert argument.tile is not None
-            return self.new_constant(pack(codes, argument.tile, self.processor)), None
-        assert argument.tile is not None
-        return self.new_constant(pack(weights, argument.tile, self.processor)), None
+                return 0, self.new_constant(np.concatenate([scale for _, scale in coded]))
+            weights = [codes for codes, _ in coded]
+        tile = argument.tile
+        assert tile is not None
+        panels = [pack(each, tile, self.processor) for each in weights]
+        return self.new_constant(np.concatenate(panels)), None
 
     @property
     def processor(self) -> Processor:

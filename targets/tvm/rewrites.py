@@ -107,6 +107,13 @@ def view_as(tensor: Tensor, other: Tensor) -> Tensor:
     return tensor.reshape(other.shape)
 
 
+def squeeze(tensor: Tensor, dim: Any = None) -> Tensor:
+    """A reshape is a view there, a squeeze copies."""
+    axes = range(tensor.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    dropped = {axis % tensor.ndim for axis in axes} if tensor.ndim else set()
+    return tensor.reshape([n for axis, n in enumerate(tensor.shape) if n != 1 or axis not in dropped])
+
+
 def layer_norm(
     tensor: Tensor,
     normalized_shape: Any,
@@ -134,6 +141,7 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     Tensor.scatter: scatter,
     torch.scatter: scatter,
     Tensor.view_as: view_as,
+    Tensor.squeeze: squeeze,
 }
 
 

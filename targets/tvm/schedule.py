@@ -18,7 +18,7 @@ from tvm import tirx
 from .blocks import Block, Function, element_count, element_type, inline, read_function
 from .loops import emit_reduction, emit_spatial, flatten, resolve_conditions
 from .mathfun import expand
-from .matmul import Product, emit_product, epilogue_of, packed_size, recognise
+from .matmul import Product, emit_product, epilogue_of, matrix_number, packed_size, recognise
 from .tiles import Processor, Tile, choose
 from .tir import (
     Buffer,
@@ -45,9 +45,10 @@ class Argument:
 
     Attributes:
         role: ``input`` (argument ``source`` of the call as it is), ``packed`` (that argument, a constant
-            ``[k, n]``, packed for ``tile``), ``scale`` (its per-column factors), ``scratch`` or ``output``
-            (output number ``source``).
+            ``[..., k, n]``, packed for ``tile``), ``scale`` (its per-column factors), ``scratch`` or
+            ``output`` (output number ``source``).
         size: elements.
+        matrices: how many ``[k, n]`` matrices a packed constant holds.
     """
 
     role: Literal["input", "packed", "scale", "scratch", "output"]
@@ -55,6 +56,7 @@ class Argument:
     size: int
     dtype: str
     tile: Tile | None = None
+    matrices: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class _Scheduler:
         self.inputs = len(function.params) - outputs
         self.constants = constants
         self.flat_buffers: dict[Any, Buffer] = {}
-        self.packed: dict[int, tuple[Buffer, Buffer | None, Tile]] = {}
+        self.packed: dict[int, tuple[Buffer, Buffer | None, Tile, int]] = {}
         self.products: list[tuple[Sizes, Tile]] = []
 
     def flat(self, buffer: Buffer) -> Buffer:
@@ -175,7 +177,11 @@ class _Scheduler:
             offset = flat_offset(shape_of(last.buffer), [substitute(each, by_axis) for each in last.indices])
             return tirx.BufferStore(self.flat(last.buffer), stored, [domain.simplify(offset)])
 
-        body = emit_product(moved, tile, self.choices.processor, self.flat, packed, epilogue, domain, scale)
+        number = matrix_number(product) if packed is not None and product.batch else None
+        matrix = None if number is None else substitute(number, batch_vars)
+        body = emit_product(
+            moved, tile, self.choices.processor, self.flat, packed, epilogue, domain, scale, matrix
+        )
         for var, extent in reversed(product.batch):
             body = tirx.For(batch_vars[var], index(0), index(extent), tirx.ForKind.SERIAL, body)
         return body, 2 if fused is not None else 1
@@ -194,24 +200,22 @@ class _Scheduler:
         return tirx.Let(element, product, expression)
 
     def pack_argument(self, product: Product, tile: Tile) -> tuple[Buffer | None, Buffer | None]:
-        """Buffers of the packed weights and their scales, when the right operand is a constant matrix."""
+        """Buffers of the packed weights and their scales, when the right operand is constant."""
         source = product.right.source
         place = next((i for i, each in enumerate(self.function.params) if each.same_as(source)), None)
-        if place is None or place >= self.inputs or not self.constants[place] or product.batch:
+        if place is None or place >= self.inputs or not self.constants[place]:
             return None, None
-        shape = shape_of(source)
-        _, k, n = product.sizes
-        # Only a plain [k, n] matrix is packed, read in no other place.
-        domain = Domain(dict([product.column, product.k, *product.rows]))
-        steps = [domain.stride(_offset(product.right), product.k[0])]
+        # Only plain [k, n] matrices are packed, read in no other place.
         readers = sum(_reads(each, source) for each in self.function.blocks)
-        if element_count(source) != k * n or steps != [n] or readers != 1 or len(shape) < 2:
+        if matrix_number(product) is None or readers != 1 or len(shape_of(source)) < 2:
             return None, None
-        size = packed_size(k, n, tile, self.choices.processor)
+        _, k, n = product.sizes
+        matrices = element_count(source) // (k * n)
+        size = matrices * packed_size(k, n, tile, self.choices.processor)
         int8 = self.choices.int8_weights
         packed = tirx.decl_buffer((size,), "int8" if int8 else "float32", f"packed{place}")
-        scale = tirx.decl_buffer((n,), "float32", f"scale{place}") if int8 else None
-        self.packed[place] = (packed, scale, tile)
+        scale = tirx.decl_buffer((matrices * n,), "float32", f"scale{place}") if int8 else None
+        self.packed[place] = (packed, scale, tile, matrices)
         return packed, scale
 
     def finish(self, statements: list[Stmt]) -> Kernel:
@@ -220,17 +224,23 @@ class _Scheduler:
         arguments: list[Argument] = []
 
         def add(
-            buffer: Buffer, role: Any, source: int, size: int, dtype: str, tile: Tile | None = None
+            buffer: Buffer,
+            role: Any,
+            source: int,
+            size: int,
+            dtype: str,
+            tile: Tile | None = None,
+            matrices: int = 1,
         ) -> None:
             buffers.append(buffer)
-            arguments.append(Argument(role, source, size, dtype, tile))
+            arguments.append(Argument(role, source, size, dtype, tile, matrices))
 
         for place, param in enumerate(self.function.params[: self.inputs]):
             if place in self.packed:
-                packed, scale, tile = self.packed[place]
-                add(packed, "packed", place, _size(packed), element_type(packed), tile)
+                packed, scale, tile, matrices = self.packed[place]
+                add(packed, "packed", place, _size(packed), element_type(packed), tile, matrices)
                 if scale is not None:
-                    add(scale, "scale", place, _size(scale), "float32")
+                    add(scale, "scale", place, _size(scale), "float32", None, matrices)
             elif any(_reads(block, param) for block in self.function.blocks):
                 add(self.flat(param), "input", place, element_count(param), element_type(param))
         for number, buffer in enumerate(self.function.scratch):
@@ -251,10 +261,6 @@ class _Scheduler:
 
 def _size(buffer: Buffer) -> int:
     return int(buffer.shape[0])
-
-
-def _offset(load: Expr) -> Expr:
-    return flat_offset(shape_of(load.source), load.indices)
 
 
 def _moved(load: Expr, mapping: Mapping[Any, Expr]) -> Expr:

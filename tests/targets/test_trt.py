@@ -32,6 +32,8 @@ STUDENTS = {
     "dlinear": {"kind": "dlinear", **SIZES},
     "itransformer": {"kind": "itransformer", **SIZES, **ENCODER},
     "affine": {"kind": "affine", "bias": True, **SIZES},
+    "affine_maps": {"kind": "affine_maps", "variates": SHAPE.variates, **SIZES},
+    "low_rank_map": {"kind": "low_rank_map", "variates": SHAPE.variates, "rank": 4, **SIZES},
     "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
 }
 BATCHES: dict[str, Any] = {"static": 2, "dynamic": {"min": 1, "opt": 2, "max": 4}}
@@ -73,6 +75,8 @@ MATRIX = [
     for batch in BATCHES
 ]
 MATRIX += [("affine", "int8", "dynamic"), ("folded_itransformer", "fp16", "dynamic")]
+MATRIX += [("affine_maps", "fp32", "dynamic"), ("affine_maps", "fp16", "static")]
+MATRIX += [("low_rank_map", precision, "dynamic") for precision in ("fp32", "fp16", "int8")]
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,8 @@ STUDENTS = {
     "dlinear": {"kind": "dlinear", **SIZES},
     "dlinear_raw": {"kind": "dlinear", "normalisation": "none", **SIZES},
     "itransformer": {"kind": "itransformer", **SIZES, **ENCODER},
+    "affine_maps": {"kind": "affine_maps", "variates": SHAPE.variates, **SIZES},
+    "low_rank_map": {"kind": "low_rank_map", "variates": SHAPE.variates, "rank": 4, **SIZES},
     "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
     "affine": {"kind": "affine", "bias": True, **SIZES},
 }

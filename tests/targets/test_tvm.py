@@ -41,6 +41,8 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "factored": {"kind": "dlinear", "embedding": 8, **SIZES},
     "itransformer": {"kind": "itransformer", **SIZES, **ENCODER},
     "affine": {"kind": "affine", "bias": True, **SIZES},
+    "affine_maps": {"kind": "affine_maps", "variates": SHAPE.variates, **SIZES},
+    "low_rank_map": {"kind": "low_rank_map", "variates": SHAPE.variates, "rank": 4, **SIZES},
     "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
 }
 FILES = ("libtsfmc_model.a", "main.c", "model.so", "tsfmc_model.h")
