@@ -2,7 +2,8 @@
 
 The student forecasts ``m + W_d (x - m)``.  With a ridge of ``ridge * trace(G) / L`` the minimiser of
 
-    sum |y_t - w_t x|^2 + lambda * weight_t * sum |teacher_t - w_t x|^2 + ridge * (1 + lambda * weight_t) |w_t|^2
+    sum |y_t - w_t x|^2 + lambda * weight_t * sum |teacher_t - w_t x|^2
+        + ridge * (1 + lambda * weight_t) * |w_t|^2
 
 is, per step t, the blend of the student of the truth and the student of the teacher.
 """
@@ -10,15 +11,14 @@ is, per step t, the blend of the student of the truth and the student of the tea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from .window_sums import Array, Statistics
+from .statistics import Sums
 
 Form = Literal["shared", "per-variate", "low-rank"]
 DEFAULT_RIDGE = 0.01
@@ -59,7 +59,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class AffineSolution:
-    """A solved student.
+    """A solved student, in coordinates centred by the window's mean.
 
     Attributes:
         form: see ``Setting``.
@@ -69,137 +69,123 @@ class AffineSolution:
     """
 
     form: Form
-    matrix: Array | None = None
-    basis: Array | None = None
-    heads: Array | None = None
+    matrix: Tensor | None = None
+    basis: Tensor | None = None
+    heads: Tensor | None = None
 
-    def maps(self) -> Array:
+    def maps(self) -> Tensor:
         """The maps multiplied out: ``[1, H, L]`` for shared, else ``[D, H, L]``."""
-        if self.matrix is not None:
-            return self.matrix if self.matrix.ndim == 3 else self.matrix[None]
-        assert self.basis is not None and self.heads is not None
-        product: Array = self.heads @ self.basis
-        return product
-
-    def predict(self, past: npt.NDArray[np.floating]) -> Array:
-        """Forecasts ``[B, D, H]`` of windows ``[B, D, L]``."""
-        means = past.mean(axis=-1, keepdims=True, dtype=np.float64)
-        centred = past - means
         if self.basis is not None and self.heads is not None:
-            forecast = np.einsum("bdr,dhr->bdh", centred @ self.basis.T, self.heads)
-        elif self.form == "shared":
-            forecast = centred @ self.maps()[0].T
-        else:
-            forecast = np.einsum("bdl,dhl->bdh", centred, self.maps(), optimize=True)
-        return np.asarray(forecast + means)
+            return self.heads @ self.basis
+        assert self.matrix is not None
+        return self.matrix if self.matrix.ndim == 3 else self.matrix[None]
+
+    def predict(self, past: Tensor) -> Tensor:
+        """Forecasts ``[B, D, H]`` of windows ``[B, D, L]``, float64."""
+        past = past.double()
+        mean = past.mean(dim=-1, keepdim=True)
+        if self.basis is not None and self.heads is not None:
+            return ((past - mean) @ self.basis.T)[..., None, :].matmul(self.heads.mT).squeeze(-2) + mean
+        return (past - mean)[..., None, :].matmul(self.maps().mT).squeeze(-2) + mean
 
 
-def horizon_weights(tau: float, horizon: int) -> Array:
+def horizon_weights(tau: float, horizon: int) -> Tensor:
     """``[H]`` exp(tau t / (H-1)) at mean 1 (DistilTS, horizon-weighted distillation)."""
-    raw = np.exp(tau * np.arange(horizon) / max(1, horizon - 1))
-    return np.asarray(raw / raw.mean())
+    raw = torch.exp(tau * torch.arange(horizon, dtype=torch.float64) / max(1, horizon - 1))
+    return raw / raw.mean()
 
 
-def blend(setting: Setting, horizon: int) -> tuple[Array, Array]:
+def blend(setting: Setting, horizon: int) -> tuple[Tensor, Tensor]:
     """``[H]`` shares of the truth and of the teacher in the target, together 1 at every step."""
     if math.isinf(setting.distill):
-        return np.zeros(horizon), np.ones(horizon)
+        return torch.zeros(horizon, dtype=torch.float64), torch.ones(horizon, dtype=torch.float64)
     weight = setting.distill * horizon_weights(setting.tau, horizon)
     return 1 / (1 + weight), weight / (1 + weight)
 
 
-def mixed_teacher(values: Mapping[str, Array], mix: tuple[tuple[str, float], ...]) -> Array:
-    """The weighted sum of some teachers' products with the windows."""
-    first, *rest = mix
-    total = values[first[0]] * first[1]
-    for name, weight in rest:
-        total = total + values[name] * weight
-    return np.asarray(total)
+def mixed_teacher(cross: Mapping[str, Tensor], mix: Sequence[tuple[str, float]]) -> Tensor:
+    """The weighted sum of some teachers' products with the windows, weights together 1."""
+    scale = sum(weight for _, weight in mix)
+    return torch.stack([cross[name] * (weight / scale) for name, weight in mix]).sum(0)
 
 
-def target_products(statistics: Statistics, setting: Setting) -> Array:
+def target_products(sums: Sums, setting: Setting) -> Tensor:
     """``[D, L, H]`` products of the windows with the blended target."""
     if setting.distill == 0 or not setting.teachers:
-        return statistics.truth
-    truth, teacher = blend(setting, statistics.shape[2])
-    return np.asarray(
-        statistics.truth * truth + mixed_teacher(statistics.teachers, setting.teachers) * teacher
-    )
+        return sums.cross["truth"]
+    truth, teacher = blend(setting, sums.cross["truth"].shape[2])
+    return sums.cross["truth"] * truth + mixed_teacher(sums.cross, setting.teachers) * teacher
 
 
-def ridge_of(gram: Array, ridge: float) -> float:
+def ridge_of(gram: Tensor, ridge: float) -> float:
     """The number added to the diagonal of ``gram [L, L]``; positive also where the Gram is zero."""
-    return float(max(ridge, SMALLEST_RIDGE) * np.trace(gram) / len(gram)) or 1.0
+    return max(ridge, SMALLEST_RIDGE) * float(gram.trace()) / len(gram) or 1.0
 
 
-def factor(gram: Array, ridge: float) -> torch.Tensor:
-    """Cholesky factor ``C`` of ``gram + ridge`` with ``C C' = gram + ridge``."""
-    regular = torch.from_numpy(np.array(gram))
+def factor(gram: Tensor, ridge: float) -> Tensor:
+    """Cholesky factor ``C`` with ``C C' = gram + ridge``."""
+    regular = gram.clone()
     regular.diagonal().add_(ridge_of(gram, ridge))
     return torch.linalg.cholesky(regular)
 
 
-def solve_with(cholesky: torch.Tensor, products: Array) -> Array:
-    """``(gram + ridge)^-1 products``."""
-    return np.asarray(torch.cholesky_solve(torch.from_numpy(np.ascontiguousarray(products)), cholesky))
-
-
-def solve(statistics: Statistics, setting: Setting) -> AffineSolution:
-    """The exact minimiser of a setting's objective over the windows in ``statistics``."""
+def solve(sums: Sums, setting: Setting) -> AffineSolution:
+    """The exact minimiser of a setting's objective over the windows in ``sums``."""
     if setting.form == "shared":
-        pooled = statistics.pooled()
-        weights = solve_with(factor(pooled.gram[0], setting.ridge), target_products(pooled, setting)[0])
-        return AffineSolution("shared", matrix=np.ascontiguousarray(weights.T))
-    products = target_products(statistics, setting)
+        pooled = sums.pooled()
+        weights = torch.cholesky_solve(
+            target_products(pooled, setting)[0], factor(pooled.gram[0], setting.ridge)
+        )
+        return AffineSolution("shared", matrix=weights.T.contiguous())
+    products = target_products(sums, setting)
     if setting.form == "per-variate":
-        maps = [solve_with(factor(g, setting.ridge), p).T for g, p in zip(statistics.gram, products, strict=True)]
-        return AffineSolution("per-variate", matrix=np.stack(maps))
-    whitening = factor(statistics.gram.sum(axis=0), setting.ridge)
-    upper = whitening.numpy().T
-    spread = np.zeros((len(upper), len(upper)))
-    for gram, product in zip(statistics.gram, products, strict=True):
-        stacked = upper @ solve_with(factor(gram, setting.ridge), product)
-        spread += stacked @ stacked.T
-    directions = np.linalg.eigh(spread)[1][:, ::-1][:, : setting.rank]
+        maps = [
+            torch.cholesky_solve(product, factor(gram, setting.ridge)).T
+            for gram, product in zip(sums.gram, products, strict=True)
+        ]
+        return AffineSolution("per-variate", matrix=torch.stack(maps))
+    whitening = factor(sums.gram.sum(0), setting.ridge)
+    spread = torch.zeros_like(whitening)
+    for gram, product in zip(sums.gram, products, strict=True):
+        white = whitening.T @ torch.cholesky_solve(product, factor(gram, setting.ridge))
+        spread += white @ white.T
+    directions = torch.linalg.eigh(spread)[1].flip(1)[:, : setting.rank]
     basis = basis_of(whitening, directions)
     heads = [
-        fit_head(basis @ gram @ basis.T, basis @ product, ridge_of(gram, setting.ridge) * (basis @ basis.T)).T
-        for gram, product in zip(statistics.gram, products, strict=True)
+        fit_head(basis @ gram @ basis.T, basis @ product, ridge_of(gram, setting.ridge) * basis @ basis.T).T
+        for gram, product in zip(sums.gram, products, strict=True)
     ]
-    return AffineSolution("low-rank", basis=basis, heads=np.stack(heads))
+    return AffineSolution("low-rank", basis=basis, heads=torch.stack(heads))
 
 
-def basis_of(whitening: torch.Tensor, directions: Array) -> Array:
+def basis_of(whitening: Tensor, directions: Tensor) -> Tensor:
     """``[r, L]`` from directions ``[L, r]`` in whitened coordinates: ``directions' C^-1``."""
-    solved = torch.linalg.solve_triangular(
-        whitening.mT, torch.from_numpy(np.ascontiguousarray(directions)), upper=True
-    )
-    return np.ascontiguousarray(solved.numpy().T)
+    return torch.linalg.solve_triangular(whitening.T, directions, upper=True).T.contiguous()
 
 
-def fit_head(gram: Array, product: Array, penalty: Array) -> Array:
-    """``[r, H]`` least squares on the embedding, with the ridge on the map that it is part of."""
-    return np.asarray(np.linalg.solve(gram + penalty, product))
+def fit_head(gram: Tensor, product: Tensor, penalty: Tensor) -> Tensor:
+    """``[..., r, H]`` least squares on the embedding, with the ridge on the map that it is part of."""
+    return torch.cholesky_solve(product, torch.linalg.cholesky(gram + penalty))
 
 
-def squared_error(statistics: Statistics, solution: AffineSolution) -> float:
-    """Mean squared error over all windows, variates and steps in ``statistics``, exactly."""
-    cells = statistics.count * statistics.truth_square.size
+def squared_error(sums: Sums, solution: AffineSolution) -> float:
+    """Mean squared error over all windows, variates and steps in ``sums``, exactly."""
+    cells = sums.count * sums.square["truth"].numel()
     maps = solution.maps()
-    sums = statistics.pooled() if len(maps) == 1 else statistics
-    total = float(sums.truth_square.sum())
-    for gram, product, matrix in zip(sums.gram, sums.truth, maps, strict=True):
-        total += float(np.sum((matrix @ gram - 2 * product.T) * matrix))
+    sums = sums.pooled() if len(maps) == 1 else sums
+    total = float(sums.square["truth"].sum())
+    for gram, product, matrix in zip(sums.gram, sums.cross["truth"], maps, strict=True):
+        total += float(((matrix @ gram - 2 * product.T) * matrix).sum())
     return total / cells
 
 
-def singular_note(statistics: Statistics) -> str | None:
+def singular_note(sums: Sums) -> str | None:
     """A line for the user where only the ridge makes the solution unique."""
-    variates, lookback, _ = statistics.shape
-    constant = int(sum(np.trace(gram) == 0 for gram in statistics.gram))
+    variates, lookback, _ = sums.gram.shape
+    constant = sum(float(gram.trace()) == 0 for gram in sums.gram)
     if constant:
         return f"{constant} of {variates} variates are constant in training; their map is 0 by the ridge"
-    # Centred windows span at most lookback - 1 dimensions, one window at most one.
-    if statistics.count < lookback - 1:
-        return f"{statistics.count:.0f} windows for a lookback of {lookback}: the ridge makes the solution unique"
+    # A window spans one dimension of the lookback - 1 that centred windows have.
+    if sums.count < lookback - 1:
+        return f"{sums.count} windows for a lookback of {lookback}: the ridge makes the solution unique"
     return None
