@@ -1,0 +1,283 @@
+"""Sufficient statistics of affine students: sums over windows, per variate, in float64.
+
+With ``m`` the mean of a window ``x``, an instance-normalised linear student is ``y - m = W (x - m)``: the
+standard deviation cancels.  Its squared error against any target is a quadratic form in
+
+    G_d = sum (x - m)(x - m)^T  [L, L]      R_d = sum (x - m)(y - m)^T  [L, H]      s_d = sum (y - m)^2  [H]
+
+so these sums are all that a least-squares student needs of the data, and they add: over blocks of time,
+over processes, over data sets, over days of new rows.  A teacher's forecast in the place of the truth gives
+the same sums of its own.
+
+Windows with stride 1 overlap.  The uncentred Gram of ``z = [x; y]`` over windows ``a .. b-1`` of a series
+``v`` is a Hankel product, and follows from its first row:
+
+    K[i+1, j+1] = K[i, j] + v[b+i] v[b+j] - v[a+i] v[a+j]
+
+in O(N (L+H) + (L+H)^2) instead of O(N (L+H)^2).  Centring is linear in ``x``, so it is applied to K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..data import Dataset
+
+Array = npt.NDArray[np.float64]
+Labels = Callable[[int, int], npt.NDArray[np.float32]]
+"""``labels(first, last)``: a teacher's forecasts ``[last - first, D, H]`` of some training windows, scaled."""
+CHUNK_WINDOWS = 1024
+LOST_DIGITS = 1e5
+"""Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over ``count`` windows, centred by each window's mean.
+
+    Attributes:
+        count: windows; every variate has as many.
+        gram: ``[D, L, L]``, sum of ``(x - m)(x - m)^T``.
+        cross: target -> ``[D, L, H]``, sum of ``(x - m)(target - m)^T``; the truth is ``"truth"``.
+        square: target -> ``[D, H]``, sum of ``(target - m)^2``.
+    """
+
+    count: int
+    gram: Tensor
+    cross: dict[str, Tensor]
+    square: dict[str, Tensor]
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.count + other.count,
+            self.gram + other.gram,
+            {name: value + other.cross[name] for name, value in self.cross.items()},
+            {name: value + other.square[name] for name, value in self.square.items()},
+        )
+
+    def accumulate(self, other: Sums) -> Sums:
+        """``self + other`` in the memory of ``self``."""
+        self.gram.add_(other.gram)
+        for name in self.cross:
+            self.cross[name].add_(other.cross[name])
+            self.square[name].add_(other.square[name])
+        return Sums(self.count + other.count, self.gram, self.cross, self.square)
+
+    def pooled(self) -> Sums:
+        """All variates as one: ``D = 1``."""
+        return Sums(
+            self.count * self.gram.shape[0],
+            self.gram.sum(0, keepdim=True),
+            {name: value.sum(0, keepdim=True) for name, value in self.cross.items()},
+            {name: value.sum(0, keepdim=True) for name, value in self.square.items()},
+        )
+
+
+def hankel_sums(series: Array, lookback: int, horizon: int) -> Sums:
+    """Sums over all windows of gap-free series with stride 1.
+
+    Args:
+        series: ``[N + L + H - 1, D]``.
+    """
+    span = lookback + horizon
+    count = len(series) - span + 1
+    variates = series.shape[1]
+    gram = torch.empty(variates, lookback, lookback, dtype=torch.float64)
+    cross = torch.empty(variates, lookback, horizon, dtype=torch.float64)
+    square = torch.empty(variates, horizon, dtype=torch.float64)
+    for variate in range(variates):
+        # Sums of centred windows do not depend on the level; without it they cancel fewer digits.  Taken from
+        # the first value on, so that a constant variate becomes exactly zero.
+        values = np.ascontiguousarray(series[:, variate] - series[0, variate])
+        values -= values.mean() if values.any() else 0.0
+        products = _hankel(values, count, span)
+        sums = _centre(products, lookback)
+        # Centring loses the digits by which uncentred sums exceed centred ones (a level that drifts far
+        # against the spread inside a window); such a segment goes through plain products.
+        if np.trace(products[:lookback, :lookback]) > LOST_DIGITS * float(sums[0].trace()):
+            sums = _products(values, lookback, horizon)
+        gram[variate], cross[variate], square[variate] = sums
+    return Sums(count, gram, {"truth": cross}, {"truth": square})
+
+
+def _products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The centred sums of one series by products of its windows, some thousand at a time."""
+    view = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon)
+    total: Sums | None = None
+    for start in range(0, len(view), CHUNK_WINDOWS):
+        piece = torch.from_numpy(np.ascontiguousarray(view[start : start + CHUNK_WINDOWS, None]))
+        piece -= piece[..., :1].clone()
+        sums = window_sums(piece[..., :lookback], piece[..., lookback:])
+        total = sums if total is None else total.accumulate(sums)
+    assert total is not None
+    return total.gram[0], total.cross["truth"][0], total.square["truth"][0]
+
+
+def window_sums(past: Tensor, target: Tensor, name: str = "truth") -> Sums:
+    """Sums over given windows, whatever their order: ``past [B, D, L]``, ``target [B, D, H]``."""
+    past, target = past.double(), target.double()
+    # From the first value on: the mean of equal large numbers is not exactly that number.
+    start = past[..., :1]
+    past, target = past - start, target - start
+    mean = past.mean(dim=-1, keepdim=True)
+    x, y = (past - mean).transpose(0, 1), (target - mean).transpose(0, 1)
+    return Sums(len(past), x.mT @ x, {name: x.mT @ y}, {name: y.square().sum(1)})
+
+
+def series_sums(
+    data: Dataset,
+    lookback: int,
+    horizon: int,
+    begin: int,
+    end: int,
+    labels: Sequence[tuple[str, Labels]] = (),
+) -> Sums:
+    """Sums over the training windows ``begin .. end-1`` of a data set, and of its teachers' labels.
+
+    The file is read in pieces of some thousand windows, so memory does not grow with ``end - begin``.
+    """
+    total: Sums | None = None
+    piece = 1 << 14
+    for start in range(begin, end, piece):
+        stop = min(start + piece, end)
+        series = _scaled(data, start, stop + lookback + horizon - 1)
+        sums = hankel_sums(series, lookback, horizon)
+        for name, teacher in labels:
+            sums.cross[name], sums.square[name] = _label_sums(series, lookback, teacher, start, stop)
+        total = sums if total is None else total.accumulate(sums)
+    if total is None:
+        raise ValueError(f"no windows in {begin}..{end}")
+    return total
+
+
+def _scaled(data: Dataset, first: int, last: int) -> Array:
+    values: Array = (np.asarray(data.values[first:last], dtype=np.float64) - data.mean) / data.std
+    return values
+
+
+def _hankel(values: Array, count: int, span: int) -> Array:
+    """The uncentred Gram ``[L+H, L+H]`` of all windows of one series."""
+    gram = np.empty((span, span))
+    gram[0] = np.correlate(values, values[:count], mode="valid")  # lag 0 .. span - 1
+    gram[:, 0] = gram[0]
+    step = np.outer(values[count:], values[count:]) - np.outer(values[: span - 1], values[: span - 1])
+    for row in range(span - 1):
+        gram[row + 1, 1:] = gram[row, :-1] + step[row]
+    return gram
+
+
+def _centre(gram: Array, lookback: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of the centred windows from the uncentred Gram of ``[x; y]``."""
+    xx, xy, yy = gram[:lookback, :lookback], gram[:lookback, lookback:], np.diag(gram)[lookback:]
+    x_mean, mean_y = xx.mean(axis=1), xy.mean(axis=0)
+    mean_mean = x_mean.mean()
+    centred = xx - x_mean[:, None] - x_mean[None, :] + mean_mean
+    cross = xy - x_mean[:, None] - mean_y[None, :] + mean_mean
+    return torch.from_numpy(centred), torch.from_numpy(cross), torch.from_numpy(yy - 2 * mean_y + mean_mean)
+
+
+def _label_sums(series: Array, lookback: int, labels: Labels, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    """``sum (x - m)(label - m)^T [D, L, H]`` and ``sum (label - m)^2 [D, H]``; row 0 is window ``begin``."""
+    cross: Tensor | None = None
+    square: Tensor | None = None
+    for start in range(begin, end, CHUNK_WINDOWS):
+        stop = min(start + CHUNK_WINDOWS, end)
+        rows = series[start - begin : stop - begin + lookback - 1]
+        past = np.lib.stride_tricks.sliding_window_view(rows, lookback, axis=0)  # [n, D, L]
+        x = torch.from_numpy(np.ascontiguousarray(past.transpose(1, 0, 2)))
+        mean = x.mean(dim=-1, keepdim=True)
+        y = torch.from_numpy(labels(start, stop).astype(np.float64)).transpose(0, 1) - mean
+        product, norm = (x - mean).mT @ y, y.square().sum(1)
+        cross, square = (
+            (product, norm) if cross is None or square is None else (cross + product, square + norm)
+        )
+    assert cross is not None and square is not None
+    return cross, square
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One judgement of a rolling origin: fitted on windows before it, judged on a block after them."""
+
+    name: str
+    fit: Sums
+    judged: Sums
+
+
+class WindowStatistics:
+    """The statistics of a unit: where the sums come from, block by block.
+
+    Blocks cut the training windows into equal stretches of time; the validation split is one more.  A fit
+    uses only windows whose future ends before the first future that is judged.
+
+    Args:
+        data: handle on the series.
+        labels: name -> a teacher's forecasts of the training windows.
+        blocks: stretches of training.
+        key: of everything the sums depend on.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        lookback: int,
+        horizon: int,
+        labels: Sequence[tuple[str, Labels]] = (),
+        *,
+        blocks: int = 8,
+        key: str = "",
+    ) -> None:
+        self.data, self.lookback, self.horizon = data, lookback, horizon
+        self.labels, self.blocks, self.key = tuple(labels), blocks, key
+        self.windows = len(data.windows("train", lookback, horizon))
+        self.final: Sums | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """``"truth"``, and the teachers' names."""
+        return ("truth", *(name for name, _ in self.labels))
+
+    def folds(self) -> Iterator[Fold]:
+        """The folds in order of time, one at a time; afterwards ``final`` holds all of training.
+
+        The sums of a fold may be overwritten once the next one is asked for.
+        """
+        edges = [self.windows * block // self.blocks for block in range(self.blocks + 1)]
+        fitted = 0
+        total: Sums | None = None
+        short = min(b - a for a, b in zip(edges, edges[1:], strict=False))
+        if short > self.horizon:  # else the windows before a block have no future that ends before it
+            for block in range(2, self.blocks):
+                until = edges[block] - self.horizon + 1
+                total = self._extend(total, fitted, until)
+                fitted = until
+                yield Fold(f"block {block}", total, self._sums(edges[block], edges[block + 1], judge=True))
+        total = self._extend(total, fitted, self.windows)
+        self.final = total
+        yield Fold("validation", total, self._validation())
+
+    def all(self) -> Sums:
+        """Sums over all of training."""
+        if self.final is None:
+            self.final = self._sums(0, self.windows)
+        return self.final
+
+    def _extend(self, total: Sums | None, begin: int, end: int) -> Sums:
+        more = self._sums(begin, end)
+        return more if total is None else total.accumulate(more)
+
+    def _sums(self, begin: int, end: int, *, judge: bool = False) -> Sums:
+        labels = () if judge else self.labels
+        return series_sums(self.data, self.lookback, self.horizon, begin, end, labels)
+
+    def _validation(self) -> Sums:
+        windows = self.data.windows("val", self.lookback, self.horizon)
+        return series_sums(
+            self.data, self.lookback, self.horizon, windows.first, windows.first + len(windows)
+        )
