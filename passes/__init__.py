@@ -13,6 +13,8 @@ PASSES = Registry(
         "build_student": "passes.build_student:BuildStudent",
         "weight_horizons": "passes.weight_horizons:WeightHorizons",
         "align_temporal": "passes.align_temporal:AlignTemporal",
+        "gather_statistics": "passes.gather_statistics:GatherStatistics",
+        "solve_affine": "passes.solve_affine:SolveAffine",
         "distill": "passes.distill:Distill",
         "fold_affine": "passes.fold_affine:FoldAffine",
     },

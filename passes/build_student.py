@@ -22,6 +22,7 @@ class Supervised(LossTerm):
     """``L_sup``: mean squared error against the truth."""
 
     name = "supervised"
+    target = "truth"
 
     def forward(self, batch: Batch) -> Tensor:
         return (batch.forecast - batch.target).square().mean()
@@ -31,6 +32,7 @@ class UniformKD(LossTerm):
     """Mean squared error against the teacher's forecast, every step of the horizon alike."""
 
     name = "kd"
+    target = "teacher"
     needs_teacher = True
 
     def forward(self, batch: Batch) -> Tensor:

@@ -31,6 +31,7 @@ class HorizonKD(LossTerm):
     """``1/(B D T) sum w_t (teacher - student)^2``."""
 
     name = "kd"
+    target = "teacher"
     needs_teacher = True
 
     def __init__(self, horizon: int, tau: float) -> None:

@@ -43,6 +43,22 @@ class Student(Forecaster):
         """``forward`` and ``embed`` in one evaluation: ``([B, D, H], [B, D, d_S])``."""
         raise NotImplementedError
 
+    @property
+    def solvable(self) -> bool:
+        """Whether ``from_affine`` can make it: an instance-normalised affine map of the window."""
+        return False
+
+    @classmethod
+    def from_affine(cls, form: Any, arrays: Any, **config: Any) -> Student:
+        """The student that is a solved map, in coordinates centred by the window's mean.
+
+        Args:
+            form: ``shared``, ``per-variate`` or ``low-rank``.
+            arrays: ``[H, L]``, ``[D, H, L]``, or a basis ``[r, L]`` and heads ``[D, H, r]``.
+            config: that of the student it replaces.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not affine")
+
     def fold(self) -> Forecaster | None:
         """The same function with fewer operators, for inference only; None for a student that has no such
         form.  The class of what is returned stands in ``folded_forms``."""

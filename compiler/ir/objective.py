@@ -44,6 +44,11 @@ class LossTerm(nn.Module):
     name: str = "term"
     needs_teacher: bool = False
     needs_states: bool = False
+    target: str | None = None
+    """``"truth"`` or ``"teacher"`` for a mean of squared differences from it, which is quadratic in an affine
+    student; None for any other loss."""
+    tau: float = 0.0
+    """Growth of a quadratic term's weights over the horizon."""
 
     def forward(self, batch: Batch) -> Tensor:
         """The unweighted loss, a scalar."""

@@ -80,6 +80,10 @@ class AffineSolution:
         assert self.matrix is not None
         return self.matrix if self.matrix.ndim == 3 else self.matrix[None]
 
+    def arrays(self) -> tuple[Tensor, ...]:
+        """The arrays of the form: one matrix, or basis and heads."""
+        return tuple(part for part in (self.matrix, self.basis, self.heads) if part is not None)
+
     def predict(self, past: Tensor) -> Tensor:
         """Forecasts ``[B, D, H]`` of windows ``[B, D, L]``, float64."""
         past = past.double()

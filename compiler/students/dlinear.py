@@ -147,6 +147,10 @@ class DLinear(Student):
         trend, season = self.split(window)
         return denormalise(self.trend(trend) + self.season(season), offset, scale)
 
+    @property
+    def solvable(self) -> bool:
+        return self.normalisation == "instance" and (self.head is None or self.maps == "low-rank")
+
     @classmethod
     def folded_forms(cls) -> Mapping[str, type[Forecaster]]:
         return {"affine": AffineMap, "affine_maps": AffineMaps, "low_rank_map": LowRankMap}
@@ -210,10 +214,6 @@ class DLinear(Student):
         cls,
         form: Maps,
         arrays: Array | Sequence[Array],
-        *,
-        lookback: int,
-        horizon: int,
-        variates: int,
         **config: Any,
     ) -> DLinear:
         """A DLinear that is the given affine map, see ``load_affine``.
@@ -221,7 +221,7 @@ class DLinear(Student):
         Args:
             form: ``shared``, ``per-variate`` or ``low-rank``.
             arrays: one array, or a sequence of them, numpy or torch.
-            config: further options; the rank is that of the arrays.
+            config: lookback, horizon, variates and further options; the rank is that of the arrays.
 
         Raises:
             UsageError: arrays that do not fit the form.
@@ -229,7 +229,8 @@ class DLinear(Student):
         listed = [arrays] if isinstance(arrays, (Tensor, np.ndarray)) else list(arrays)
         if form == "low-rank":
             config["rank"] = len(listed[0]) if listed else 0
-        student = cls(lookback, horizon, variates=variates, **{**config, "maps": form})
+        config.pop("kind", None)
+        student = cls(**{**config, "maps": form})
         return student.load_affine(*listed)
 
 

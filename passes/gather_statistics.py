@@ -1,0 +1,65 @@
+"""Gathers what an affine student is solved from: sums over windows, per variate and block of time.
+
+    G = sum (x - m)(x - m)^T     R = sum (x - m)(y - m)^T     T = sum (x - m)(teacher - m)^T
+
+Without a teacher's outputs there is no T, and what is solved is plain least squares.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from ..compiler.base.content import content_key
+from ..compiler.base.errors import PassError
+from ..compiler.ir.effects import content_of
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.teacher_store import TeacherStore
+from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.statistics import Labels, WindowStatistics
+
+
+class GatherStatistics(Pass):
+    """Adds ``statistics`` to the unit."""
+
+    name = "gather_statistics"
+    reads = frozenset({"data", "teacher_store"})
+    writes = frozenset({"statistics"})
+    summary = "sum what an affine student needs of the windows and of the teacher's forecasts"
+
+    class Options(PassOptions):
+        """``blocks`` of time that training is cut into, so that settings are judged by rolling origins."""
+
+        blocks: int = Field(default=8, ge=3)
+
+    def requires(self, unit: CompileUnit) -> None:
+        store = unit.teacher_store
+        if store is None:
+            return
+        windows = len(unit.data.windows("train", unit.task.lookback, unit.task.horizon))
+        if store.counts["train"] != windows:
+            raise PassError(
+                f"the teacher's labels cover {store.counts['train']} of {windows} training windows",
+                hint="label all of them (train_windows = 0), or train with distill",
+            )
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        task = unit.task
+        labels = [] if unit.teacher_store is None else [("teacher", _labels(unit.teacher_store))]
+        key = content_key(
+            content_of(unit, "data"), content_of(unit, "teacher_store"), task.lookback, task.horizon
+        )
+        statistics = WindowStatistics(
+            unit.data, task.lookback, task.horizon, labels, blocks=self.options.blocks, key=key
+        )
+        metrics = {"windows": statistics.windows, "targets": ", ".join(statistics.targets)}
+        return PassResult(unit.with_(statistics=statistics), True, metrics)
+
+
+def _labels(store: TeacherStore) -> Labels:
+    forecasts = store.array("train", "forecast")
+
+    def labels(first: int, last: int) -> np.ndarray:
+        return np.asarray(forecasts[first:last])
+
+    return labels

@@ -1,0 +1,136 @@
+"""Solves the affine student on the collected objective, exactly (DistilTS, the objective of section 2.2).
+
+    minimise  sum_t |y_t - W_t x|^2 + lambda w_t |teacher_t - W_t x|^2 + ridge
+    =>  W_t = (G + ridge)^-1 (R_t + lambda w_t T_t) / (1 + lambda w_t)              x, y, teacher less m(x)
+
+What the objective and the student leave open is chosen by rolling origins inside training and the
+validation split, never by the test split: how much weight the teacher gets (none is a candidate), whether
+that weight rises over the horizon, one map for all variates or more, their rank, and the ridge.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ..compiler.base.errors import PassError
+from ..compiler.ir.forecaster import Student
+from ..compiler.ir.objective import LossTerm, Objective
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
+from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.affine import DEFAULT_RIDGE, Form
+from ..compiler.learning.rolling_origin import Grid, Selection, select
+from ..compiler.learning.statistics import WindowStatistics
+
+Searched = Literal["lambda", "tau", "maps", "ridge"]
+
+
+class SolveAffine(Pass):
+    """Replaces the untrained student by the solved one and empties the objective."""
+
+    name = "solve_affine"
+    reads = frozenset({"data", "statistics", "student", "objective"})
+    writes = frozenset({"student", "objective"})
+    cacheable = True
+    summary = "solve the affine student exactly; weight of the teacher, maps, rank, ridge by rolling origins"
+
+    class Options(PassOptions):
+        """What is searched, and the values tried.
+
+        ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda,
+        tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the paper's setting.
+        ``ridge`` is relative to the mean of the Gram's diagonal.
+        """
+
+        search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge")
+        lambdas: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
+        ranks: tuple[int, ...] = (8, 16, 24, 32, 48)
+        ridges: tuple[float, ...] = (0.001, 0.01, 0.1)
+        ridge: float = Field(default=DEFAULT_RIDGE, gt=0)
+
+    def requires(self, unit: CompileUnit) -> None:
+        if not isinstance(unit.student, Student) or not unit.objective.active():
+            raise PassError("there is no student with an objective", hint="put build_student before it")
+        if not unit.student.solvable:
+            raise PassError(
+                f"{type(unit.student).__name__} is not affine in its windows, or has options that are not",
+                hint="train it with distill in the place of solve_affine",
+            )
+        if not isinstance(unit.statistics, WindowStatistics):
+            raise PassError("there are no statistics", hint="put gather_statistics before solve_affine")
+        for _, term in unit.objective.active():
+            if term.target is None:
+                raise PassError(
+                    f"the term {term.name} is not quadratic in an affine student",
+                    hint="train with distill, or drop the pass that adds it",
+                )
+            if term.target not in unit.statistics.targets:
+                raise PassError(f"the term {term.name} needs a {term.target}, and the statistics have none")
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
+        grid = self._grid(unit.student, unit.objective)
+        with context.progress.task("rolling origins", 1) as task:
+            selection = select(unit.statistics, grid)
+            task.advance(1)
+        for warning in selection.warnings:
+            context.progress.line(f"    warning: {warning}")
+        arrays = selection.solution.arrays()
+        student = type(unit.student).from_affine(
+            selection.chosen.form,
+            arrays,
+            **{**unit.student.config, "variates": len(unit.task.variates)},
+        )
+        after = unit.with_(student=student.eval(), objective=Objective())
+        return PassResult(after, True, _metrics(selection))
+
+    def _grid(self, student: Student, objective: Objective) -> Grid:
+        search, options = self.options.search, self.options
+        teacher = _term(objective, "teacher")
+        weight, truth = objective.weight("kd"), objective.weight("supervised")
+        fixed = math.inf if truth == 0 else weight / truth
+        taus: tuple[float, ...] = () if teacher is None else (teacher.tau,)
+        if teacher is not None and "tau" in search:
+            taus = tuple(dict.fromkeys((0.0, teacher.tau)))
+        forms, ranks = _forms(student, options.ranks, searched="maps" in search)
+        return replace(
+            Grid(),
+            forms=forms,
+            ranks=ranks,
+            ridges=options.ridges if "ridge" in search else (options.ridge,),
+            distill=options.lambdas if "lambda" in search else (fixed,),
+            taus=taus,
+            mixes=() if teacher is None else ((("teacher", 1.0),),),
+        )
+
+
+def _forms(
+    student: Student, ranks: tuple[int, ...], *, searched: bool
+) -> tuple[tuple[Form, ...], tuple[int, ...]]:
+    """The forms and ranks that are candidates: those that the student leaves open."""
+    maps = student.config.get("maps", "shared")
+    if maps != "auto":
+        return (maps,), (int(student.config.get("rank", 0)),)
+    return (Grid().forms, ranks) if searched else (("shared",), ranks)
+
+
+def _term(objective: Objective, target: str) -> LossTerm | None:
+    return next((term for _, term in objective.active() if term.target == target), None)
+
+
+def _metrics(selection: Selection) -> dict[str, Any]:
+    row = next(row for row in selection.table if row["chosen"])
+    return {
+        "maps": row["form"],
+        "rank": row["rank"],
+        "lambda": row["lambda"],
+        "tau": row["tau"],
+        "ridge": row["ridge"],
+        "candidates": len(selection.table),
+        "validation_mse": row["mse"]["validation"],
+        "warnings": list(selection.warnings),
+        "selection": selection.table,
+    }
