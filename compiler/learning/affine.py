@@ -1,6 +1,6 @@
 """Exact minimisers: affine students solved from sums, and judged from sums, without touching data.
 
-The student forecasts ``m + W_d (x - m)``.  With a ridge of ``ridge * trace(G) / L`` the minimiser of
+The student forecasts ``m + W_d (x - m)``.  With ``ridge = windows / count * trace(G) / L`` the minimiser of
 
     sum |y_t - w_t x|^2 + lambda * weight_t * sum |teacher_t - w_t x|^2
         + ridge * (1 + lambda * weight_t) * |w_t|^2
@@ -21,7 +21,7 @@ from torch import Tensor
 from .statistics import Sums
 
 Form = Literal["shared", "per-variate", "low-rank"]
-DEFAULT_RIDGE = 0.01
+DEFAULT_RIDGE = 100.0
 # Relative to the mean of the Gram's diagonal; below it the inverse is rounding noise.
 SMALLEST_RIDGE = 1e-9
 
@@ -33,7 +33,8 @@ class Setting:
     Attributes:
         form: one map for all variates, one each, or a shared basis with a head each.
         rank: of the shared basis, 0 for the other forms.
-        ridge: relative to the mean of the Gram's diagonal.
+        ridge: strength of the penalty in windows: ``ridge / count`` of the mean of the Gram's diagonal.  As a
+            prior it stays what it is while data grow, so what suits a fold of a rolling origin suits the end.
         distill: weight lambda of the teacher; infinite for the teacher alone.
         tau: growth of the teacher's weight over the horizon.
         teachers: weight of each teacher among the teachers, positive, together 1.
@@ -45,6 +46,10 @@ class Setting:
     distill: float = 0.0
     tau: float = 0.0
     teachers: tuple[tuple[str, float], ...] = ()
+
+    def flexibility(self, lookback: int, horizon: int) -> int:
+        """Numbers fitted to the windows of a single variate."""
+        return {"shared": 0, "low-rank": self.rank * horizon, "per-variate": lookback * horizon}[self.form]
 
     def macs(self, lookback: int, horizon: int) -> int:
         """Multiply-adds per variate."""
@@ -122,12 +127,12 @@ def target_products(sums: Sums, setting: Setting) -> Tensor:
 
 
 def ridge_of(gram: Tensor, ridge: float) -> float:
-    """The number added to the diagonal of ``gram [L, L]``; positive also where the Gram is zero."""
+    """``ridge`` times the mean of the diagonal of ``gram [L, L]``; positive also where the Gram is zero."""
     return max(ridge, SMALLEST_RIDGE) * float(gram.trace()) / len(gram) or 1.0
 
 
 def factor(gram: Tensor, ridge: float) -> Tensor:
-    """Cholesky factor ``C`` with ``C C' = gram + ridge``."""
+    """Cholesky factor ``C`` with ``C C' = gram + ridge_of(gram, ridge)``."""
     regular = gram.clone()
     regular.diagonal().add_(ridge_of(gram, ridge))
     return torch.linalg.cholesky(regular)
@@ -135,28 +140,27 @@ def factor(gram: Tensor, ridge: float) -> Tensor:
 
 def solve(sums: Sums, setting: Setting) -> AffineSolution:
     """The exact minimiser of a setting's objective over the windows in ``sums``."""
+    ridge = setting.ridge / max(sums.count, 1)
     if setting.form == "shared":
         pooled = sums.pooled()
-        weights = torch.cholesky_solve(
-            target_products(pooled, setting)[0], factor(pooled.gram[0], setting.ridge)
-        )
+        weights = torch.cholesky_solve(target_products(pooled, setting)[0], factor(pooled.gram[0], ridge))
         return AffineSolution("shared", matrix=weights.T.contiguous())
     products = target_products(sums, setting)
     if setting.form == "per-variate":
         maps = [
-            torch.cholesky_solve(product, factor(gram, setting.ridge)).T
+            torch.cholesky_solve(product, factor(gram, ridge)).T
             for gram, product in zip(sums.gram, products, strict=True)
         ]
         return AffineSolution("per-variate", matrix=torch.stack(maps))
-    whitening = factor(sums.gram.sum(0), setting.ridge)
+    whitening = factor(sums.gram.sum(0), ridge)
     spread = torch.zeros_like(whitening)
     for gram, product in zip(sums.gram, products, strict=True):
-        white = whitening.T @ torch.cholesky_solve(product, factor(gram, setting.ridge))
+        white = whitening.T @ torch.cholesky_solve(product, factor(gram, ridge))
         spread += white @ white.T
     directions = torch.linalg.eigh(spread)[1].flip(1)[:, : setting.rank]
     basis = basis_of(whitening, directions)
     heads = [
-        fit_head(basis @ gram @ basis.T, basis @ product, ridge_of(gram, setting.ridge) * basis @ basis.T).T
+        fit_head(basis @ gram @ basis.T, basis @ product, ridge_of(gram, ridge) * basis @ basis.T).T
         for gram, product in zip(sums.gram, products, strict=True)
     ]
     return AffineSolution("low-rank", basis=basis, heads=torch.stack(heads))

@@ -10,7 +10,7 @@ error counts as much as any other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -52,7 +52,7 @@ class Grid:
 
     forms: tuple[Form, ...] = ("shared", "per-variate", "low-rank")
     ranks: tuple[int, ...] = (8, 16, 24, 32, 48)
-    ridges: tuple[float, ...] = (0.001, DEFAULT_RIDGE, 0.1)
+    ridges: tuple[float, ...] = (10.0, DEFAULT_RIDGE, 1000.0)
     distill: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
     taus: tuple[float, ...] = (0.0, 1.0)
     mixes: tuple[tuple[tuple[str, float], ...], ...] = ()
@@ -125,7 +125,7 @@ def select(source: Folds, grid: Grid) -> Selection:
         for setting, found in errors.items()
     }
     variates, lookback, horizon = final.cross["truth"].shape
-    chosen = choose(ratios, lambda setting: setting.parameters(variates, lookback, horizon))
+    chosen = choose(ratios, lambda setting: setting.flexibility(lookback, horizon))
     table = [
         {
             **_row(setting),
@@ -157,20 +157,21 @@ def standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def choose(ratios: dict[Setting, Tensor], size: Callable[[Setting], int]) -> Setting:
-    """The best form, unless a smaller one is not measurably worse."""
+def choose(ratios: Mapping[Setting, Tensor], flexibility: Callable[[Setting], int]) -> Setting:
+    """The best setting of the least flexible form that is not measurably worse than the best one.
+
+    Measurably: by more than one standard error of the paired differences over the folds.  The shared map
+    comes first, since nothing of it is fitted to one variate alone; then low ranks, then a map each.
+    """
     best = min(ratios, key=lambda setting: float(ratios[setting].mean()))
-    classes: dict[tuple[str, int], Setting] = {}
+    leaders: dict[tuple[str, int], Setting] = {}
     for setting, values in ratios.items():
         key = (setting.form, setting.rank)
-        if key not in classes or values.mean() < ratios[classes[key]].mean():
-            classes[key] = setting
-    close = [
-        setting
-        for setting in classes.values()
-        if float((ratios[setting] - ratios[best]).mean()) <= standard_error(ratios[setting] - ratios[best])
-    ]
-    return min(close, key=size)
+        if key not in leaders or values.mean() < ratios[leaders[key]].mean():
+            leaders[key] = setting
+    differences = {setting: ratios[setting] - ratios[best] for setting in leaders.values()}
+    close = [setting for setting, gap in differences.items() if float(gap.mean()) <= standard_error(gap)]
+    return min(close, key=flexibility)
 
 
 def judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
@@ -184,13 +185,16 @@ def judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     ranks = sorted({setting.rank for setting in settings if setting.form == "low-rank"})
     found: dict[Setting, float] = {}
     pooled_fit, pooled_judged = fold.fit.pooled(), fold.judged.pooled()
-    for ridge in {*grid.ridges, PLAIN.ridge}:
-        for target, error in zip(targets, _dense(pooled_fit, pooled_judged, ridge, grid, None), strict=True):
+    for ridge in dict.fromkeys((*grid.ridges, PLAIN.ridge)):
+        relative = ridge / fold.fit.count
+        for target, error in zip(
+            targets, _dense(pooled_fit, pooled_judged, relative, grid, None), strict=True
+        ):
             found[Setting("shared", 0, ridge, *target)] = (error + square) / cells
         if not wanted - {"shared"} or ridge not in grid.ridges:
             continue
         solved: list[Tensor] = []
-        dense = _dense(fold.fit, fold.judged, ridge, grid, solved if ranks else None)
+        dense = _dense(fold.fit, fold.judged, relative, grid, solved if ranks else None)
         for target, error in zip(targets, dense, strict=True):
             found[Setting("per-variate", 0, ridge, *target)] = (error + square) / cells
         if ranks:
@@ -250,7 +254,8 @@ def _low_rank(
 ) -> Iterator[tuple[Setting, float]]:
     variates, lookback, horizon = fold.fit.cross["truth"].shape
     parts = 1 + len(grid.mixes)
-    whitening = factor(pooled.gram[0], ridge)
+    relative = ridge / fold.fit.count
+    whitening = factor(pooled.gram[0], relative)
     white = whitening.T @ torch.cat(solved, dim=1)  # [L, D (1+M) H]
     size = min(WORKING_DIRECTIONS, lookback)
     leading = torch.linalg.eigh(white @ white.T)[1].flip(1)[:, :size]
@@ -258,7 +263,7 @@ def _low_rank(
     basis = basis_of(whitening, leading)  # [K, L]
     fit_gram = basis @ fold.fit.gram @ basis.T  # [D, K, K]
     judged_gram = basis @ fold.judged.gram @ basis.T
-    scales = torch.tensor([ridge_of(gram, ridge) for gram in fold.fit.gram], dtype=torch.float64)
+    scales = torch.tensor([ridge_of(gram, relative) for gram in fold.fit.gram], dtype=torch.float64)
     penalised = fit_gram + scales[:, None, None] * (basis @ basis.T)
     fit_cross = (basis @ _crosses(fold.fit, grid)).unflatten(2, (parts, horizon))
     judged_cross = basis @ fold.judged.cross["truth"]
