@@ -42,13 +42,13 @@ class SolveAffine(Pass):
 
         ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda,
         tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the paper's setting.
-        ``ridge`` is relative to the mean of the Gram's diagonal.
+        ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added.
         """
 
         search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge")
-        lambdas: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
-        ranks: tuple[int, ...] = (8, 16, 24, 32, 48)
-        ridges: tuple[float, ...] = (0.001, 0.01, 0.1)
+        lambdas: tuple[float, ...] = Grid.distill
+        ranks: tuple[int, ...] = Grid.ranks
+        ridges: tuple[float, ...] = Grid.ridges
         ridge: float = Field(default=DEFAULT_RIDGE, gt=0)
 
     def requires(self, unit: CompileUnit) -> None:
