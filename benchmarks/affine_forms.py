@@ -23,8 +23,8 @@ from tsfmc.compiler.learning.cost import cost_of
 from tsfmc.compiler.students import from_config
 from tsfmc.targets import onnx, tvm
 from tsfmc.targets.base import Shape
-from tsfmc.targets.latency import Call, LatencyReport, measure
-from tsfmc.targets.parity import check_parity, hard_windows
+from tsfmc.targets.measure.latency import Call, LatencyReport, measure
+from tsfmc.targets.measure.parity import check_parity, hard_windows
 
 LOOKBACK, HORIZON = 512, 96
 RANKS = (8, 16, 32)

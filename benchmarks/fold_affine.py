@@ -19,8 +19,8 @@ from tsfmc.compiler.students import build_student
 from tsfmc.passes.fold_affine import fold_dlinear, fold_itransformer
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Shape
-from tsfmc.targets.host import host_record
-from tsfmc.targets.latency import measure
+from tsfmc.targets.measure.host import host_record
+from tsfmc.targets.measure.latency import measure
 
 RESULTS = Path(__file__).parent / "results" / "fold_affine.json"
 LOOKBACK, HORIZON = 512, 96

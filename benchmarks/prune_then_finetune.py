@@ -35,7 +35,7 @@ from tsfmc.compiler.learning.cost import cost_of
 from tsfmc.compiler.learning.evaluate import evaluate, model_predictor, naive_scale
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Shape
-from tsfmc.targets.latency import MIN_WINDOWS, measure, torch_candidate
+from tsfmc.targets.measure.latency import MIN_WINDOWS, measure, torch_candidate
 
 RESULTS = Path(__file__).parent / "results" / "prune_then_finetune.json"
 PRUNED = "prune, then finetune"

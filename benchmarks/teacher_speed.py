@@ -38,7 +38,7 @@ from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.frontends import build_teacher, find_card
 from tsfmc.compiler.frontends.moirai.moirai1 import Moirai
 from tsfmc.compiler.ir.forecaster import Teacher
-from tsfmc.targets.latency import MIN_WINDOWS, Call, measure, torch_candidate
+from tsfmc.targets.measure.latency import MIN_WINDOWS, Call, measure, torch_candidate
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "teacher_speed.json"

@@ -129,7 +129,7 @@ def serve(directory: Path, kind: str) -> None:
 def from_python(directory: Path, kind: str) -> Callable[[int], None]:
     """Calls of a target's engine, a window at a time."""
     from tsfmc.targets import TARGETS
-    from tsfmc.targets.device import engine_class
+    from tsfmc.targets.artifact.runner import engine_class
 
     facts = json.loads((directory / f"{kind}.json").read_text())
     past = list(np.load(directory / "windows.npy"))
@@ -279,7 +279,7 @@ def library_bytes() -> dict[str, int]:
 
 def main() -> None:
     """Runs the cases and writes the table."""
-    from tsfmc.targets.host import host_record
+    from tsfmc.targets.measure.host import host_record
     from tsfmc.targets.tvm.devices import find_device
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

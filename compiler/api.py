@@ -29,7 +29,7 @@ from .ir.passes import Pass, PassContext, RecipeView
 from .ir.unit import CompileUnit, PassRecord, Task
 
 if TYPE_CHECKING:
-    from ..targets.device.run import Forecaster as ArtifactForecaster
+    from ..targets.artifact.run import Forecaster as ArtifactForecaster
     from .driver.bench import Report
     from .ir.provenance import TeacherInfo
     from .ir.teacher_store import TeacherStore
@@ -341,7 +341,7 @@ def load(path: str | Path, threads: int = 1) -> ArtifactForecaster:
         VerificationError: naming the file that is broken, truncated or edited.
         MissingError: the target's runtime is not installed.
     """
-    from ..targets.device import open_artifact
+    from ..targets.artifact.open import open_artifact
 
     return open_artifact(Path(path), threads=threads)
 

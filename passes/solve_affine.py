@@ -122,15 +122,16 @@ def _term(objective: Objective, target: str) -> LossTerm | None:
 
 
 def _metrics(selection: Selection) -> dict[str, Any]:
-    row = next(row for row in selection.table if row["chosen"])
+    chosen = selection.chosen
     return {
-        "maps": row["form"],
-        "rank": row["rank"],
-        "lambda": row["lambda"],
-        "tau": row["tau"],
-        "ridge": row["ridge"],
+        "maps": chosen.form,
+        "rank": chosen.rank,
+        "lambda": chosen.distill if math.isfinite(chosen.distill) else "inf",
+        "tau": chosen.tau,
+        "ridge": chosen.ridge,
         "candidates": len(selection.table),
-        "validation_mse": row["mse"]["validation"],
+        "near_best": sum(row["near_best"] for row in selection.table),
+        "validation_mse": selection.validation_mse,
         "warnings": list(selection.warnings),
         "selection": selection.table,
     }

@@ -126,7 +126,7 @@ class Target:
             MissingError: the runtime is not installed here.
         """
         from ..compiler.base.errors import MissingError
-        from .device import engine_class
+        from .artifact.runner import engine_class
 
         manifest = {"target": {"kind": self.kind, "entry": payload.entry, **payload.details}}
         try:

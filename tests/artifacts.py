@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsfmc.compiler.artifact import write_artifact
+from tsfmc.targets.artifact.write import write_artifact
 from tsfmc.targets.base import Shape
 from tsfmc.targets.onnx import TARGET
 

@@ -16,8 +16,8 @@ import pytest
 from factory import write_series, write_teacher
 
 import tsfmc
-from tsfmc.compiler.artifact import payload_sha256
 from tsfmc.compiler.cli import cli, main
+from tsfmc.targets.artifact.hashes import payload_sha256
 
 SMALL = [
     "--lookback", "48", "--horizon", "12", "--set", "passes.distill.epochs=1",

@@ -14,7 +14,7 @@ from .output import as_json, print_json
 @as_json
 def command(artifact: Path, as_json: bool) -> None:
     """Show what ARTIFACT is: task, teacher, passes, accuracy, latency, and the level of each claim."""
-    from ..artifact import read_manifest
+    from ...targets.artifact.open import read_manifest
     from ..driver.summary import summary_lines
 
     manifest = read_manifest(artifact)

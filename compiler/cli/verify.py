@@ -15,7 +15,7 @@ from .output import as_json, print_json
 @as_json
 def command(artifact: Path, threads: int, as_json: bool) -> None:
     """Check the hashes of ARTIFACT and run its self-test; exit code 5 when it fails."""
-    from ..artifact import verify_artifact
+    from ...targets.artifact.open import verify_artifact
 
     findings = verify_artifact(artifact, threads=threads)
     if as_json:

@@ -19,11 +19,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ...targets import TARGETS
+from ...targets.artifact.open import read_manifest
+from ...targets.artifact.write import write_artifact
 from ...targets.base import Engine, Payload, Shape, Target, TargetOptions
-from ...targets.host import host_record
-from ...targets.latency import cold_start, measure, torch_candidate
-from ...targets.parity import check_parity, hard_windows
-from ..artifact import read_manifest, write_artifact
+from ...targets.measure.host import host_record
+from ...targets.measure.latency import cold_start, measure, torch_candidate
+from ...targets.measure.parity import check_parity, hard_windows
 from ..base.errors import MissingError, RecipeError, UsageError, VerificationError
 from ..base.progress import Progress
 from ..ir.forecaster import nonzero_count, parameter_count

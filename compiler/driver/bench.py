@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...targets.device import Forecaster, open_artifact
-from ...targets.latency import Call, LatencyReport, github_action_benchmark, measure, torch_candidate
+from ...targets.artifact.open import Forecaster, open_artifact
+from ...targets.measure.latency import Call, LatencyReport, github_action_benchmark, measure, torch_candidate
 from ..base.errors import BudgetError, UsageError
 from ..base.progress import Progress
 

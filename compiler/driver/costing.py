@@ -74,7 +74,7 @@ class CostInstrument(Instrument):
         return self.known[1]
 
     def _latency(self, before: CompileUnit, after: CompileUnit) -> dict[str, Any]:
-        from ...targets.latency import MIN_WINDOWS, measure, torch_candidate
+        from ...targets.measure.latency import MIN_WINDOWS, measure, torch_candidate
 
         task = after.task
         windows = SpreadWindows(after.data.windows("val", task.lookback, task.horizon), MIN_WINDOWS)

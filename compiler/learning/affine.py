@@ -135,7 +135,8 @@ def factor(gram: Tensor, ridge: float) -> Tensor:
     """Cholesky factor ``C`` with ``C C' = gram + ridge_of(gram, ridge)``."""
     regular = gram.clone()
     regular.diagonal().add_(ridge_of(gram, ridge))
-    return torch.linalg.cholesky(regular)
+    lower: Tensor = torch.linalg.cholesky(regular)
+    return lower
 
 
 def solve(sums: Sums, setting: Setting) -> AffineSolution:
@@ -168,7 +169,8 @@ def solve(sums: Sums, setting: Setting) -> AffineSolution:
 
 def basis_of(whitening: Tensor, directions: Tensor) -> Tensor:
     """``[r, L]`` from directions ``[L, r]`` in whitened coordinates: ``directions' C^-1``."""
-    return torch.linalg.solve_triangular(whitening.T, directions, upper=True).T.contiguous()
+    rows: Tensor = torch.linalg.solve_triangular(whitening.T, directions, upper=True)
+    return rows.T.contiguous()
 
 
 def fit_head(gram: Tensor, product: Tensor, penalty: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from .affine import (
     ridge_of,
     singular_note,
     solve,
+    squared_error,
 )
 from .statistics import Fold, Sums
 
@@ -90,28 +91,31 @@ class Selection:
     Attributes:
         chosen: the setting.
         solution: fitted on all of training with it.
+        validation_mse: of the solution, on scaled data.
         table: a row for each candidate: its setting, mean log ratio, standard error, MSE per fold.
         warnings: lines for the user.
     """
 
     chosen: Setting
     solution: AffineSolution
+    validation_mse: float
     table: list[dict[str, Any]]
     warnings: tuple[str, ...] = ()
 
 
 def select(source: Folds, grid: Grid) -> Selection:
-    """Judges all candidates fold by fold, chooses one and fits it on all of training."""
+    """Judges all candidates fold by fold, takes the mean of the near-best and fits it on all of training."""
     names: list[str] = []
     errors: dict[Setting, list[float]] = {}
-    final: Sums | None = None
+    last: Fold | None = None
     for fold in source.folds():
         names.append(fold.name)
         for setting, error in judge(fold, grid).items():
             errors.setdefault(setting, []).append(error)
-        final = fold.fit
-    if final is None:
+        last = fold
+    if last is None:
         raise ValueError("a source without folds")
+    final = last.fit
     note = singular_note(final)
     warnings = [note] if note else []
     if len(names) == 1:
@@ -125,7 +129,9 @@ def select(source: Folds, grid: Grid) -> Selection:
         for setting, found in errors.items()
     }
     variates, lookback, horizon = final.cross["truth"].shape
-    chosen = choose(ratios, lambda setting: setting.flexibility(lookback, horizon))
+    close = near_best(ratios, lambda setting: setting.flexibility(lookback, horizon))
+    chosen = mean_setting(close)
+    solution = solve(final, chosen)
     table = [
         {
             **_row(setting),
@@ -134,11 +140,12 @@ def select(source: Folds, grid: Grid) -> Selection:
             "log_ratio": float(values.mean()),
             "standard_error": standard_error(values),
             "mse": dict(zip(names, errors[setting], strict=True)),
-            "chosen": setting == chosen,
+            "near_best": setting in close,
         }
         for setting, values in ratios.items()
     ]
-    return Selection(chosen, solve(final, chosen), table, tuple(warnings))
+    validation = squared_error(last.judged, solution)
+    return Selection(chosen, solution, validation, table, tuple(warnings))
 
 
 def _row(setting: Setting) -> dict[str, Any]:
@@ -157,21 +164,42 @@ def standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def choose(ratios: Mapping[Setting, Tensor], flexibility: Callable[[Setting], int]) -> Setting:
-    """The best setting of the least flexible form that is not measurably worse than the best one.
+def near_best(ratios: Mapping[Setting, Tensor], flexibility: Callable[[Setting], int]) -> tuple[Setting, ...]:
+    """The settings among which the folds cannot tell, in the least flexible form that has any.
 
-    Measurably: by more than one standard error of the paired differences over the folds.  The shared map
-    comes first, since nothing of it is fitted to one variate alone; then low ranks, then a map each.
+    A setting is near the best one when its mean is within one standard error of the paired differences.
+    The shared map comes first, since nothing of it is fitted to one variate alone; then low ranks, then a
+    map each.
     """
     best = min(ratios, key=lambda setting: float(ratios[setting].mean()))
-    leaders: dict[tuple[str, int], Setting] = {}
-    for setting, values in ratios.items():
-        key = (setting.form, setting.rank)
-        if key not in leaders or values.mean() < ratios[leaders[key]].mean():
-            leaders[key] = setting
-    differences = {setting: ratios[setting] - ratios[best] for setting in leaders.values()}
-    close = [setting for setting, gap in differences.items() if float(gap.mean()) <= standard_error(gap)]
-    return min(close, key=flexibility)
+    gaps = {setting: values - ratios[best] for setting, values in ratios.items()}
+    close = [setting for setting, gap in gaps.items() if float(gap.mean()) <= standard_error(gap)]
+    plainest = min(close, key=flexibility)
+    return tuple(
+        setting for setting in close if (setting.form, setting.rank) == (plainest.form, plainest.rank)
+    )
+
+
+def mean_setting(settings: Sequence[Setting]) -> Setting:
+    """The middle of near-best settings: mean share of each teacher in the target, mean tau and log ridge.
+
+    The best of many candidates is best partly by luck; the mean of those that are as good is not.  For a
+    fixed ridge it is also the mean of their maps, since a map is linear in the shares.
+    """
+    shares: dict[str, float] = {}
+    for setting in settings:
+        share = 1.0 if math.isinf(setting.distill) else setting.distill / (1 + setting.distill)
+        for name, weight in setting.teachers:
+            shares[name] = shares.get(name, 0.0) + share * weight / len(settings)
+    total = sum(shares.values())
+    taught = [setting for setting in settings if setting.teachers]
+    return replace(
+        settings[0],
+        ridge=math.exp(sum(math.log(setting.ridge) for setting in settings) / len(settings)),
+        distill=math.inf if total > 1 - 1e-9 else total / (1 - total),
+        tau=sum(setting.tau for setting in taught) / max(1, len(taught)),
+        teachers=tuple((name, share / total) for name, share in shares.items()) if total else (),
+    )
 
 
 def judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
@@ -224,8 +252,8 @@ def _dense(fit: Sums, judged: Sums, ridge: float, grid: Grid, solved: list[Tenso
         maps = torch.cholesky_solve(crosses[index], factor(gram, ridge))
         if solved is not None:
             solved.append(maps)
-        split = maps.unflatten(1, (parts, horizon))
-        image = (judged.gram[index] @ maps).unflatten(1, (parts, horizon))
+        split = torch.unflatten(maps, 1, (parts, horizon))
+        image = torch.unflatten(judged.gram[index] @ maps, 1, (parts, horizon))
         quadratic += torch.einsum("lph,lqh->pqh", split, image)
         linear += torch.einsum("lph,lh->ph", split, judged.cross["truth"][index])
     errors = []
@@ -265,7 +293,7 @@ def _low_rank(
     judged_gram = basis @ fold.judged.gram @ basis.T
     scales = torch.tensor([ridge_of(gram, relative) for gram in fold.fit.gram], dtype=torch.float64)
     penalised = fit_gram + scales[:, None, None] * (basis @ basis.T)
-    fit_cross = (basis @ _crosses(fold.fit, grid)).unflatten(2, (parts, horizon))
+    fit_cross = torch.unflatten(basis @ _crosses(fold.fit, grid), 2, (parts, horizon))
     judged_cross = basis @ fold.judged.cross["truth"]
     for target in grid.targets():
         shares = _shares(target, grid, horizon)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ from ..data import Dataset
 
 Array = npt.NDArray[np.float64]
 Labels = Callable[[int, int], npt.NDArray[np.float32]]
-"""``labels(first, last)``: a teacher's forecasts ``[last - first, D, H]`` of some training windows, scaled."""
+"""``labels(first, last)``: a teacher's forecasts ``[last - first, D, H]`` of training windows, scaled."""
 CHUNK_WINDOWS = 1024
 LOST_DIGITS = 1e5
 """Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
@@ -251,7 +252,7 @@ class WindowStatistics:
         edges = [self.windows * block // self.blocks for block in range(self.blocks + 1)]
         fitted = 0
         total: Sums | None = None
-        short = min(b - a for a, b in zip(edges, edges[1:], strict=False))
+        short = min(b - a for a, b in pairwise(edges))
         if short > self.horizon:  # else the windows before a block have no future that ends before it
             for block in range(2, self.blocks):
                 until = edges[block] - self.horizon + 1

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact.run import window_scale
 from ..base import Shape
-from ..device.run import window_scale
 from .options import BatchProfile
 from .presets import Precision
 

@@ -275,7 +275,7 @@ class _Lowering:
         Raises:
             VerificationError: it departs from the model, or cannot run.
         """
-        from ..parity import check_parity, hard_windows
+        from ..measure.parity import check_parity, hard_windows
 
         def reference(past: np.ndarray) -> np.ndarray:
             with torch.inference_mode():

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from artifacts import make_artifact
 
-from tsfmc.compiler.artifact import pack_zip, read_manifest, seal, verify_artifact
 from tsfmc.compiler.base.errors import MissingError, VerificationError
-from tsfmc.targets.device import open_artifact, run
+from tsfmc.targets.artifact import run
+from tsfmc.targets.artifact.archive import pack_zip
+from tsfmc.targets.artifact.open import open_artifact, read_manifest, verify_artifact
+from tsfmc.targets.artifact.write import seal
 
 
 @pytest.fixture(scope="module")

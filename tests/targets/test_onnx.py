@@ -20,9 +20,9 @@ from tsfmc.compiler.students.dlinear import DLinear
 from tsfmc.compiler.students.itransformer import ITransformer
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Payload, Shape
+from tsfmc.targets.measure.parity import check_parity, hard_windows
 from tsfmc.targets.onnx import TARGET
 from tsfmc.targets.onnx.export import export_onnx
-from tsfmc.targets.parity import check_parity, hard_windows
 
 WINDOWS = make_windows()
 

@@ -28,7 +28,7 @@ from tsfmc.compiler.frontends import load_teacher
 from tsfmc.compiler.students import from_config
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Payload, Shape
-from tsfmc.targets.parity import check_parity, hard_windows
+from tsfmc.targets.measure.parity import check_parity, hard_windows
 from tsfmc.targets.tvm import TARGET, job, target, toolchain, worker
 from tsfmc.targets.tvm.devices import DEVICES, NATIVE, find_device, host
 from tsfmc.targets.tvm.options import TvmOptions

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler.base.errors import UsageError, VerificationError
-from .device.run import percentile_bound
+from ...compiler.base.errors import UsageError, VerificationError
+from ..artifact.run import percentile_bound
 from .host import host_record
 
 if TYPE_CHECKING:
@@ -218,8 +218,10 @@ def cold_start(directory: Path, threads: int = 1) -> dict[str, Any]:
     Raises:
         VerificationError: the artifact does not load.
     """
-    from . import TARGETS
-    from .device import compiler_errors, render_runner, run
+    from .. import TARGETS
+    from ..artifact import run
+    from ..artifact.open import compiler_errors
+    from ..artifact.runner import render_runner
 
     with compiler_errors():
         kind = run.read_manifest(directory)["target"]["kind"]

@@ -1,83 +1,17 @@
-"""The device side: ``run.py``, how it is packed, and how this package runs the same code.
-
-``run.py`` is the only implementation of checking and running an artifact.  The packer pastes the target's
-``Engine`` into it, so that a device gets one file; ``open_artifact`` takes the same module and the same
-engine class from this package and never executes code out of an artifact.
-"""
+"""``run.py`` of an artifact: the module ``run`` with the target's ``class Engine`` pasted in."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ...compiler.base.errors import DataError, MissingError, VerificationError
+from ...compiler.base.errors import MissingError
 from . import run
 
 MARKER = "Engine: Any = None  # <engine>"
-
-
-@contextmanager
-def compiler_errors() -> Iterator[None]:
-    """Turns the errors of ``run.py`` into those of the compiler, exit codes unchanged."""
-    try:
-        yield
-    except run.ArtifactError as error:
-        raise VerificationError(str(error)) from error
-    except run.InputError as error:
-        raise DataError(str(error)) from error
-    except run.EngineError as error:
-        raise MissingError(str(error)) from error
-
-
-class Forecaster(run.Forecaster):
-    """``run.Forecaster``, which see, with the compiler's errors."""
-
-    unpacked: ExitStack
-
-    def forecast(self, past: np.ndarray) -> np.ndarray:
-        with compiler_errors():
-            return super().forecast(past)
-
-    def selftest(self) -> dict[str, Any]:
-        with compiler_errors():
-            return super().selftest()
-
-    def example_windows(self, count: int) -> np.ndarray:
-        with compiler_errors():
-            return super().example_windows(count)
-
-
-def open_artifact(path: Path | str, threads: int = 1) -> Forecaster:
-    """Checks and loads an artifact, a directory or a ``.tsfmc`` file.
-
-    Raises:
-        VerificationError: a file is missing, truncated, edited or not listed, or the target is unknown.
-        MissingError: there is no such path, or the target's runtime is not installed.
-    """
-    from ...compiler.artifact import opened
-    from .. import TARGETS
-
-    with ExitStack() as stack:
-        directory = stack.enter_context(opened(Path(path)))
-        with compiler_errors():
-            run.check_files(directory)
-            kind = run.read_manifest(directory)["target"].get("kind")
-            if kind not in TARGETS:
-                raise VerificationError(
-                    f"{run.MANIFEST} field target.kind: got {kind!r}, known are {', '.join(sorted(TARGETS))}"
-                )
-            forecaster = Forecaster(directory, threads, engine_class(TARGETS[kind].engine_source()))
-        forecaster.unpacked = stack.pop_all()  # an unpacked file stays as long as the forecaster
-    weakref.finalize(forecaster, forecaster.unpacked.close)
-    return forecaster
 
 
 @cache

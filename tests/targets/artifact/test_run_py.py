@@ -18,7 +18,7 @@ import pytest
 from artifacts import MEAN, STD, VARIATES, make_artifact, make_model, raw, reference, write_history
 
 from tsfmc.targets import TARGETS
-from tsfmc.targets.device import engine_class, render_runner
+from tsfmc.targets.artifact.runner import engine_class, render_runner
 from tsfmc.targets.onnx import TARGET
 
 RUNTIME = ("numpy", "numpy.libs", "onnxruntime", "flatbuffers", "google", "packaging")

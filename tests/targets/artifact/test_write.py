@@ -14,17 +14,11 @@ import numpy as np
 import pytest
 from artifacts import MEAN, STD, make_artifact, make_model, make_windows, raw, reference
 
-import tsfmc.compiler.artifact as artifact
-from tsfmc.compiler.artifact import (
-    pack_zip,
-    payload_sha256,
-    read_manifest,
-    unpack_zip,
-    verify_artifact,
-    write_artifact,
-)
 from tsfmc.compiler.base.errors import DataError, MissingError, UsageError, VerificationError
-from tsfmc.targets.device import open_artifact
+from tsfmc.targets.artifact.archive import pack_zip, unpack_zip
+from tsfmc.targets.artifact.hashes import payload_sha256
+from tsfmc.targets.artifact.open import open_artifact, read_manifest, verify_artifact
+from tsfmc.targets.artifact.write import seal, write_artifact, write_selftest
 from tsfmc.targets.onnx import TARGET
 
 WINDOWS = make_windows()
@@ -113,7 +107,7 @@ def test_loading_never_executes_code_of_the_artifact(tmp_path: Path) -> None:
     make_artifact(tmp_path / "art")
     owned = tmp_path / "owned"
     (tmp_path / "art/run.py").write_text(f"open({str(owned)!r}, 'w')")
-    artifact.seal(tmp_path / "art", read_manifest(tmp_path / "art"))
+    seal(tmp_path / "art", read_manifest(tmp_path / "art"))
     forecaster = open_artifact(tmp_path / "art")
     assert forecaster.selftest()["passed"]
     assert not owned.exists()
@@ -240,10 +234,8 @@ def test_fields_that_need_the_complete_artifact(tmp_path: Path) -> None:
 
 def test_a_self_test_that_fails_is_a_failed_verification(tmp_path: Path) -> None:
     make_artifact(tmp_path / "art")
-    artifact.write_selftest(
-        tmp_path / "art", raw(WINDOWS[:2]), raw(reference(make_model(), WINDOWS[:2])) * 1.01
-    )
-    artifact.seal(tmp_path / "art", read_manifest(tmp_path / "art"))
+    write_selftest(tmp_path / "art", raw(WINDOWS[:2]), raw(reference(make_model(), WINDOWS[:2])) * 1.01)
+    seal(tmp_path / "art", read_manifest(tmp_path / "art"))
     with pytest.raises(VerificationError, match=r"self-test differs by .* expected at most 0\.0001"):
         verify_artifact(tmp_path / "art")
 

@@ -1,0 +1,31 @@
+"""Files of an artifact directory, and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .run import MANIFEST, SUMS, sha256_file
+
+RECIPE, REPORT = "recipe.lock.toml", "report.html"
+NOT_PAYLOAD = (MANIFEST, SUMS, RECIPE, REPORT)
+"""Files that carry times, measurements and provenance, which differ between two equal compiles."""
+
+
+def file_names(directory: Path) -> list[str]:
+    """Every file below ``directory``, relative, sorted."""
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+
+
+def describe(path: Path) -> dict[str, int | str]:
+    """Size and hash, as the manifest lists them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def payload_sha256(directory: Path) -> str:
+    """One hash over what a device executes and checks itself with: two equal compiles give the same."""
+    digest = hashlib.sha256()
+    for name in file_names(directory):
+        if name not in NOT_PAYLOAD:
+            digest.update(f"{name} {sha256_file(directory / name)}\n".encode())
+    return digest.hexdigest()

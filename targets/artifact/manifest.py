@@ -1,0 +1,126 @@
+"""``manifest.json`` as it is written: strict models, and the one check that both directions pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...compiler.base.errors import VerificationError
+from .run import MANIFEST, SCHEMA
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class TargetPart(_Part):
+    """``entry`` is the file the engine loads.
+
+    ``device_files`` are files that a device makes beside the payload (an engine built there); they
+    cannot be hashed here, everything else that is not listed is refused.
+    """
+
+    kind: str
+    entry: str
+    device_files: tuple[str, ...] = ()
+
+
+class TaskPart(_Part):
+    """What is forecast.  ``step_seconds`` is None where a step has no fixed length (months)."""
+
+    lookback: int = Field(ge=1)
+    horizon: int = Field(ge=1)
+    variates: tuple[str, ...] = Field(min_length=1)
+    frequency: str | None = None
+    step_seconds: float | None = Field(default=None, gt=0)
+
+
+class InputPart(_Part):
+    """Scaling, one number a variate: the engine sees ``(past - mean) / std``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class SelftestPart(_Part):
+    """``tolerance`` as in ``targets/measure/parity.py``."""
+
+    tolerance: float = Field(gt=0, lt=1)
+
+
+class FilePart(_Part):
+    """Size and hash of one file."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class LicencePart(_Part):
+    """What follows from the teacher's licence; ``commercial`` is None when unknown."""
+
+    spdx: str
+    commercial: bool | None = None
+    warning: str | None = None
+
+
+class Manifest(BaseModel):
+    """``manifest.json``.  A field that was not measured is absent or null, never zero."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    schema_number: int = Field(default=SCHEMA, alias="schema")
+    tsfmc: str | None = None
+    target: TargetPart
+    task: TaskPart
+    input: InputPart
+    level: str
+    selftest: SelftestPart
+    files: dict[str, FilePart] = Field(default_factory=dict)
+    size: dict[str, int] = Field(default_factory=dict)
+    teacher: dict[str, Any] | None = None
+    student: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    passes: list[dict[str, Any]] | None = None
+    parity: dict[str, Any] | None = None
+    accuracy: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    cold_start: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
+    licence: LicencePart | None = None
+    runtime_requirements: tuple[str, ...] = ()
+
+
+def validate(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as JSON has them.
+
+    Raises:
+        VerificationError: names the field that is missing, unknown or of a wrong type.
+    """
+    try:
+        manifest = Manifest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise VerificationError(
+            f"{MANIFEST} field {where}: {first['msg']}, got {str(first['input'])[:60]!r}"
+        ) from None
+    return manifest.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def plain(value: Any, where: str = "") -> Any:
+    """``value`` as JSON has it: lists for tuples and arrays, Python numbers for those of numpy, no NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{where}.{place}") for place, item in enumerate(value)]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist(), where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise VerificationError(
+            f"{MANIFEST} field {where.lstrip('.')}: expected a finite number, got {value}"
+        )
+    return value

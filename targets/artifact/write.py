@@ -1,0 +1,153 @@
+"""Writing an artifact: in a temporary sibling, renamed into place at the end, the manifest last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from ...compiler.base.errors import UsageError
+from .hashes import NOT_PAYLOAD, describe, file_names
+from .manifest import plain, validate
+from .run import MANIFEST, SCHEMA, SUMS, is_safe_name, sha256_file
+from .runner import render_runner
+
+RUNNER = "run.py"
+
+
+def write_artifact(
+    final: Path,
+    build: Callable[[Path], Mapping[str, Any]],
+    *,
+    engine_source: Path,
+    selftest: tuple[np.ndarray, np.ndarray],
+    tolerance: float = 1e-4,
+    measure_sealed: Callable[[Path], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Builds an artifact in a temporary sibling of ``final`` and puts it in place in one step.
+
+    Args:
+        final: the artifact directory; an artifact that is there is kept until the new one is complete.
+        build: writes the payload into the directory it is given and returns the manifest's fields;
+            ``files``, ``size`` and ``selftest`` are filled in here.
+        engine_source: the target's file with ``class Engine``, which becomes part of ``run.py``.
+        selftest: windows ``[N, D, L]`` and the original PyTorch model's forecasts ``[N, D, H]``, both in
+            the units of the data.
+        tolerance: of the self-test, see ``measure/parity.py``, unless the manifest's target has its own.
+        measure_sealed: gives further fields that only a complete artifact has, such as its cold start.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        UsageError: ``final`` is something else than an artifact or an empty directory.
+        VerificationError: a field of the manifest is missing, of a wrong type, or not a finite number.
+    """
+    if final.is_symlink() or final.exists():
+        _refuse_foreign(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(final)
+    directory = final.parent / f".{final.name}.{os.getpid()}.{uuid4().hex[:8]}.new"
+    directory.mkdir()
+    try:
+        fields = dict(build(directory))
+        fields["selftest"] = {"tolerance": fields.get("target", {}).get("tolerance", tolerance)}
+        (directory / RUNNER).write_text(render_runner(engine_source), encoding="utf-8")
+        write_selftest(directory, *selftest)
+        manifest = seal(directory, fields)
+        if measure_sealed is not None:
+            manifest = seal(directory, {**fields, **measure_sealed(directory)})
+        _replace(directory, final)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return manifest
+
+
+def seal(directory: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``manifest.json`` and then ``SHA256SUMS`` for the files in ``directory``.
+
+    May be called again after files or fields changed.
+
+    Raises:
+        VerificationError: a field of the manifest is missing, of a wrong type, or not a finite number.
+    """
+    for name in (MANIFEST, SUMS):
+        (directory / name).unlink(missing_ok=True)
+    files = {name: describe(directory / name) for name in file_names(directory)}
+    unsafe = [name for name in files if not is_safe_name(name)]
+    if unsafe:
+        raise ValueError(f"an artifact cannot hold a file named {unsafe[0]!r}")
+    payload = sum(int(entry["bytes"]) for name, entry in files.items() if name not in NOT_PAYLOAD)
+    size = {**fields.get("size", {}), "payload_bytes": payload}
+    manifest = validate({"schema": SCHEMA, **plain(fields), "files": files, "size": size})
+    text = json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    digests = {name: str(entry["sha256"]) for name, entry in files.items()}
+    digests[MANIFEST] = sha256_file(directory / MANIFEST)
+    (directory / SUMS).write_text(
+        "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)), encoding="utf-8"
+    )
+    return manifest
+
+
+def write_selftest(directory: Path, past: np.ndarray, forecast: np.ndarray) -> None:
+    """Writes the self-test vectors, in the units of the data.
+
+    Args:
+        past: ``[N, D, L]``, a few real windows.
+        forecast: ``[N, D, H]``, the original PyTorch model's forecasts of them.
+    """
+    (directory / "selftest").mkdir(exist_ok=True)
+    for name, values in (("past", past), ("forecast", forecast)):
+        np.save(
+            directory / "selftest" / f"{name}.npy",
+            np.ascontiguousarray(values, np.float64),
+            allow_pickle=False,
+        )
+
+
+def _replace(directory: Path, final: Path) -> None:
+    old = final.parent / directory.name.replace(".new", ".old")
+    if final.exists():
+        final.rename(old)
+    try:
+        directory.rename(final)
+    except BaseException:
+        if old.exists():
+            old.rename(final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _tidy(final: Path) -> None:
+    """Removes what killed processes left beside ``final``; puts an old artifact back that lost its place."""
+    for left in sorted(final.parent.glob(f".{final.name}.*.*.*")):
+        *_, pid, _, kind = left.name.split(".")
+        if kind not in ("new", "old") or not pid.isdigit() or _is_alive(int(pid)):
+            continue
+        if kind == "old" and not final.exists():
+            left.rename(final)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    import psutil  # type: ignore[import-untyped]
+
+    return bool(psutil.pid_exists(pid))
+
+
+def _refuse_foreign(final: Path) -> None:
+    hint = "choose another output directory"
+    if final.is_symlink() or not final.is_dir():
+        raise UsageError(f"{final} exists and is not a directory", hint=hint)
+    if any(final.iterdir()) and not (final / MANIFEST).is_file():
+        raise UsageError(
+            f"{final} holds files but no {MANIFEST}: it is not an artifact to replace", hint=hint
+        )
