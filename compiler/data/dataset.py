@@ -46,6 +46,7 @@ class Dataset:
         timestamps: ``[T]`` memory-mapped, or None.
         filled: what was filled in.
         notes: remarks for the user, one line each.
+        unmeasured: why no accuracy is measured on it, empty where the test split is real and unseen.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     timestamps: Stamps | None = None
     filled: Filled = Filled()
     notes: tuple[str, ...] = ()
+    unmeasured: str = ""
 
     @property
     def overlap_name(self) -> str:
@@ -112,6 +114,10 @@ class Windows:
     def __len__(self) -> int:
         return self.data.splits.window_count(self.part, self.lookback, self.horizon)
 
+    def starts(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Rows where windows start."""
+        return self.first + indices
+
     def batch(self, indices: Sequence[int] | npt.NDArray[np.integer] | Tensor) -> tuple[Tensor, Tensor]:
         """The windows ``indices`` in this order: past ``[B, D, L]`` and future ``[B, D, H]``, float32.
 
@@ -126,7 +132,7 @@ class Windows:
         span = self.lookback + self.horizon
         # [T - span + 1, D, span]: a view of the file; indexing copies the chosen windows alone.
         view = np.lib.stride_tricks.sliding_window_view(np.asarray(self.data.values), span, axis=0)
-        scaled = view[self.first + chosen]
+        scaled = view[self.starts(chosen)]
         scaled -= self.data.mean[:, None]
         scaled /= self.data.std[:, None]
         window = torch.from_numpy(scaled.astype(np.float32))
