@@ -30,6 +30,7 @@ from .ir.unit import CompileUnit, PassRecord, Task
 
 if TYPE_CHECKING:
     from ..targets.artifact.run import Forecaster as ArtifactForecaster
+    from .data import Dataset
     from .driver.bench import Report
     from .ir.provenance import TeacherInfo
     from .ir.teacher_store import TeacherStore
@@ -81,6 +82,7 @@ def compile(
     horizon: int | None = None,
     variates: str | None = None,
     split: str | None = None,
+    step: str | None = None,
     seed: int | None = None,
     threads: int | None = None,
     baseline: bool | None = None,
@@ -97,7 +99,8 @@ def compile(
 
     Args:
         teacher: short name, hub id or local directory.
-        data: known data set, ``sample``, or a CSV or Parquet file.
+        data: known data set, ``sample``, a CSV or Parquet file, or ``synthetic`` for no data at all.
+        step: of the series to come, for ``synthetic``.
         target: one target or several.
         set: ``key.path=value`` strings that override the recipe.
         cache: look up and keep the results of long passes.
@@ -117,6 +120,7 @@ def compile(
         task__horizon=horizon,
         task__variates=variates,
         task__split=split,
+        task__step=step,
         student__kind=student,
         seed=seed,
         threads=threads,
@@ -203,20 +207,11 @@ def build_pipeline(recipe: Recipe) -> list[Pass]:
 
 def open_source(recipe: Recipe, progress: Progress) -> Source:
     """Loads the data and the teacher, or its store, and applies the licence policy."""
-    from .data import load_data
     from .frontends import open_teacher, revision_notes
     from .ir.teacher_store import TeacherStore
 
     task = recipe.task
-    data = load_data(
-        recipe.data,
-        lookback=task.lookback,
-        horizon=task.horizon,
-        variates=task.variates,
-        split=task.split,
-        missing=task.missing,
-        progress=progress,
-    )
+    data = open_data(recipe, progress)
     if recipe.teacher_store is not None:
         store = TeacherStore(Path(recipe.teacher_store))
         store.require(data, task.lookback, task.horizon)
@@ -240,6 +235,32 @@ def open_source(recipe: Recipe, progress: Progress) -> Source:
         teacher_store=store,
     )
     return Source(unit, warnings)
+
+
+def open_data(recipe: Recipe, progress: Progress) -> Dataset:
+    """The recipe's data: a file, or synthetic windows of its step."""
+    from .data import SYNTHETIC, load_data, synthetic_data
+
+    task = recipe.task
+    if recipe.data == SYNTHETIC:
+        names = ("value",) if task.variates == "all" else task.variates.split(",")
+        return synthetic_data(
+            task.step,
+            lookback=task.lookback,
+            horizon=task.horizon,
+            variates=[name.strip() for name in names],
+        )
+    if task.step is not None:
+        raise UsageError(f"--step {task.step} with --data {recipe.data}", hint="a file says its own step")
+    return load_data(
+        recipe.data,
+        lookback=task.lookback,
+        horizon=task.horizon,
+        variates=task.variates,
+        split=task.split,
+        missing=task.missing,
+        progress=progress,
+    )
 
 
 def check_licence(recipe: Recipe, info: TeacherInfo) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ PASSES = Registry(
         "weight_horizons": "passes.weight_horizons:WeightHorizons",
         "align_temporal": "passes.align_temporal:AlignTemporal",
         "gather_statistics": "passes.gather_statistics:GatherStatistics",
+        "add_prior": "passes.add_prior:AddPrior",
         "solve_affine": "passes.solve_affine:SolveAffine",
         "distill": "passes.distill:Distill",
         "fold_affine": "passes.fold_affine:FoldAffine",

@@ -21,11 +21,13 @@ from ..compiler.ir.forecaster import Student
 from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.affine import DEFAULT_RIDGE, Form
-from ..compiler.learning.rolling_origin import Grid, Selection, select
+from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form
+from ..compiler.learning.rolling_origin import TOO_FEW, Grid, Selection, select
 from ..compiler.learning.statistics import WindowStatistics
 
-Searched = Literal["lambda", "tau", "maps", "ridge"]
+Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
+
+UNDECIDED = "too few windows for rolling origins: the teacher has its default weights, nothing was judged"
 
 
 class SolveAffine(Pass):
@@ -43,13 +45,18 @@ class SolveAffine(Pass):
         ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda,
         tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the paper's setting.
         ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added.
+        ``prior`` likewise: that many synthetic windows with the teacher's labels, where there are any.
+        Where training is too short for rolling origins nothing is searched: lambda 1, the shared map,
+        and ``ridge`` and ``prior`` as given.
         """
 
-        search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge")
+        search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge", "prior")
         lambdas: tuple[float, ...] = Grid.distill
         ranks: tuple[int, ...] = Grid.ranks
         ridges: tuple[float, ...] = Grid.ridges
         ridge: float = Field(default=DEFAULT_RIDGE, gt=0)
+        priors: tuple[float, ...] = (0.0, 250.0, 1000.0, 4000.0)
+        prior: float = Field(default=DEFAULT_PRIOR, ge=0)
 
     def requires(self, unit: CompileUnit) -> None:
         if not isinstance(unit.student, Student) or not unit.objective.active():
@@ -72,11 +79,14 @@ class SolveAffine(Pass):
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
-        grid = self._grid(unit.student, unit.objective)
+        grid = self._grid(unit.student, unit.objective, unit.statistics)
         with context.progress.task("rolling origins", 1) as task:
             selection = select(unit.statistics, grid)
             task.advance(1)
-        for warning in selection.warnings:
+        warnings = selection.warnings
+        if _undecided(unit.statistics, grid):
+            warnings = (*(line for line in warnings if line != TOO_FEW), UNDECIDED)
+        for warning in warnings:
             context.progress.line(f"    warning: {warning}")
         arrays = selection.solution.arrays()
         student = type(unit.student).from_affine(
@@ -85,9 +95,9 @@ class SolveAffine(Pass):
             **{**unit.student.config, "variates": len(unit.task.variates)},
         )
         after = unit.with_(student=student.eval(), objective=Objective())
-        return PassResult(after, True, _metrics(selection))
+        return PassResult(after, True, _metrics(selection, warnings))
 
-    def _grid(self, student: Student, objective: Objective) -> Grid:
+    def _grid(self, student: Student, objective: Objective, statistics: WindowStatistics) -> Grid:
         search, options = self.options.search, self.options
         teacher = _term(objective, "teacher")
         weight, truth = objective.weight("kd"), objective.weight("supervised")
@@ -96,7 +106,8 @@ class SolveAffine(Pass):
         if teacher is not None and "tau" in search:
             taus = tuple(dict.fromkeys((0.0, teacher.tau)))
         forms, ranks = _forms(student, options.ranks, searched="maps" in search)
-        return replace(
+        priors = options.priors if "prior" in search else (options.prior,)
+        grid = replace(
             Grid(),
             forms=forms,
             ranks=ranks,
@@ -104,7 +115,23 @@ class SolveAffine(Pass):
             distill=options.lambdas if "lambda" in search else (fixed,),
             taus=taus,
             mixes=() if teacher is None else ((("teacher", 1.0),),),
+            priors=(0.0,) if statistics.prior is None else priors,
         )
+        if not _undecided(statistics, grid):
+            return grid
+        return replace(
+            grid,
+            forms=grid.forms[:1],
+            ridges=(options.ridge,),
+            distill=(1.0,) if 1.0 in grid.distill else grid.distill[:1],
+            taus=(0.0,),
+            priors=(0.0,) if statistics.prior is None else (options.prior,),
+        )
+
+
+def _undecided(statistics: WindowStatistics, grid: Grid) -> bool:
+    """Whether a teacher's weight would have to be judged without a block of training to judge it on."""
+    return bool(grid.mixes) and not statistics.rolls
 
 
 def _forms(
@@ -121,7 +148,7 @@ def _term(objective: Objective, target: str) -> LossTerm | None:
     return next((term for _, term in objective.active() if term.target == target), None)
 
 
-def _metrics(selection: Selection) -> dict[str, Any]:
+def _metrics(selection: Selection, warnings: tuple[str, ...]) -> dict[str, Any]:
     chosen = selection.chosen
     return {
         "maps": chosen.form,
@@ -129,9 +156,10 @@ def _metrics(selection: Selection) -> dict[str, Any]:
         "lambda": chosen.distill if math.isfinite(chosen.distill) else "inf",
         "tau": chosen.tau,
         "ridge": chosen.ridge,
+        "prior": chosen.prior,
         "candidates": len(selection.table),
         "near_best": sum(row["near_best"] for row in selection.table),
         "validation_mse": selection.validation_mse,
-        "warnings": list(selection.warnings),
+        "warnings": list(warnings),
         "selection": selection.table,
     }

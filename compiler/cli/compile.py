@@ -12,13 +12,14 @@ from .output import as_json, print_json, print_table
 
 @click.command(context_settings={"show_default": False})
 @click.option("--teacher", help="Short name, hub id or directory. Default: the embedded demo teacher.")
-@click.option("--data", help="Known data set, 'sample', or a CSV or Parquet file. Default: sample.")
+@click.option("--data", help="Known data set, 'sample', 'synthetic', or a CSV or Parquet file. Default: sample.")
 @click.option("--target", "targets", multiple=True, help="Where it will run; may be repeated. Default: onnx.")
 @click.option("--device", help="For targets that have devices, see tsfmc targets. Default: this machine.")
 @click.option("--student", help="dlinear (default), itransformer, or none: the teacher itself is lowered.")
 @click.option("--lookback", type=int, help="Steps in. Default: 512.")
 @click.option("--horizon", type=int, help="Steps out. Default: 96.")
 @click.option("--variates", help="'all' or a,b,c. Default: all.")
+@click.option("--step", help="Step of the series to come, for --data synthetic: h, 15min, D, ...")
 @click.option("--split", help="'ltsf', fractions 0.7,0.1,0.2 or row counts. Default: ltsf.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe in TOML.")
 @click.option(
@@ -51,6 +52,7 @@ def command(
     lookback: int | None,
     horizon: int | None,
     variates: str | None,
+    step: str | None,
     split: str | None,
     recipe: Path | None,
     settings: tuple[str, ...],
@@ -86,6 +88,7 @@ def command(
         task__horizon=horizon,
         task__variates=variates,
         task__split=split,
+        task__step=step,
         student__kind=student,
         seed=seed,
         threads=threads,

@@ -99,7 +99,7 @@ class _Common:
         task = unit.task
         self.shape = Shape(len(task.variates), task.lookback, task.horizon)
         self.test = unit.data.windows("test", task.lookback, task.horizon)
-        self.naive_scale = naive_scale(unit.data)
+        self.naive_scale = torch.ones(self.shape.variates) if unit.data.unmeasured else naive_scale(unit.data)
         self.calibration = self._spread("train", CALIBRATION_WINDOWS)
         self.rotation = self._spread("test", LATENCY_WINDOWS)
         self.accuracy = self._rows(supervised)
@@ -111,6 +111,8 @@ class _Common:
         return past.numpy()
 
     def _rows(self, supervised: CompileUnit | None) -> dict[str, Accuracy]:
+        if self.unit.data.unmeasured:
+            return {}
         rows = {"seasonal_naive": seasonal_naive(self.unit.data.seasonality, self.shape.horizon)}
         if supervised is not None:
             rows["supervised"] = model_predictor(supervised.model)
@@ -178,7 +180,8 @@ class _Common:
 
     def _measure(self, engine: Engine | None, precision: str) -> dict[str, Any]:
         rows = dict(self.accuracy)
-        if engine is None or precision != "fp32":
+        measured = not self.unit.data.unmeasured
+        if measured and (engine is None or precision != "fp32"):
             # Not run here: the accuracy is the model's, said so, and there is no latency.  Another precision:
             # what the artifact lost is seen beside the model it was made of.
             rows["model"] = self._evaluate(model_predictor(self.model), "model")
@@ -188,7 +191,8 @@ class _Common:
         def predict(indices: Sequence[int], past: Tensor) -> Tensor:
             return torch.from_numpy(engine(past.numpy()))
 
-        rows["student"] = self._evaluate(predict, "artifact")
+        if measured:
+            rows["student"] = self._evaluate(predict, "artifact")
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
         if self.original is not None:
             candidates["teacher"] = torch_candidate(self.original)
@@ -268,7 +272,10 @@ class _Common:
                 for entry in unit.record
             ],
             "parity": parity,
-            "accuracy": {"test": {name: row.to_dict() for name, row in measured["accuracy"].items()}},
+            "accuracy": {
+                "test": {name: row.to_dict() for name, row in measured["accuracy"].items()},
+                **({"unmeasured": data.unmeasured} if data.unmeasured else {}),
+            },
             "latency": measured["latency"],
             "level": "executed" if parity is not None and payload.level == "exported" else payload.level,
             "runtime_requirements": [*target.runtime_requirements, *payload.requires],

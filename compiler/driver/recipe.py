@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..base.errors import RecipeError, unknown_name
+from ..data.synthetic_data import SYNTHETIC
 
 VERSION = 1
 PRESETS = Path(__file__).parent / "presets"
@@ -32,6 +33,8 @@ class TaskSection(_Section):
     variates: str = "all"
     split: str = "ltsf"
     missing: Literal["error", "ffill", "interpolate"] = "error"
+    step: str | None = None
+    """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
 
 
 class StudentSection(BaseModel):
@@ -122,7 +125,10 @@ def resolve(
     user = _merge(given, overrides)
     kind = user.get("student", {}).get("kind", "dlinear")
     preset = PRESETS / f"{kind}.toml"
-    layers = [_read(PRESETS / "base.toml"), _read(preset) if preset.is_file() else {}, user]
+    layers = [_read(PRESETS / "base.toml"), _read(preset) if preset.is_file() else {}]
+    if user.get("data") == SYNTHETIC:
+        layers.append(_read(PRESETS / "synthetic.toml"))
+    layers.append(user)
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merge(merged, layer)

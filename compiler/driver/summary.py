@@ -24,7 +24,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"artifact   target {manifest['target']['kind']}, level {manifest['level']}",
         f"task       lookback {task['lookback']} -> horizon {task['horizon']}, {variates} variates, "
         f"step {task['frequency'] or 'unknown'}",
-        f"data       {manifest['data']['name']}, {manifest['data']['windows']['test']} test windows",
+        f"data       {_data_line(manifest)}",
         f"teacher    {teacher['name']}, {teacher['parameters']:,} parameters, {teacher['licence']}, "
         f"pre-training overlap with this data: {teacher['pretraining_overlap']}",
         f"student    {student['name']}, {student['parameters']:,} parameters, "
@@ -50,9 +50,18 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *pass_table(manifest)]
 
 
+def _data_line(manifest: Mapping[str, Any]) -> str:
+    data, windows = manifest["data"], manifest["data"]["windows"]
+    if "unmeasured" in manifest["accuracy"]:
+        return f"{data['name']}, {windows['train']} windows"
+    return f"{data['name']}, {windows['test']} test windows"
+
+
 def accuracy_table(manifest: Mapping[str, Any]) -> list[str]:
     """The test rows that exist, in reading order: artifact, supervised, teacher, naive."""
     rows = manifest["accuracy"]["test"]
+    if unmeasured := manifest["accuracy"].get("unmeasured"):
+        return [f"accuracy   {unmeasured}"]
     lines = [f"{'test accuracy':<24}{'MSE':>8}{'MAE':>8}{'MASE':>8}"]
     for name in ROWS:
         if name in rows:

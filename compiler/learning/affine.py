@@ -22,6 +22,7 @@ from .statistics import Sums
 
 Form = Literal["shared", "per-variate", "low-rank"]
 DEFAULT_RIDGE = 100.0
+DEFAULT_PRIOR = 1000.0
 # Relative to the mean of the Gram's diagonal; below it the inverse is rounding noise.
 SMALLEST_RIDGE = 1e-9
 
@@ -38,6 +39,7 @@ class Setting:
         distill: weight lambda of the teacher; infinite for the teacher alone.
         tau: growth of the teacher's weight over the horizon.
         teachers: weight of each teacher among the teachers, positive, together 1.
+        prior: weight of the teacher on synthetic windows, in windows, as the ridge; see ``Sums.with_prior``.
     """
 
     form: Form = "shared"
@@ -46,6 +48,7 @@ class Setting:
     distill: float = 0.0
     tau: float = 0.0
     teachers: tuple[tuple[str, float], ...] = ()
+    prior: float = 0.0
 
     def flexibility(self, lookback: int, horizon: int) -> int:
         """Numbers fitted to the windows of a single variate."""
@@ -139,8 +142,9 @@ def factor(gram: Tensor, ridge: float) -> Tensor:
     return lower
 
 
-def solve(sums: Sums, setting: Setting) -> AffineSolution:
-    """The exact minimiser of a setting's objective over the windows in ``sums``."""
+def solve(sums: Sums, setting: Setting, prior: Sums | None = None) -> AffineSolution:
+    """The exact minimiser of a setting's objective over the windows in ``sums``, and the prior's."""
+    sums = sums.with_prior(prior, setting.prior)
     ridge = setting.ridge / max(sums.count, 1)
     if setting.form == "shared":
         pooled = sums.pooled()

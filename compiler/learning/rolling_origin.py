@@ -38,6 +38,7 @@ from .statistics import Fold, Sums
 # every rank keeps a fraction; the chosen one is solved without this shortcut.
 WORKING_DIRECTIONS = 128
 PLAIN = Setting()
+TOO_FEW = "too few windows for rolling origins: chosen by the validation split alone"
 
 
 class Folds(Protocol):
@@ -58,15 +59,19 @@ class Grid:
     taus: tuple[float, ...] = (0.0, 1.0)
     mixes: tuple[tuple[tuple[str, float], ...], ...] = ()
     """Teachers and their weights, each a candidate of its own."""
+    priors: tuple[float, ...] = (0.0,)
+    """Weights of the synthetic windows, in windows."""
 
     def targets(self) -> list[tuple[float, float, tuple[tuple[str, float], ...]]]:
-        """(lambda, tau, mix) of all targets, the truth alone first."""
+        """(lambda, tau, mix) of all targets; the truth alone, where lambda 0 is among them, first."""
         found: list[tuple[float, float, tuple[tuple[str, float], ...]]] = []
-        for mix in ((), *self.mixes):
-            for weight in self.distill if mix else (0.0,):
-                if mix and weight == 0:
+        if 0 in self.distill or not self.mixes:
+            found.append((0.0, 0.0, ()))
+        for mix in self.mixes:
+            for weight in self.distill:
+                if weight == 0:
                     continue
-                taus = self.taus if mix and math.isfinite(weight) else (0.0,)
+                taus = self.taus if math.isfinite(weight) else (0.0,)
                 found += [(weight, tau, mix) for tau in taus]
         return found
 
@@ -80,8 +85,15 @@ class Grid:
             ranks = [rank for rank in self.ranks if rank <= limit] if form == "low-rank" else [0]
             for ridge in self.ridges:
                 for weight, tau, mix in self.targets():
-                    found += [Setting(form, rank, ridge, weight, tau, mix) for rank in ranks]
+                    found += [
+                        Setting(form, rank, ridge, weight, tau, mix, prior)
+                        for rank in ranks
+                        for prior in self.priors
+                    ]
         return found
+
+
+PLAIN_ONLY = Grid(forms=(PLAIN.form,), ridges=(PLAIN.ridge,), distill=(PLAIN.distill,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +131,7 @@ def select(source: Folds, grid: Grid) -> Selection:
     note = singular_note(final)
     warnings = [note] if note else []
     if len(names) == 1:
-        warnings.append("too few windows for rolling origins: chosen by the validation split alone")
+        warnings.append(TOO_FEW)
     plain = errors[PLAIN]
     ratios = {
         setting: torch.tensor(
@@ -129,9 +141,11 @@ def select(source: Folds, grid: Grid) -> Selection:
         for setting, found in errors.items()
     }
     variates, lookback, horizon = final.cross["truth"].shape
-    close = near_best(ratios, lambda setting: setting.flexibility(lookback, horizon))
+    offered = set(grid.settings(lookback, horizon, variates))
+    candidates = {setting: values for setting, values in ratios.items() if setting in offered}
+    close = near_best(candidates, lambda setting: setting.flexibility(lookback, horizon))
     chosen = mean_setting(close)
-    solution = solve(final, chosen)
+    solution = solve(final, chosen, last.prior)
     table = [
         {
             **_row(setting),
@@ -142,7 +156,7 @@ def select(source: Folds, grid: Grid) -> Selection:
             "mse": dict(zip(names, errors[setting], strict=True)),
             "near_best": setting in close,
         }
-        for setting, values in ratios.items()
+        for setting, values in candidates.items()
     ]
     validation = squared_error(last.judged, solution)
     return Selection(chosen, solution, validation, table, tuple(warnings))
@@ -156,6 +170,7 @@ def _row(setting: Setting) -> dict[str, Any]:
         "lambda": setting.distill if math.isfinite(setting.distill) else "inf",
         "tau": setting.tau,
         "teachers": dict(setting.teachers),
+        "prior": setting.prior,
     }
 
 
@@ -198,12 +213,24 @@ def mean_setting(settings: Sequence[Setting]) -> Setting:
         ridge=math.exp(sum(math.log(setting.ridge) for setting in settings) / len(settings)),
         distill=math.inf if total > 1 - 1e-9 else total / (1 - total),
         tau=sum(setting.tau for setting in taught) / max(1, len(taught)),
+        prior=sum(setting.prior for setting in settings) / len(settings),
         teachers=tuple((name, share / total) for name, share in shares.items()) if total else (),
     )
 
 
 def judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
-    """MSE of every candidate on one block, from sums alone."""
+    """MSE of every candidate on one block, from sums alone; of the plain candidate always."""
+    found: dict[Setting, float] = {}
+    for prior in grid.priors:
+        leaning = replace(fold, fit=fold.fit.with_prior(fold.prior, prior))
+        for setting, error in _judge(leaning, replace(grid, priors=(0.0,))).items():
+            found[replace(setting, prior=prior)] = error
+    if PLAIN not in found:
+        found[PLAIN] = _judge(fold, PLAIN_ONLY)[PLAIN]
+    return found
+
+
+def _judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     variates, lookback, horizon = fold.fit.cross["truth"].shape
     cells = fold.judged.count * variates * horizon
     square = float(fold.judged.square["truth"].sum())
@@ -228,7 +255,7 @@ def judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
         if ranks:
             for setting, error in _low_rank(fold, pooled_fit, ridge, grid, ranks, solved):
                 found[setting] = (error + square) / cells
-    keep = {*settings, PLAIN}
+    keep = set(settings)
     return {setting: error for setting, error in found.items() if setting in keep}
 
 

@@ -20,6 +20,7 @@ in O(N (L+H) + (L+H)^2) instead of O(N (L+H)^2).  Centring is linear in ``x``, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,7 +29,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..data import Dataset
+from ..base.content import content_key
+from ..data import Dataset, SyntheticData, Windows
 
 Array = npt.NDArray[np.float64]
 Labels = Callable[[int, int], npt.NDArray[np.float32]]
@@ -69,6 +71,32 @@ class Sums:
             self.cross[name].add_(other.cross[name])
             self.square[name].add_(other.square[name])
         return Sums(self.count + other.count, self.gram, self.cross, self.square)
+
+    def with_prior(self, prior: Sums | None, windows: float) -> Sums:
+        """As if ``windows`` more windows of every variate had been seen, on which all agree with the prior.
+
+        The prior's windows have no scale of their own; they are brought to each variate's, so that
+        one of them weighs as much as one of its windows, as measured by the trace of the Gram:
+
+            G + v G0,  R + v T0,  T + v T0        v = windows * (trace(G) / count) / trace(G0)
+
+        Args:
+            prior: sums of one variate, with one target.
+        """
+        if prior is None or windows == 0:
+            return self
+        traces = self.gram.diagonal(dim1=1, dim2=2).sum(1) / max(self.count, 1)
+        unit = float(prior.gram[0].trace()) / prior.count
+        # Without a window of its own a variate takes the prior as it is; a constant one stays constant.
+        scale = windows / prior.count * (traces / unit if self.count else torch.ones_like(traces))
+        scale = scale[:, None, None]
+        (cross,), (square,) = prior.cross.values(), prior.square.values()
+        return Sums(
+            self.count + round(windows),
+            self.gram + scale * prior.gram,
+            {name: value + scale * cross for name, value in self.cross.items()},
+            {name: value + scale[..., 0] * square for name, value in self.square.items()},
+        )
 
     def pooled(self) -> Sums:
         """All variates as one: ``D = 1``."""
@@ -157,6 +185,24 @@ def series_sums(
     return total
 
 
+def independent_sums(
+    windows: Windows, begin: int, end: int, labels: Sequence[tuple[str, Labels]] = ()
+) -> Sums:
+    """``series_sums`` for windows that have no rows in common."""
+    total: Sums | None = None
+    for start in range(begin, end, CHUNK_WINDOWS):
+        stop = min(start + CHUNK_WINDOWS, end)
+        past, future = windows.batch(range(start, stop))
+        sums = window_sums(past, future)
+        for name, teacher in labels:
+            taught = window_sums(past, torch.from_numpy(teacher(start, stop)), name)
+            sums.cross[name], sums.square[name] = taught.cross[name], taught.square[name]
+        total = sums if total is None else total.accumulate(sums)
+    if total is None:
+        raise ValueError(f"no windows in {begin}..{end}")
+    return total
+
+
 def _scaled(data: Dataset, first: int, last: int) -> Array:
     values: Array = (np.asarray(data.values[first:last], dtype=np.float64) - data.mean) / data.std
     return values
@@ -204,11 +250,15 @@ def _label_sums(series: Array, lookback: int, labels: Labels, begin: int, end: i
 
 @dataclass(frozen=True)
 class Fold:
-    """One judgement of a rolling origin: fitted on windows before it, judged on a block after them."""
+    """One judgement of a rolling origin: fitted on windows before it, judged on a block after them.
+
+    ``prior`` is what a fit may lean on besides, see ``Sums.with_prior``.
+    """
 
     name: str
     fit: Sums
     judged: Sums
+    prior: Sums | None = None
 
 
 class WindowStatistics:
@@ -222,6 +272,9 @@ class WindowStatistics:
         labels: name -> a teacher's forecasts of the training windows.
         blocks: stretches of training.
         key: of everything the sums depend on.
+
+    Attributes:
+        prior: sums of synthetic windows with a teacher's labels, once a pass has added them.
     """
 
     def __init__(
@@ -238,6 +291,18 @@ class WindowStatistics:
         self.labels, self.blocks, self.key = tuple(labels), blocks, key
         self.windows = len(data.windows("train", lookback, horizon))
         self.final: Sums | None = None
+        self.prior: Sums | None = None
+
+    def with_prior(self, prior: Sums, key: str) -> WindowStatistics:
+        """The same statistics and a prior; ``key`` is that of the prior."""
+        other = copy(self)
+        other.prior, other.key = prior, content_key(self.key, key)
+        return other
+
+    @property
+    def rolls(self) -> bool:
+        """Whether the blocks are long enough to be judged one after the other."""
+        return self._shortest > self.horizon
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -249,19 +314,26 @@ class WindowStatistics:
 
         The sums of a fold may be overwritten once the next one is asked for.
         """
-        edges = [self.windows * block // self.blocks for block in range(self.blocks + 1)]
+        edges = self._edges
         fitted = 0
         total: Sums | None = None
-        short = min(b - a for a, b in pairwise(edges))
-        if short > self.horizon:  # else the windows before a block have no future that ends before it
+        if self.rolls:  # else the windows before a block have no future that ends before it
             for block in range(2, self.blocks):
                 until = edges[block] - self.horizon + 1
                 total = self._extend(total, fitted, until)
                 fitted = until
-                yield Fold(f"block {block}", total, self._sums(edges[block], edges[block + 1], judge=True))
+                yield Fold(f"block {block}", total, self._sums(edges[block], edges[block + 1], judge=True), self.prior)
         total = self._extend(total, fitted, self.windows)
         self.final = total
-        yield Fold("validation", total, self._validation())
+        yield Fold("validation", total, self._validation(), self.prior)
+
+    @property
+    def _edges(self) -> list[int]:
+        return [self.windows * block // self.blocks for block in range(self.blocks + 1)]
+
+    @property
+    def _shortest(self) -> int:
+        return min(b - a for a, b in pairwise(self._edges))
 
     def all(self) -> Sums:
         """Sums over all of training."""
@@ -275,10 +347,18 @@ class WindowStatistics:
 
     def _sums(self, begin: int, end: int, *, judge: bool = False) -> Sums:
         labels = () if judge else self.labels
+        if isinstance(self.data, SyntheticData):
+            return independent_sums(self.data.windows("train", *self._size), begin, end, labels)
         return series_sums(self.data, self.lookback, self.horizon, begin, end, labels)
 
     def _validation(self) -> Sums:
         windows = self.data.windows("val", self.lookback, self.horizon)
+        if isinstance(self.data, SyntheticData):
+            return independent_sums(windows, 0, len(windows))
         return series_sums(
             self.data, self.lookback, self.horizon, windows.first, windows.first + len(windows)
         )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.lookback, self.horizon

@@ -1,0 +1,87 @@
+"""What a teacher says about synthetic windows, as sums: a prior for students with few windows of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..base.content import cache_root, code_key, content_key
+from ..base.progress import Progress, Silent
+from ..data import synthetic_windows
+from ..data.synthetic_data import WINDOWS
+from ..ir.forecaster import Teacher
+from ..ir.unit import Task, fingerprint
+from .statistics import Sums, window_sums
+
+BATCH_WINDOWS = 256
+TEACHER = "teacher"
+
+
+def prior_key(teacher: Teacher, task: Task, windows: int = WINDOWS, seed: int = 0) -> str:
+    """Content key of ``synthetic_prior``."""
+    weights = (type(teacher).__name__, dict(teacher.config), fingerprint(teacher))
+    code = code_key("compiler/data", "compiler/frontends", "compiler/learning")
+    return content_key(weights, task.lookback, task.horizon, task.frequency, windows, seed, code)
+
+
+def synthetic_prior(
+    teacher: Teacher, task: Task, *, windows: int = WINDOWS, seed: int = 0, progress: Progress | None = None
+) -> Sums:
+    """Sums of synthetic windows of the task's step with the teacher's labels; computed once, then kept.
+
+    Returns:
+        Sums of one variate with the single target ``teacher``.
+    """
+    path = cache_root() / "synthetic" / f"{prior_key(teacher, task, windows, seed)[:24]}.safetensors"
+    if path.is_file():
+        return read_prior(path)
+    sums = _label(teacher, task, windows, seed, progress or Silent())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors_of(sums), partial)
+    partial.replace(path)
+    return sums
+
+
+@torch.inference_mode()
+def _label(teacher: Teacher, task: Task, windows: int, seed: int, progress: Progress) -> Sums:
+    # A teacher is loaded for the task's variates; each gets windows of its own.
+    variates = len(task.variates)
+    count = -(-windows // variates)
+    drawn = synthetic_windows(count * variates, task.lookback, 0, step=task.frequency, seed=seed)
+    past = torch.from_numpy(drawn).float().reshape(count, variates, task.lookback)
+    batch = max(1, BATCH_WINDOWS // variates)
+    total: Sums | None = None
+    with progress.task("teacher on synthetic windows", count) as task_bar:
+        for start in range(0, count, batch):
+            piece = past[start : start + batch]
+            labels = teacher.outputs(piece).forecast
+            sums = window_sums(piece.reshape(-1, 1, task.lookback), _rows(labels), TEACHER)
+            total = sums if total is None else total.accumulate(sums)
+            task_bar.advance(len(piece))
+    assert total is not None
+    return total
+
+
+def _rows(labels: Tensor) -> Tensor:
+    return labels.reshape(-1, 1, labels.shape[-1])
+
+
+def tensors_of(sums: Sums) -> dict[str, Tensor]:
+    """A prior as it is kept on disk."""
+    return {
+        "count": torch.tensor(sums.count),
+        "gram": sums.gram,
+        "cross": sums.cross[TEACHER],
+        "square": sums.square[TEACHER],
+    }
+
+
+def read_prior(path: Path) -> Sums:
+    """What ``tensors_of`` described."""
+    kept = load_file(path)
+    return Sums(int(kept["count"]), kept["gram"], {TEACHER: kept["cross"]}, {TEACHER: kept["square"]})
