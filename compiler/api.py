@@ -1,6 +1,7 @@
 """What the command line calls, and what Python users call: the same verbs.
 
 compile   teacher + data + recipe -> artifacts
+update    artifact + new rows -> artifact
 teach     teacher + data -> teacher store
 bench     artifacts -> latency, against a teacher or each other
 load      artifact -> a forecaster with ``forecast(past)``
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..targets.artifact.run import Forecaster as ArtifactForecaster
     from .data import Dataset
     from .driver.bench import Report
+    from .driver.update import UpdateResult
     from .ir.provenance import TeacherInfo
     from .ir.teacher_store import TeacherStore
 
@@ -149,6 +151,7 @@ def compile_recipe(
 ) -> CompileResult:
     """``compile`` for a resolved recipe."""
     from .driver import backend
+    from .driver.update import keep_statistics
     from .frontends import save_teacher
 
     passes = build_pipeline(recipe)
@@ -172,7 +175,9 @@ def compile_recipe(
     supervised = train_baseline(recipe, source, cache=cache, progress=progress) if recipe.baseline else None
     if not Processes.current().is_main:
         return CompileResult({}, None, {}, unit.record, source.warnings)
-    manifests = backend.emit(recipe, unit, supervised, targets, out=out, progress=progress)
+    kept = keep_statistics(recipe, unit, out)
+    extra = {"statistics": kept} if kept else {}
+    manifests = backend.emit(recipe, unit, supervised, targets, out=out, progress=progress, extra=extra)
     lock = out / "recipe.lock.toml"
     lock.write_text(recipe.to_toml())
     checkpoint = None
@@ -365,6 +370,29 @@ def load(path: str | Path, threads: int = 1) -> ArtifactForecaster:
     from ..targets.artifact.open import open_artifact
 
     return open_artifact(Path(path), threads=threads)
+
+
+def update(
+    artifact: str | Path,
+    data: str | Path,
+    out: str | Path = "out",
+    *,
+    missing: str = "error",
+    progress: Progress | None = None,
+) -> UpdateResult:
+    """Adds new rows to the statistics beside an artifact and solves its student again, in seconds.
+
+    Neither the teacher nor the old data are needed.  The rows must follow the last ones that the statistics
+    have, one step later.  The new artifact and its statistics are written to ``out``.
+
+    Raises:
+        MissingError: the compile left no statistics.
+        UsageError: statistics of another task; rows that were seen before, or after a gap.
+        VerificationError: statistics of another artifact, or a broken file.
+    """
+    from .driver.update import update as run
+
+    return run(Path(artifact), Path(data), Path(out), missing=missing, progress=progress or Silent())
 
 
 def teach(

@@ -14,6 +14,7 @@ from ..base.errors import TsfmcError, unknown_name
 
 COMMANDS = {
     "compile": "Compile a teacher to artifacts for one or more targets.",
+    "update": "Add new rows to an artifact: solved again in seconds, without the teacher.",
     "bench": "Measure artifacts against a teacher or each other; gate budgets.",
     "forecast": "Forecast with an artifact: CSV or Parquet in, CSV or Parquet out.",
     "verify": "Check an artifact's hashes and self-test.",

@@ -12,7 +12,9 @@ from .output import as_json, print_json, print_table
 
 @click.command(context_settings={"show_default": False})
 @click.option("--teacher", help="Short name, hub id or directory. Default: the embedded demo teacher.")
-@click.option("--data", help="Known data set, 'sample', 'synthetic', or a CSV or Parquet file. Default: sample.")
+@click.option(
+    "--data", help="Known data set, 'sample', 'synthetic', or a CSV or Parquet file. Default: sample."
+)
 @click.option("--target", "targets", multiple=True, help="Where it will run; may be repeated. Default: onnx.")
 @click.option("--device", help="For targets that have devices, see tsfmc targets. Default: this machine.")
 @click.option("--student", help="dlinear (default), itransformer, or none: the teacher itself is lowered.")

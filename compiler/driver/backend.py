@@ -80,9 +80,10 @@ def emit(
     *,
     out: Path,
     progress: Progress,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Writes ``out/<kind>/`` for every target and returns the manifests."""
-    common = _Common(recipe, unit, supervised, progress)
+    """Writes ``out/<kind>/`` for every target and returns the manifests; ``extra`` are fields of theirs."""
+    common = _Common(recipe, unit, supervised, progress, extra or {})
     return {prepared.target.kind: common.emit(prepared, out / prepared.target.kind) for prepared in targets}
 
 
@@ -90,9 +91,14 @@ class _Common:
     """What all targets of one compile share: windows, the rows of accuracy that no target changes."""
 
     def __init__(
-        self, recipe: Recipe, unit: CompileUnit, supervised: CompileUnit | None, progress: Progress
+        self,
+        recipe: Recipe,
+        unit: CompileUnit,
+        supervised: CompileUnit | None,
+        progress: Progress,
+        extra: Mapping[str, Any],
     ) -> None:
-        self.recipe, self.unit, self.progress = recipe, unit, progress
+        self.recipe, self.unit, self.progress, self.extra = recipe, unit, progress, extra
         self.model = unit.model.eval()
         # Passes may have replaced the teacher: what an artifact is compared with is the one that was loaded.
         self.original = unit.original_teacher or unit.teacher
@@ -285,6 +291,7 @@ class _Common:
                 "commercial": info.commercial,
                 "warning": None if info.commercial else f"distilled from weights under {info.licence}",
             },
+            **self.extra,
         }
 
 

@@ -22,7 +22,8 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # TOML has infinity, which the weight of a teacher alone is; JSON alone would make it null.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class TaskSection(_Section):
@@ -79,6 +80,8 @@ class Recipe(_Section):
     seed: int = Field(ge=0)
     threads: int = Field(gt=0)
     baseline: bool
+    statistics: bool = True
+    """Leave what an affine student was solved from beside the artifacts, for ``update``."""
     licence_policy: Literal["warn", "commercial"]
     task: TaskSection
     student: StudentSection

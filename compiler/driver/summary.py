@@ -50,6 +50,22 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *pass_table(manifest)]
 
 
+def _update_lines(manifest: Mapping[str, Any]) -> list[str]:
+    facts = manifest.get("updated")
+    if not facts:
+        return []
+    lines = [
+        f"updated    {facts['at']}, {facts['rows']} rows ({facts['rows_of_all_updates']} in all updates), "
+        f"synthetic part {facts['prior_windows']:g} windows of {facts['windows'] + facts['prior_windows']:g}"
+    ]
+    if old := facts["old_artifact_on_new_rows"]:
+        lines.append(
+            f"           before: MSE {old['mse']:.4f} on {old['windows']} windows of new rows, "
+            f"seasonal naive {old['seasonal_naive_mse']:.4f}"
+        )
+    return lines
+
+
 def _data_line(manifest: Mapping[str, Any]) -> str:
     data, windows = manifest["data"], manifest["data"]["windows"]
     if "unmeasured" in manifest["accuracy"]:
@@ -61,7 +77,7 @@ def accuracy_table(manifest: Mapping[str, Any]) -> list[str]:
     """The test rows that exist, in reading order: artifact, supervised, teacher, naive."""
     rows = manifest["accuracy"]["test"]
     if unmeasured := manifest["accuracy"].get("unmeasured"):
-        return [f"accuracy   {unmeasured}"]
+        return [f"accuracy   {unmeasured}", *_update_lines(manifest)]
     lines = [f"{'test accuracy':<24}{'MSE':>8}{'MAE':>8}{'MASE':>8}"]
     for name in ROWS:
         if name in rows:

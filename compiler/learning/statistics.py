@@ -322,7 +322,12 @@ class WindowStatistics:
                 until = edges[block] - self.horizon + 1
                 total = self._extend(total, fitted, until)
                 fitted = until
-                yield Fold(f"block {block}", total, self._sums(edges[block], edges[block + 1], judge=True), self.prior)
+                yield Fold(
+                    f"block {block}",
+                    total,
+                    self._sums(edges[block], edges[block + 1], judge=True),
+                    self.prior,
+                )
         total = self._extend(total, fitted, self.windows)
         self.final = total
         yield Fold("validation", total, self._validation(), self.prior)

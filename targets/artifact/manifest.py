@@ -88,6 +88,8 @@ class Manifest(BaseModel):
     parity: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
+    statistics: dict[str, Any] | None = None
+    updated: dict[str, Any] | None = None
     cold_start: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
     licence: LicencePart | None = None

@@ -1,0 +1,34 @@
+"""``tsfmc update``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .output import as_json, print_json
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="New rows, CSV or Parquet.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
+@click.option("--missing", default="error", help="error (default), ffill or interpolate.")
+@as_json
+def command(artifact: Path, data: Path, out: Path, missing: str, as_json: bool) -> None:
+    """Add new rows to ARTIFACT and write it to OUT/<target>/.
+
+    The statistics beside the artifact are extended and solved again: without the teacher and without the old
+    data.  The rows must begin one step after the last ones that the statistics have.
+    """
+    from .. import api
+    from ..base.progress import for_stderr
+    from ..driver.summary import summary_lines
+
+    result = api.update(artifact, data, out, missing=missing, progress=for_stderr())
+    if as_json:
+        print_json({"artifact": str(result.artifact), "manifest": result.manifest})
+        return
+    for line in ("", *summary_lines(result.manifest), ""):
+        click.echo(line, err=True)
+    click.echo(result.artifact)

@@ -1,0 +1,248 @@
+"""Statistics beside artifacts: written by a compile, extended and solved again by an update.
+
+An update needs neither the teacher nor the old data.  It judges the old artifact on the new rows first, since
+afterwards they are part of what the new one was fitted to.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...targets.artifact.open import Forecaster, open_artifact
+from ..base.content import file_hash
+from ..base.errors import MissingError, UsageError, VerificationError
+from ..base.progress import Progress
+from ..data import SyntheticData
+from ..data.formats import fingerprint
+from ..data.missing import checked_policy
+from ..data.recent import recent_rows
+from ..data.sources import file_source
+from ..data.table import Table, ingest, open_ingested
+from ..data.timeline import steps_per_season
+from ..ir.provenance import TeacherInfo
+from ..ir.unit import CompileUnit, PassRecord, Task
+from ..learning.affine import Setting
+from ..learning.statistics import Array, WindowStatistics
+from ..learning.synthetic import TEACHER
+from ..learning.update import (
+    FILE,
+    Header,
+    State,
+    check_follows,
+    load_state,
+    save_state,
+    scale_of,
+    setting_of,
+    state_of,
+)
+from ..students import STUDENTS
+from . import backend
+from .recipe import Recipe
+
+BATCH_WINDOWS = 256
+
+
+def keep_statistics(recipe: Recipe, unit: CompileUnit, out: Path) -> dict[str, str]:
+    """Writes ``out/statistics.safetensors`` for a solved student; its name and hash, empty for any other."""
+    chosen = next((entry.metrics for entry in unit.record if "selection" in entry.metrics), None)
+    if not recipe.statistics or chosen is None or not isinstance(unit.statistics, WindowStatistics):
+        return {}
+    save_state(_state(recipe, unit, unit.statistics, setting_of(chosen)), out / FILE)
+    return _reference(out / FILE)
+
+
+def _reference(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": file_hash(path)}
+
+
+def _state(recipe: Recipe, unit: CompileUnit, statistics: WindowStatistics, fitted: Setting) -> State:
+    task, data, info = unit.task, unit.data, unit.teacher_info
+    sums = statistics.all()
+    if isinstance(data, SyntheticData):
+        taught = sums.pooled()
+        prior = type(taught)(
+            taught.count,
+            taught.gram,
+            {TEACHER: taught.cross[TEACHER]},
+            {TEACHER: taught.square[TEACHER]},
+        )
+        nothing = np.zeros((0, len(task.variates)))
+        header = _header(recipe, task, info, None)
+        return state_of(header, None, prior, nothing, np.zeros((0, len(task.variates))), fitted)
+    first = data.splits.train - task.lookback - task.horizon + 1
+    end = data.splits.span("test")[1]
+    last = None if data.timestamps is None else str(data.timestamps[end - 1])
+    rows = np.array(data.values[first:end], dtype=np.float64)
+    header = _header(recipe, task, info, last)
+    return state_of(header, sums, statistics.prior, rows, np.stack([data.mean, data.std]), fitted)
+
+
+def _header(recipe: Recipe, task: Task, info: TeacherInfo | None, last: str | None) -> Header:
+    return Header(
+        lookback=task.lookback,
+        horizon=task.horizon,
+        variates=task.variates,
+        step=task.frequency,
+        last=last,
+        setting=Setting(),
+        rows_added=0,
+        recipe=recipe.to_toml(),
+        teacher=asdict(info) if info else {},
+    )
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """The new artifact, and what the old one was worth on the new rows."""
+
+    artifact: Path
+    manifest: Mapping[str, Any]
+
+
+def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: Progress) -> UpdateResult:
+    """See ``api.update``."""
+    started = time.perf_counter()
+    model = open_artifact(artifact)
+    state = find_state(artifact, model.manifest)
+    header = state.header
+    with tempfile.TemporaryDirectory(prefix="tsfmc-update-") as folder:
+        table = _read(source, header.variates, missing, Path(folder))
+        rows, stamps = (
+            np.array(table.values),
+            None if table.timestamps is None else np.array(table.timestamps),
+        )
+    check_follows(header, stamps, table.frequency, source.name)
+    held = len(state.rows) + len(rows)
+    if held < header.span:
+        raise UsageError(
+            f"{source.name}: {len(rows)} rows, the first update needs {header.span} "
+            f"(lookback {header.lookback} and horizon {header.horizon})"
+        )
+    progress.line(f"judge the old artifact on {len(rows)} new rows")
+    before = prequential(model, state, rows)
+    progress.line("add the rows and solve")
+    last = None if stamps is None else str(stamps[-1])
+    new = state.extend(rows, last=last, step=table.frequency)
+    facts = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows": len(rows),
+        "rows_of_all_updates": new.header.rows_added,
+        "windows": new.windows,
+        "last_row": new.header.last,
+        "prior_windows": new.weight(),
+        "old_artifact_on_new_rows": before,
+    }
+    save_state(new, out / FILE)
+    unit = _unit(new, rows, state, source.name, facts, time.perf_counter() - started)
+    recipe = Recipe.model_validate(tomllib.loads(header.recipe))
+    kind = model.manifest["target"]["kind"]
+    recipe = recipe.model_copy(update={"targets": (kind,)})
+    extra = {"statistics": _reference(out / FILE), "updated": facts}
+    targets = backend.prepare_targets(recipe)
+    manifests = backend.emit(recipe, unit, None, targets, out=out, progress=progress, extra=extra)
+    return UpdateResult(out / kind, manifests[kind])
+
+
+def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
+    """The statistics beside an artifact.
+
+    Raises:
+        MissingError: the artifact names none, or they are not there.
+        UsageError: they are of another task.
+        VerificationError: they are not those that the artifact was compiled with.
+    """
+    reference = manifest.get("statistics")
+    if not reference:
+        raise MissingError(
+            f"{artifact}: its compile left no statistics",
+            hint="compile an affine student without statistics = false",
+        )
+    path = artifact.resolve().parent / FILE
+    state = load_state(path)
+    task, header = manifest["task"], state.header
+    kept = {
+        "lookback": header.lookback,
+        "horizon": header.horizon,
+        "variates": list(header.variates),
+        "frequency": header.step,
+    }
+    for name, value in kept.items():
+        if list(task[name]) != value if name == "variates" else task[name] != value:
+            raise UsageError(f"{path}: statistics of {name} {value}, the artifact has {task[name]}")
+    if file_hash(path) != reference["sha256"]:
+        raise VerificationError(
+            f"{path}: not the statistics that {artifact} names", hint="keep the files of one compile together"
+        )
+    return state
+
+
+def _read(source: Path, variates: tuple[str, ...], missing: str, folder: Path) -> Table:
+    found = file_source(source)
+    ingest(found, fingerprint(found.path), list(variates), checked_policy(missing), folder)
+    return open_ingested(folder)
+
+
+def prequential(model: Forecaster, state: State, rows: Array) -> dict[str, Any] | None:
+    """MSE of an artifact and of the seasonal naive forecast on windows that forecast new rows only, scaled.
+
+    None where no such window has a whole past and future.
+    """
+    lookback, horizon = state.header.lookback, state.header.horizon
+    known = np.concatenate([state.rows[-lookback:], rows])
+    if len(known) < lookback + horizon:
+        return None
+    deviation = state.scale[1] if state.scale.size else known.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1.0)[:, None]
+    windows = np.lib.stride_tricks.sliding_window_view(known, lookback + horizon, axis=0)
+    season = min(steps_per_season(state.header.step), lookback)
+    naive_at = lookback - season + np.arange(horizon) % season
+    squares, naive = 0.0, 0.0
+    for start in range(0, len(windows), BATCH_WINDOWS):
+        piece = windows[start : start + BATCH_WINDOWS]
+        past, future = piece[..., :lookback], piece[..., lookback:]
+        squares += float((((model.forecast(past) - future) / deviation) ** 2).sum())
+        naive += float((((past[..., naive_at] - future) / deviation) ** 2).sum())
+    cells = len(windows) * len(deviation) * horizon
+    return {"mse": squares / cells, "seasonal_naive_mse": naive / cells, "windows": len(windows)}
+
+
+def _unit(
+    new: State, rows: Array, old: State, name: str, facts: Mapping[str, Any], seconds: float
+) -> CompileUnit:
+    header = new.header
+    solution = new.solution()
+    recipe = tomllib.loads(header.recipe)
+    options = {key: value for key, value in recipe["student"].items() if key not in ("kind", "maps", "rank")}
+    student = STUDENTS[recipe["student"]["kind"]].from_affine(
+        solution.form,
+        solution.arrays(),
+        **{**options, "variates": len(header.variates)},
+        lookback=header.lookback,
+        horizon=header.horizon,
+    )
+    scale = new.scale if new.scale.size else scale_of(new.rows)
+    data = recent_rows(
+        np.concatenate([old.rows, rows])[-max(4 * header.span, len(rows)) :],
+        header.variates,
+        header.step,
+        scale,
+        name=name,
+        unmeasured="updated with new rows: what the old artifact was worth on them stands under updated",
+    )
+    record = PassRecord("update", {"rows": len(rows)}, True, seconds, dict(facts))
+    return CompileUnit(
+        Task(header.lookback, header.horizon, header.variates, header.step),
+        data,
+        teacher_info=TeacherInfo(**header.teacher),
+        student=student.eval().fold(),
+        record=(record,),
+    )
