@@ -1,26 +1,26 @@
-"""Synthetic windows that know nothing but the step of a series: what a teacher is asked where there are no data.
+"""Synthetic windows that know nothing but the step of a series: what a teacher is asked without any data.
 
 A window is a sum of parts; each is there by chance and has a spread of its own:
 
-    cycle     a random profile of the shortest calendar cycle (a day of hours, a week of days), 3 to 8 harmonics,
-              on the scale of its own a bounded one (sunshine); its strength drifts from cycle to cycle
-    longer    the next longer cycle (the week of hours): another level, and weaker or stronger short cycles
+    cycle     a random profile of the shortest calendar cycle (the day of hours, the week of days) of 3 to 8
+              harmonics, now and then cut off below (sunshine); its strength drifts from cycle to cycle
+    longer    the next longer cycle (the week of hours): another level, and stronger or weaker short cycles
     arc       a stretch of the longest cycle (the year)
     trend     a straight line
-    fast, slow, smooth  AR(1) with a memory from a fraction of the cycle to many cycles; smooth is AR(2), an AR(1)
-              driven by an AR(1)
+    fast, slow   AR(1), with a memory from a fraction of the cycle to many cycles
+    smooth    AR(2): an AR(1) driven by an AR(1)
     walk      a random walk
     shifts    of the level, at random places
     spikes    rare and large
     noise     white
 
-and the sum may be bent: bounded from one side, skewed, or zero for long stretches (intermittent).  Half of the
-windows are turned upside down.  Each has mean 0 and deviation 1 over its lookback: students that are equivariant
-to shift and scale learn the same from it, and no window drowns another.
+and the sum may be bent: bounded from one side, skewed, or zero for long stretches (intermittent).  Half of
+all windows are turned upside down.  Each has mean 0 and deviation 1 over its lookback: students that are
+equivariant to shift and scale learn the same from it, and no window drowns another.
 
 The idea is that of KernelSynth (Ansari et al., "Chronos: Learning the Language of Time Series", section 4.2),
-which draws Gaussian processes of random kernels.  Here the periods are those of the calendar, parts are drawn in
-time, at a cost linear in the length of a window.
+which draws Gaussian processes of random kernels.  Here the periods are those of the calendar, and parts are
+drawn in time, at a cost linear in the length of a window.
 """
 
 from __future__ import annotations
@@ -48,25 +48,30 @@ class Part:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The parts; spreads are relative to each other.  Memories are in shortest cycles."""
+    """The parts; spreads are relative to each other.
 
-    cycle: Part = Part(0.95, 0.3, 2.0)
-    strength: Part = Part(0.8, 0.05, 0.6)
-    level: Part = Part(0.5, 0.05, 0.5)
-    modulation: Part = Part(0.5, 0.1, 0.6)
-    arc: Part = Part(0.3, 0.1, 1.0)
-    trend: Part = Part(0.3, 0.05, 1.0)
-    fast: Part = Part(0.8, 0.1, 1.0)
-    slow: Part = Part(0.6, 0.1, 1.5)
-    smooth: Part = Part(0.4, 0.1, 1.5)
-    walk: Part = Part(0.3, 0.1, 1.5)
-    shifts: Part = Part(0.15, 0.2, 1.5)
-    spikes: Part = Part(0.1, 0.3, 2.0)
-    noise: Part = Part(0.9, 0.02, 0.6)
-    floored: float = 0.15
-    bounded: float = 0.1
-    skewed: float = 0.1
-    intermittent: float = 0.03
+    The values were found by a random search: students of 3,000 labelled windows, judged by how well they agree
+    with their teacher on training windows of real series (hourly, and of 15 and 10 minutes) and by their error
+    on validation windows.  They matter little: a first guess did as well on validation within 1 %.
+    """
+
+    cycle: Part = Part(0.97, 0.4, 2.5)
+    strength: Part = Part(0.55, 0.25, 0.85)
+    level: Part = Part(0.25, 0.04, 0.3)
+    modulation: Part = Part(0.35, 0.06, 0.85)
+    arc: Part = Part(0.4, 0.1, 0.25)
+    trend: Part = Part(0.1, 0.1, 0.9)
+    fast: Part = Part(0.85, 0.15, 1.4)
+    slow: Part = Part(0.6, 0.03, 6.0)
+    smooth: Part = Part(0.4, 0.02, 0.25)
+    walk: Part = Part(0.13, 0.03, 25.0)
+    shifts: Part = Part(0.1, 0.3, 0.75)
+    spikes: Part = Part(0.4, 0.25, 15.0)
+    noise: Part = Part(0.97, 0.015, 1.2)
+    floored: float = 0.05
+    bounded: float = 0.17
+    skewed: float = 0.04
+    intermittent: float = 0.01
 
 
 MIXTURE = Mixture()
@@ -153,7 +158,7 @@ class _Draw:
         return np.where(cut, np.maximum(profile - floor, 0.0), profile)
 
     def longer(self) -> Array:
-        """Half of the windows have two weaker days of seven or so, the others a profile of the longer cycle."""
+        """Half of the windows have two weaker days of seven, the others a profile of the longer cycle."""
         ratio = np.maximum(np.round(self.long / self.short), 1.0)
         place = np.floor(self.time / self.short) % ratio
         rest = -1.0 * (place >= np.ceil(ratio * 5 / 7))

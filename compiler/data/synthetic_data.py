@@ -24,7 +24,7 @@ UNMEASURED = "compiled without a row of real data: nothing was measured on real 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticData(Dataset):
-    """Independent windows, one after the other in ``values``: ``span`` rows each, at mean 0 and deviation 1."""
+    """Independent windows of ``span`` rows each, one after the other in ``values``."""
 
     span: int = 0
 
