@@ -11,8 +11,8 @@ The last 1, 2, 4, 12, 26 and 52 weeks of windows before validation are all that 
     data-free           synthetic windows alone
     teacher             the teacher itself
 
-Everything left open is chosen as in a compile (rolling origins inside those weeks, or the stated defaults where
-they are too short), never by the test split.  Test MSE over all windows, scaled by the published training split.
+Everything left open is chosen as in a compile (rolling origins inside those weeks, or the stated defaults
+where they are too short), never by the test split.  Test MSE over all windows, scaled by the training split.
 52 weeks are all of training where that is shorter (the ETT sets: 51).
 """
 

@@ -21,7 +21,7 @@ from ..compiler.learning.synthetic import prior_key, synthetic_prior
 
 
 class AddPrior(Pass):
-    """Adds a prior to ``statistics``; idle for many windows, and where only a teacher's outputs are at hand."""
+    """Adds a prior to ``statistics``; idle for many windows, and without the teacher itself."""
 
     name = "add_prior"
     reads = frozenset({"data", "teacher", "statistics"})

@@ -50,9 +50,9 @@ class Part:
 class Mixture:
     """The parts; spreads are relative to each other.
 
-    The values were found by a random search: students of 3,000 labelled windows, judged by how well they agree
-    with their teacher on training windows of real series (hourly, and of 15 and 10 minutes) and by their error
-    on validation windows.  They matter little: a first guess did as well on validation within 1 %.
+    The values were found by a random search: students of 3,000 labelled windows, judged by how well they
+    agree with their teacher on training windows of real series (hourly, of 15 and 10 minutes) and by their
+    error on validation windows.  They matter little: a first guess did as well on validation within 1 %.
     """
 
     cycle: Part = Part(0.97, 0.4, 2.5)

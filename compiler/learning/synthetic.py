@@ -1,4 +1,4 @@
-"""What a teacher says about synthetic windows, as sums: a prior for students with few windows of their own."""
+"""What a teacher says about synthetic windows, as sums: a prior for students with few windows."""
 
 from __future__ import annotations
 

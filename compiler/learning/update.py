@@ -7,9 +7,9 @@ the teacher labelled, the truth for windows that came later.  So a new window we
 and needs no teacher.
 
 Rows are added in chunks of a fixed number of windows, in order.  What does not fill a chunk is kept as rows:
-two updates give the same numbers as one, bit for bit.  Before a chunk is added, candidates for the weight v are
-judged on it (prequentially: fitted on everything before), and once enough chunks have judged the best one is
-taken: a rolling origin that goes on over the updates.
+two updates give the same numbers as one, bit for bit.  Before a chunk is added, candidates for the weight v
+are judged on it (prequentially: fitted on everything before), and once enough chunks have judged the best one
+is taken: a rolling origin that goes on over the updates.
 """
 
 from __future__ import annotations
