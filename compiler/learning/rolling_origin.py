@@ -60,7 +60,8 @@ class Grid:
     mixes: tuple[tuple[tuple[str, float], ...], ...] = ()
     """Teachers and their weights, each a candidate of its own."""
     priors: tuple[float, ...] = (0.0,)
-    """Weights of the synthetic windows, in windows."""
+    """Weights of the synthetic windows, in windows; above 0 they are tried for the shared map alone where that
+    is among the forms, since every weight costs as much as the whole grid without one."""
 
     def targets(self) -> list[tuple[float, float, tuple[tuple[str, float], ...]]]:
         """(lambda, tau, mix) of all targets; the truth alone, where lambda 0 is among them, first."""
@@ -89,8 +90,14 @@ class Grid:
                         Setting(form, rank, ridge, weight, tau, mix, prior)
                         for rank in ranks
                         for prior in self.priors
+                        if form in self.leaning(prior).forms
                     ]
         return found
+
+    def leaning(self, prior: float) -> Grid:
+        """The candidates that may lean on a prior of this weight, without it."""
+        forms: tuple[Form, ...] = ("shared",) if prior and "shared" in self.forms else self.forms
+        return replace(self, forms=forms, priors=(0.0,))
 
 
 PLAIN_ONLY = Grid(forms=(PLAIN.form,), ridges=(PLAIN.ridge,), distill=(PLAIN.distill,))
@@ -222,8 +229,8 @@ def judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     """MSE of every candidate on one block, from sums alone; of the plain candidate always."""
     found: dict[Setting, float] = {}
     for prior in grid.priors:
-        leaning = replace(fold, fit=fold.fit.with_prior(fold.prior, prior))
-        for setting, error in _judge(leaning, replace(grid, priors=(0.0,))).items():
+        fit = fold.fit.with_prior(fold.prior, prior)
+        for setting, error in _judge(replace(fold, fit=fit), grid.leaning(prior)).items():
             found[replace(setting, prior=prior)] = error
     if PLAIN not in found:
         found[PLAIN] = _judge(fold, PLAIN_ONLY)[PLAIN]

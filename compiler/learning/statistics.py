@@ -195,7 +195,7 @@ def independent_sums(
         past, future = windows.batch(range(start, stop))
         sums = window_sums(past, future)
         for name, teacher in labels:
-            taught = window_sums(past, torch.from_numpy(teacher(start, stop)), name)
+            taught = window_sums(past, torch.from_numpy(np.array(teacher(start, stop))), name)
             sums.cross[name], sums.square[name] = taught.cross[name], taught.square[name]
         total = sums if total is None else total.accumulate(sums)
     if total is None:
