@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +65,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teacher")
     parser.add_argument("--data", nargs="+", default=list(SETS))
+    parser.add_argument("--weeks", nargs="+", type=int, default=list(WEEKS))
     parser.add_argument("--draw", action="store_true", help="only draw what has been found")
     options = parser.parse_args()
     found = kept.read(RESULTS)
     if not options.draw:
         if options.teacher is None:
             parser.error("--teacher is missing")
-        for name in options.data:
-            for key, row in Curves(options.teacher, name).rows(set(found)):
-                found[key] = row
-                kept.write(RESULTS, found)
-                print(
-                    f"{key:<36} test {row['test_mse']:.4f}  validation {row.get('validation_mse') or 0:.4f}"
-                )
+        sets = [Curves(options.teacher, name) for name in options.data]
+        levels = [one.levels(set(found)) for one in sets]
+        curves = [one.curves(weeks, set(found)) for weeks in options.weeks for one in sets]
+        for key, row in chain(*levels, *curves):
+            found[key] = row
+            kept.write(RESULTS, found)
+            print(f"{key:<36} {row['test_mse']:.4f}", flush=True)
     RESULTS.with_suffix(".md").write_text(table(found))
     draw(found, RESULTS.with_suffix(".svg"))
 
@@ -93,21 +95,24 @@ class Curves:
         self.task = Task(LOOKBACK, HORIZON, self.data.variates, self.data.frequency)
         self.scale = naive_scale(self.data)
 
-    def rows(self, known: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Key and row of everything that is not known yet."""
+    def levels(self, known: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and row of what needs no weeks and is not known yet."""
         prior = synthetic_prior(self.teacher, self.task)
         if (key := f"{self.name}/data-free") not in known:
             free = solve(replace(prior, cross={"truth": prior.cross[TEACHER]}), Setting())
             yield key, self._test(lambda _, past: free.predict(past).float())
-        store = self._store()
         if (key := f"{self.name}/teacher") not in known:
+            store = self._store()
             yield key, self._test(lambda indices, _: store.forecast("test", indices))
         if (key := f"{self.name}/seasonal naive") not in known:
             yield key, self._test(seasonal_naive(self.data.seasonality, HORIZON))
-        for weeks in WEEKS:
-            for curve in CURVES:
-                if (key := f"{self.name}/{curve}/{weeks}") not in known:
-                    yield key, self._fit(curve, weeks, store)
+
+    def curves(self, weeks: int, known: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and row of every curve at so many weeks that is not known yet."""
+        store = self._store()
+        for curve in CURVES:
+            if (key := f"{self.name}/{curve}/{weeks}") not in known:
+                yield key, self._fit(curve, weeks, store)
 
     def _store(self) -> TeacherStore:
         unit = CompileUnit(self.task, self.data, teacher=self.teacher, teacher_info=self.info)

@@ -1,4 +1,4 @@
-"""From no data to an artifact, and from an artifact and new rows to a better one, by the command line's verbs."""
+"""From no data to an artifact, and from an artifact and new rows to a better one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_updated_artifact_has_its_own_claims_alone(world: Path, tmp_path: Pat
 
 
 def test_new_rows_make_an_artifact_without_data_better(world: Path, tmp_path: Path) -> None:
-    """Judged on rows that neither has seen; the teacher of this test knows nothing, so there is much to learn."""
+    """Judged on rows that neither has seen; this teacher knows nothing, so there is much to learn."""
     artifact = api.update(world / "free" / "onnx", world / "new1.csv", tmp_path / "o").artifact
     rows = pd.read_csv(world / "new2.csv")[["v0", "v1"]].to_numpy()
     windows = np.lib.stride_tricks.sliding_window_view(rows, SPAN, axis=0)
@@ -100,7 +100,7 @@ def test_rows_that_do_not_fit_are_refused(world: Path, tmp_path: Path) -> None:
         api.update(artifact, world / "new2.csv", tmp_path / "o")
     frame = pd.read_csv(world / "new.csv")
     frame.drop(columns="v1").to_csv(tmp_path / "narrow.csv", index=False)
-    with pytest.raises(UsageError, match="unknown variate of narrow.csv 'v1'"):
+    with pytest.raises(UsageError, match=r"unknown variate of narrow\.csv 'v1'"):
         api.update(artifact, tmp_path / "narrow.csv", tmp_path / "o")
     frame[::2].to_csv(tmp_path / "sparse.csv", index=False)
     with pytest.raises(UsageError, match="has step 2h, the statistics have h"):
@@ -133,4 +133,6 @@ def test_a_compile_may_leave_no_statistics(world: Path, tmp_path: Path) -> None:
 
 def test_a_step_is_for_synthetic_data_alone(world: Path) -> None:
     with pytest.raises(UsageError, match="a file says its own step"):
-        api.compile(teacher=world / "teacher", data=world / "old.csv", step="h", lookback=LOOKBACK, horizon=HORIZON)
+        api.compile(
+            teacher=world / "teacher", data=world / "old.csv", step="h", lookback=LOOKBACK, horizon=HORIZON
+        )

@@ -60,7 +60,7 @@ class Grid:
     mixes: tuple[tuple[tuple[str, float], ...], ...] = ()
     """Teachers and their weights, each a candidate of its own."""
     priors: tuple[float, ...] = (0.0,)
-    """Weights of the synthetic windows, in windows; above 0 they are tried for the shared map alone where that
+    """Weights of the synthetic windows, in windows; above 0 they are tried for the shared map alone where it
     is among the forms, since every weight costs as much as the whole grid without one."""
 
     def targets(self) -> list[tuple[float, float, tuple[tuple[str, float], ...]]]:

@@ -73,7 +73,9 @@ def test_without_a_window_of_its_own_a_student_is_the_prior() -> None:
 def test_judging_a_prior_is_solving_with_it(form: str) -> None:
     prior = _prior()[0]
     fold = Fold("block", _sums(60, 1), _sums(30, 2), prior)
-    grid = Grid(forms=(form,), ridges=(5.0,), distill=(1.0, math.inf), taus=(0.0,), mixes=(MIX,), priors=(0.0, 25.0))
+    grid = Grid(
+        forms=(form,), ridges=(5.0,), distill=(1.0, math.inf), taus=(0.0,), mixes=(MIX,), priors=(0.0, 25.0)
+    )
     found = judge(fold, grid)
     assert {setting.prior for setting in found} == {0.0, 25.0} and PLAIN in found
     for setting, error in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def _header(**changes: object) -> Header:
 
 def _prior() -> Sums:
     walk = torch.randn(200, 1, SPAN, generator=torch.Generator().manual_seed(1)).cumsum(-1).double()
-    return window_sums(walk[..., :LOOKBACK], walk[..., LOOKBACK - 1 : LOOKBACK].expand(-1, -1, HORIZON), "teacher")
+    return window_sums(
+        walk[..., :LOOKBACK], walk[..., LOOKBACK - 1 : LOOKBACK].expand(-1, -1, HORIZON), "teacher"
+    )
 
 
 def _compiled(setting: Setting = SHARED, *, prior: bool = True) -> State:
@@ -78,7 +81,11 @@ def _same(left: State, right: State, folder: Path) -> bool:
 
 
 @settings(max_examples=12, deadline=None)
-@given(cuts=st.lists(st.integers(0, 900), max_size=3), free=st.booleans(), form=st.sampled_from(["shared", "per-variate"]))
+@given(
+    cuts=st.lists(st.integers(0, 900), max_size=3),
+    free=st.booleans(),
+    form=st.sampled_from(["shared", "per-variate"]),
+)
 def test_updates_in_steps_equal_one_update_bit_for_bit(
     cuts: list[int], free: bool, form: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -86,7 +93,7 @@ def test_updates_in_steps_equal_one_update_bit_for_bit(
     start = _without_data() if free else _compiled(replace(SHARED, form=form))  # type: ignore[arg-type]
     steps = start
     edges = [0, *sorted(cuts), 900]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         steps = steps.extend(rows[first:last])
     assert _same(steps, start.extend(rows), tmp_path_factory.mktemp("states"))
 
