@@ -101,7 +101,9 @@ def _scaled(windows: Array, lookback: int) -> Array:
     past = windows[:, :lookback]
     # A lookback that is flat against what follows would blow the future up.
     scale = np.maximum(past.std(axis=1), 0.1 * windows.std(axis=1))
-    return (windows - past.mean(axis=1, keepdims=True)) / np.where(scale > 0, scale, 1.0)[:, None]
+    level = past.mean(axis=1, keepdims=True)
+    scaled: Array = (windows - level) / np.where(scale > 0, scale, 1.0)[:, None]
+    return scaled
 
 
 def _sum(draw: _Draw, mixture: Mixture) -> Array:
@@ -147,6 +149,11 @@ class _Draw:
         """``[count, 1]`` log-uniform."""
         return np.exp(self.rng.uniform(np.log(low), np.log(high), (self.count, 1)))
 
+    def sign(self) -> Array:
+        """``[count, 1]``, one or minus one."""
+        signs: Array = self.rng.choice([-1.0, 1.0], (self.count, 1))
+        return signs
+
     def normal(self) -> Array:
         return self.rng.standard_normal((self.count, self.span))
 
@@ -170,7 +177,7 @@ class _Draw:
 
     def trend(self) -> Array:
         line = _unit(np.arange(self.span, dtype=float)[None])
-        return line * self.rng.choice([-1.0, 1.0], (self.count, 1))
+        return line * self.sign()
 
     def profile(self, period: Array, harmonics: tuple[int, int]) -> Array:
         """A periodic function of a random number of harmonics, whose amplitudes fall by a random power."""
@@ -228,9 +235,11 @@ class _Draw:
             (kind < edges[2], np.maximum(values + 1, 0.0) * on),
         )
         bent = np.select([where for where, _ in choices], [new for _, new in choices], values)
-        return bent * self.rng.choice([-1.0, 1.0], (self.count, 1))
+        signed: Array = bent * self.sign()
+        return signed
 
 
 def _unit(values: Array) -> Array:
     centred = values - values.mean(axis=1, keepdims=True)
-    return centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-12)
+    scaled: Array = centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-12)
+    return scaled

@@ -24,7 +24,8 @@ def _missed(budget: BudgetSection, manifest: Mapping[str, Any]) -> Iterator[str]
     rows, latency = manifest["accuracy"]["test"], manifest.get("latency") or {}
     if (allowed := budget.max_mse_increase) is not None:
         if not {"student", "teacher"} <= rows.keys():
-            yield "max_mse_increase cannot be judged, the program was not run here"
+            why = manifest["accuracy"].get("unmeasured", "the program was not run here")
+            yield f"max_mse_increase cannot be judged, {why}"
         else:
             increase = rows["student"]["mse"] / rows["teacher"]["mse"] - 1
             if increase > allowed:
