@@ -105,7 +105,7 @@ class State:
         state = replace(self, header=header, rows=np.concatenate([self.rows, rows]))
         while len(state.rows) >= header.chunk + header.span - 1:
             state = state._absorb()
-        return state
+        return replace(state, rows=state.rows.copy())
 
     def _absorb(self) -> State:
         """The first chunk of ``rows`` judges, and goes into the sums."""
@@ -120,7 +120,7 @@ class State:
             errors = [squared_error(state._pooled(unseen), state._solve(prior)) for prior in PRIORS]
             judged = np.concatenate([judged, [errors]])
         sums = state._pooled(hankel_sums(scaled, self.header.lookback, self.header.horizon))
-        return replace(state, sums=state.sums + sums, rows=self.rows[size:].copy(), judged=judged)
+        return replace(state, sums=state.sums + sums, rows=self.rows[size:], judged=judged)
 
     def scaled(self, rows: Array) -> Array:
         """Rows at the scale of the sums."""
