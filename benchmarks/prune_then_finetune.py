@@ -112,15 +112,12 @@ def tuned(options: argparse.Namespace, data: str, row: str, seed: int) -> Compil
     recipe = api.make_recipe(
         teacher=options.teacher,
         data=data,
-        student__kind="none",
+        student="none",
         seed=seed,
         pipeline=ROWS[row],
         passes={name: passes[name] for name in ROWS[row] if name in passes},
     )
-    source = api.open_source(recipe, progress)
-    return api.run_passes(
-        recipe, source, api.build_pipeline(recipe), out=Path(), cache=True, progress=progress
-    )
+    return api.transform(recipe, progress=progress)
 
 
 def one(options: argparse.Namespace, data: str, row: str, seed: int) -> dict[str, Any]:
@@ -153,7 +150,9 @@ def latency(unit: CompileUnit, seconds: float) -> dict[str, Any]:
         for name, model in models.items():
             where = Path(folder) / name
             where.mkdir()
-            payload = target.lower(model.eval(), shape, where, options=target.Options(), calibration=past)
+            payload = target.lower_model(
+                model.eval(), shape, where, options=target.Options(), calibration=past
+            )
             engines[name] = target.load(where, payload, 1)
         forms = dict.fromkeys(models, "onnxruntime, fp32")
         report["onnxruntime"] = measure(engines, past, duration_s=seconds, forms=forms).to_manifest()

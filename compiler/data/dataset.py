@@ -91,6 +91,10 @@ class Dataset:
         return text
 
 
+NO_DATA = Dataset("none", "", (), None, 0, Splits(0, 0, 0), np.empty(0), np.empty(0), np.empty((0, 0)))
+"""Before any are loaded."""
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """Scaled windows of one part: stride 1, none dropped.
@@ -131,6 +135,13 @@ class Windows:
         scaled /= self.data.std[:, None]
         window = torch.from_numpy(scaled.astype(np.float32))
         return window[..., : self.lookback].contiguous(), window[..., self.lookback :].contiguous()
+
+    def spread(self, count: int) -> npt.NDArray[np.float32]:
+        """The pasts of ``count`` windows spread evenly over the part, repeated where it is shorter:
+        ``[count, D, L]``."""
+        past, _ = self.batch(np.linspace(0, len(self) - 1, count).astype(np.int64))
+        pasts: npt.NDArray[np.float32] = past.numpy()
+        return pasts
 
 
 class SpreadWindows:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from ..base.progress import Progress, Silent
 from ..data import SpreadWindows
 from ..ir.forecaster import Forecaster
-from ..ir.passes import Pass
+from ..ir.passes import Step
 from ..ir.unit import CompileUnit, PassRecord
 from ..learning.cost import cost_of, validation_mse
 from .instruments import Instrument
@@ -45,10 +45,10 @@ class CostInstrument(Instrument):
         self.earlier: CompileUnit | None = None
         self.known: tuple[Forecaster, dict[str, Any]] | None = None
 
-    def before(self, number: int, step: Pass, unit: CompileUnit) -> None:
+    def before(self, number: int, step: Step, unit: CompileUnit) -> None:
         self.earlier = unit
 
-    def after(self, number: int, step: Pass, unit: CompileUnit, record: PassRecord) -> None:
+    def after(self, number: int, step: Step, unit: CompileUnit, record: PassRecord) -> None:
         earlier = self.earlier
         if earlier is None or _model(earlier) is None or unit.model is _model(earlier):
             return

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from ..base.errors import VerificationError
-from .unit import CompileUnit
+from .unit import CompileUnit, PartName
 
 FUNCTION_TOLERANCE = 1e-5
+VERIFIED: frozenset[PartName] = frozenset({"task", "data", "teacher", "student", "objective"})
+"""The parts that ``verify_unit`` looks at."""
 
 
 def verify_unit(unit: CompileUnit) -> None:

@@ -60,7 +60,7 @@ def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import onnx
     import onnxruntime as ort  # type: ignore[import-untyped]
 
-    from ..onnx.precision import round_every_half
+    from ..onnx_graph.precision import round_every_half
 
     content = round_every_half(onnx.load(path)).SerializeToString()
     options = ort.SessionOptions()

@@ -78,7 +78,7 @@ def student(name: str) -> nn.Module:
 
 def lower(model: nn.Module, directory: Path, lines: list[str] | None = None, **options: Any) -> Payload:
     directory.mkdir(exist_ok=True)
-    return TARGET.lower(
+    return TARGET.lower_model(
         model,
         SHAPE,
         directory,
@@ -451,7 +451,7 @@ def lower_teacher(
     lookback, horizon, variates = sizes
     rng = np.random.default_rng(0)
     past = rng.normal(size=(8, variates, lookback)).cumsum(-1).astype(np.float32)
-    return TARGET.lower(
+    return TARGET.lower_model(
         teacher.eval(),
         Shape(variates, lookback, horizon),
         directory,
