@@ -149,9 +149,7 @@ def run_steps(
         return manager.run(unit or empty_unit(recipe), context)
 
 
-def check_names(
-    steps: Sequence[Step], stop_after: str | None = None, dump_after: Sequence[str] = ()
-) -> None:
+def check_names(steps: Sequence[Step], stop_after: str | None = None, dump_after: Sequence[str] = ()) -> None:
     """Raises ``UsageError`` for a name that no step has."""
     names = [step.name for step in steps]
     for name in (*([stop_after] if stop_after else []), *dump_after):
