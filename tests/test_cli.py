@@ -24,7 +24,8 @@ PIPELINE = ["record_teacher", "build_student", "weight_horizons", "align_tempora
 # The exact solution of the default pipeline searches a grid; one epoch of distillation is quick.
 SMALL = [
     "--lookback", "48", "--horizon", "12", "--set", f"pipeline={json.dumps(PIPELINE)}",
-    "--set", "passes.distill.epochs=1", "--set", "measure.duration_s=0.2", "--set", "measure.min_queries=64",
+    "--set", "student.embedding=16", "--set", "passes.distill.epochs=1",
+    "--set", "measure.duration_s=0.2", "--set", "measure.min_queries=64",
 ]  # fmt: skip
 
 
@@ -281,7 +282,7 @@ def test_commercial_policy(place: Path, monkeypatch: Any, capsys: Any) -> None:
 
 def test_interrupt_leaves_nothing_half_written(place: Path) -> None:
     """SIGINT in the middle of a compile: exit code 130, no artifact, and the next run completes."""
-    arguments = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL[:6], "-o", "broken"]
+    arguments = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL[:8], "-o", "broken"]
     arguments += ["--set", "passes.distill.epochs=500", "--set", "passes.distill.patience=500"]
     environment = {**os.environ, "TSFMC_CACHE": str(place / "cache")}
     process = subprocess.Popen(

@@ -102,7 +102,7 @@ class _Bench:
         """Builds with these tiles and opens the library."""
         from .build import SHARED, compile_kernels, link_shared
         from .emit_c import write_sources
-        from .worker import program_of
+        from .scheduled import program_of
 
         program = program_of(self.module, self.job, self.device, tiles)
         folder = Path(self.job.work) / f"tune{self.count}"
