@@ -29,7 +29,7 @@ from tsfmc.compiler.learning.statistics import Sums, WindowStatistics, series_su
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "affine_rows.json"
 TEACHER = (("teacher", 1.0),)
-LAMBDAS = (0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
+LAMBDAS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
 TAUS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -57,9 +57,7 @@ def rows(teacher: str, data: str) -> dict[str, Any]:
     assert isinstance(statistics, WindowStatistics)
     task = unit.task
     windows = unit.data.windows("test", task.lookback, task.horizon)
-    test = series_sums(
-        unit.data, task.lookback, task.horizon, windows.first, windows.first + len(windows)
-    )
+    test = series_sums(unit.data, task.lookback, task.horizon, windows.first, windows.first + len(windows))
     fit = statistics.all()
     found: dict[str, Any] = {"windows": len(windows)}
     found["shared"] = {
@@ -100,8 +98,8 @@ def render(found: dict[str, Any]) -> str:
         "",
         (__doc__ or "").split("\n\n")[2].replace("\n", " "),
         "",
-        "One shared map, test MSE by lambda and tau (`lambda/tau`; 0/0 is supervised, 1/0 uniform KD, 1/1 the",
-        "paper's horizon weights):",
+        "One shared map, test MSE by lambda and tau (`lambda/tau`; 0/0 is supervised, 1/0 uniform KD, 1/1",
+        "the paper's horizon weights):",
         "",
         "| data | " + " | ".join(cells) + " |",
         "|---" * (len(cells) + 1) + "|",
@@ -120,7 +118,8 @@ def render(found: dict[str, Any]) -> str:
             one = row[name]
             lines.append(
                 f"| {data} | {row['windows']} | {name} | {one['mse']:.4f} | {one['maps']} | {one['rank']} | "
-                f"{one['pooling']:g} | {one['ridge']:g} | {one['lambda']} | {one['tau']:g} | {one['seconds']} |"
+                f"{one['pooling']:g} | {one['ridge']:g} | {one['lambda']} | {one['tau']:g} | "
+                f"{one['seconds']} |"
             )
     return "\n".join(lines) + "\n"
 
