@@ -22,7 +22,7 @@ from .grid import PLAIN, Grid
 from .judging import judge
 from .statistics import Fold
 
-TIE = 0.001
+TIE = 0.002
 """A candidate this close to the best, and closer than a standard error of the gap, is as good."""
 
 
