@@ -29,7 +29,6 @@ import kept
 
 from tsfmc.compiler import api
 from tsfmc.compiler.base.progress import for_stderr
-from tsfmc.compiler.data.dataset import SpreadWindows
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.cost import cost_of
 from tsfmc.compiler.learning.evaluate import evaluate, model_predictor, naive_scale
@@ -138,8 +137,7 @@ def latency(unit: CompileUnit, seconds: float) -> dict[str, Any]:
     """The pruned model and the one it came from, in one run for each engine."""
     task = unit.task
     shape = Shape(len(task.variates), task.lookback, task.horizon)
-    windows = SpreadWindows(unit.data.windows("test", task.lookback, task.horizon), MIN_WINDOWS)
-    past = windows.batch(range(MIN_WINDOWS))[0].numpy()
+    past = unit.data.windows("test", task.lookback, task.horizon).spread(MIN_WINDOWS)
     models = {"teacher": unit.original_teacher or unit.model, "artifact": unit.model}
     report: dict[str, Any] = {}
     forms = dict.fromkeys(models, "eager, fp32, inference_mode")

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -83,7 +82,7 @@ def rows(kind: str, data: Dataset, epochs: int, options: dict[str, Any]) -> dict
     """Test accuracy and file size of every precision of one student."""
     student = trained(kind, data, epochs, options)
     windows = data.windows("train", LOOKBACK, HORIZON)
-    calibration = windows.batch(np.linspace(0, len(windows) - 1, 256).astype(int))[0].numpy()
+    calibration = windows.spread(256)
     test, scale = data.windows("test", LOOKBACK, HORIZON), naive_scale(data)
     table: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..base.spread import spread
 from .splits import Part, Splits, require_windows
 from .timeline import Stamps, steps_per_season
 
@@ -139,7 +140,7 @@ class Windows:
     def spread(self, count: int) -> npt.NDArray[np.float32]:
         """The pasts of ``count`` windows spread evenly over the part, repeated where it is shorter:
         ``[count, D, L]``."""
-        past, _ = self.batch(np.linspace(0, len(self) - 1, count).astype(np.int64))
+        past, _ = self.batch(spread(len(self), count))
         pasts: npt.NDArray[np.float32] = past.numpy()
         return pasts
 
@@ -150,7 +151,7 @@ class SpreadWindows:
     def __init__(self, windows: Windows, limit: int) -> None:
         count = min(limit, len(windows)) if limit else len(windows)
         self.windows = windows
-        self.chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
+        self.chosen = spread(len(windows), count)
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from ..base.progress import Progress, Silent
-from ..data import SpreadWindows
 from ..ir.forecaster import Forecaster
 from ..ir.passes import Step
 from ..ir.unit import CompileUnit, PassRecord
@@ -77,8 +76,7 @@ class CostInstrument(Instrument):
         from ...targets.measure.latency import MIN_WINDOWS, measure, torch_candidate
 
         task = after.task
-        windows = SpreadWindows(after.data.windows("val", task.lookback, task.horizon), MIN_WINDOWS)
-        past = windows.batch([at % len(windows) for at in range(MIN_WINDOWS)])[0].numpy()
+        past = after.data.windows("val", task.lookback, task.horizon).spread(MIN_WINDOWS)
         report = measure(
             {"before": torch_candidate(before.model), "after": torch_candidate(after.model)},
             past,
