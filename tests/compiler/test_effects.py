@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+import tempfile
 from importlib import import_module, reload
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,8 @@ def test_a_plugin_edited_in_one_constant_is_not_served_from_the_cache(
 def supervised(unit: CompileUnit, recipe: Recipe, cache: PassCache | None = None) -> CompileUnit:
     """The baseline that a compile of ``recipe`` trains."""
     step = TrainBaseline(build_passes(recipe), seed=recipe.seed, cache=cache)
-    baseline = PassManager([step]).run(unit, PassContext()).supervised
+    with tempfile.TemporaryDirectory() as folder:
+        baseline = PassManager([step]).run(unit, PassContext(workspace=Path(folder))).supervised
     assert baseline is not None
     return baseline
 
