@@ -8,6 +8,7 @@ pack      manifest, self-test vectors, device-side runner, hashes; renamed into 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
 from .recipe import Recipe
+from .verdict import accuracy_part
 
 CALIBRATION_WINDOWS = 256
 LATENCY_WINDOWS = 64
@@ -113,7 +115,7 @@ class _Common:
     def _rows(self, supervised: CompileUnit | None) -> dict[str, Accuracy]:
         rows = {"seasonal_naive": seasonal_naive(self.unit.data.seasonality, self.shape.horizon)}
         if supervised is not None:
-            rows["supervised"] = model_predictor(supervised.model)
+            rows["supervised"] = model_predictor(supervised.judged_model)
         store = self.unit.teacher_store
         if store is not None and self.unit.original_teacher is None:
             rows["teacher"] = lambda indices, past: store.forecast("test", indices)
@@ -141,7 +143,8 @@ class _Common:
             progress.line(f"{target.kind}: check")
             parity = self._check(target, payload, engine)
             progress.line(f"{target.kind}: measure")
-            measured = self._measure(engine, payload.details.get("precision", "fp32"))
+            precision = payload.details.get("precision", "fp32")
+            measured = self._measure(engine, precision, judged=self._judged(prepared, engine, precision))
             progress.line(f"{target.kind}: pack")
             return self._manifest(target, payload, parity, measured)
 
@@ -176,19 +179,39 @@ class _Common:
             forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
         return forecast
 
-    def _measure(self, engine: Engine | None, precision: str) -> dict[str, Any]:
+    def _judged(self, prepared: Prepared, engine: Engine | None, precision: str) -> Predict | None:
+        """What the artifact's accuracy is told of, where the program runs here.
+
+        The payload itself, but for a student that has been refitted to rows that judge it: then the student
+        before that.  In fp32 parity says that the payload would be no other; else it is lowered too.
+        """
+        if engine is None:
+            return None
+        if self.unit.judged is None:
+            return engine_predictor(engine)
+        if precision == "fp32":
+            return model_predictor(self.unit.judged)
+        with tempfile.TemporaryDirectory(prefix="tsfmc-judged-") as folder:
+            target = prepared.target
+            payload = target.lower(
+                self.unit.judged.eval(),
+                self.shape,
+                Path(folder),
+                options=prepared.options,
+                calibration=self.calibration,
+                progress=lambda line: self.progress.line(f"    before the refit: {line}"),
+            )
+            return engine_predictor(target.load(Path(folder), payload, self.recipe.threads))
+
+    def _measure(self, engine: Engine | None, precision: str, *, judged: Predict | None) -> dict[str, Any]:
         rows = dict(self.accuracy)
         if engine is None or precision != "fp32":
             # Not run here: the accuracy is the model's, said so, and there is no latency.  Another precision:
             # what the artifact lost is seen beside the model it was made of.
-            rows["model"] = self._evaluate(model_predictor(self.model), "model")
-        if engine is None:
+            rows["model"] = self._evaluate(model_predictor(self.unit.judged_model), "model")
+        if engine is None or judged is None:
             return {"accuracy": rows, "latency": None}
-
-        def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-            return torch.from_numpy(engine(past.numpy()))
-
-        rows["student"] = self._evaluate(predict, "artifact")
+        rows["student"] = self._evaluate(judged, "artifact")
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
         if self.original is not None:
             candidates["teacher"] = torch_candidate(self.original)
@@ -268,7 +291,7 @@ class _Common:
                 for entry in unit.record
             ],
             "parity": parity,
-            "accuracy": {"test": {name: row.to_dict() for name, row in measured["accuracy"].items()}},
+            "accuracy": accuracy_part(measured["accuracy"], unit),
             "latency": measured["latency"],
             "level": "executed" if parity is not None and payload.level == "exported" else payload.level,
             "runtime_requirements": [*target.runtime_requirements, *payload.requires],
@@ -279,6 +302,15 @@ class _Common:
                 "warning": None if info.commercial else f"distilled from weights under {info.licence}",
             },
         }
+
+
+def engine_predictor(engine: Engine) -> Predict:
+    """Evaluates a loaded payload."""
+
+    def predict(indices: Sequence[int], past: Tensor) -> Tensor:
+        return torch.from_numpy(engine(past.numpy()))
+
+    return predict
 
 
 def teacher_latency(recipe: Recipe, unit: CompileUnit) -> dict[str, Any]:
