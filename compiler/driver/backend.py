@@ -8,7 +8,6 @@ pack      manifest, self-test vectors, device-side runner, hashes; renamed into 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +142,7 @@ class _Common:
             progress.line(f"{target.kind}: check")
             parity = self._check(target, payload, engine)
             progress.line(f"{target.kind}: measure")
-            precision = payload.details.get("precision", "fp32")
-            measured = self._measure(engine, precision, judged=self._judged(prepared, engine, precision))
+            measured = self._measure(engine, payload.details.get("precision", "fp32"))
             progress.line(f"{target.kind}: pack")
             return self._manifest(target, payload, parity, measured)
 
@@ -179,39 +177,19 @@ class _Common:
             forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
         return forecast
 
-    def _judged(self, prepared: Prepared, engine: Engine | None, precision: str) -> Predict | None:
-        """What the artifact's accuracy is told of, where the program runs here.
-
-        The payload itself, but for a student that has been refitted to rows that judge it: then the student
-        before that.  In fp32 parity says that the payload would be no other; else it is lowered too.
-        """
-        if engine is None:
-            return None
-        if self.unit.judged is None:
-            return engine_predictor(engine)
-        if precision == "fp32":
-            return model_predictor(self.unit.judged)
-        with tempfile.TemporaryDirectory(prefix="tsfmc-judged-") as folder:
-            target = prepared.target
-            payload = target.lower(
-                self.unit.judged.eval(),
-                self.shape,
-                Path(folder),
-                options=prepared.options,
-                calibration=self.calibration,
-                progress=lambda line: self.progress.line(f"    before the refit: {line}"),
-            )
-            return engine_predictor(target.load(Path(folder), payload, self.recipe.threads))
-
-    def _measure(self, engine: Engine | None, precision: str, *, judged: Predict | None) -> dict[str, Any]:
+    def _measure(self, engine: Engine | None, precision: str) -> dict[str, Any]:
         rows = dict(self.accuracy)
         if engine is None or precision != "fp32":
             # Not run here: the accuracy is the model's, said so, and there is no latency.  Another precision:
             # what the artifact lost is seen beside the model it was made of.
             rows["model"] = self._evaluate(model_predictor(self.unit.judged_model), "model")
-        if engine is None or judged is None:
+        if engine is None:
             return {"accuracy": rows, "latency": None}
-        rows["student"] = self._evaluate(judged, "artifact")
+        if self.unit.judged is None:
+            rows["student"] = self._evaluate(engine_predictor(engine), "artifact")
+        elif precision == "fp32":
+            # It has seen rows that judge it.  Before that it was this model; parity says no more is lost.
+            rows["student"] = self._evaluate(model_predictor(self.unit.judged), "artifact before the refit")
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
         if self.original is not None:
             candidates["teacher"] = torch_candidate(self.original)

@@ -54,7 +54,7 @@ def _missed_accuracy(budget: BudgetSection, accuracy: Mapping[str, Any]) -> Iter
         if allowed is None:
             continue
         if "student" not in accuracy["test"]:
-            yield f"{name} cannot be judged, the program was not run here"
+            yield f"{name} cannot be judged, the program was not evaluated here"
         elif row not in accuracy["comparisons"]:
             hint = " (--baseline trains it)" if row == "supervised" else ""
             yield f"{name} cannot be judged, there is no row of {words}{hint}"

@@ -54,7 +54,7 @@ def test_a_missing_row_misses_the_budget() -> None:
         check_budgets(budget, {"onnx": manifest(teacher=0.0)})
     not_run = manifest(supervised=0.0)
     not_run["accuracy"]["test"]["model"] = not_run["accuracy"]["test"].pop("student")
-    with pytest.raises(BudgetError, match="the program was not run here"):
+    with pytest.raises(BudgetError, match="the program was not evaluated here"):
         check_budgets(budget, {"tvm": not_run})
 
 
