@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.driver.verdict import accuracy_part, sentences, training_notes
+from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, PassRecord
 from tsfmc.compiler.learning.compare import Comparison
 from tsfmc.compiler.learning.evaluate import Accuracy
+from tsfmc.passes.build_student import BuildStudent
+from tsfmc.passes.distill import Distill
+from tsfmc.passes.finetune import Finetune
 
 
 def found(relative: float, low: float | None = None, high: float | None = None) -> Comparison:
@@ -114,6 +120,16 @@ def test_training_that_ended_on_its_last_epoch() -> None:
         "finetune: training stopped on its last epoch (3): more epochs may help (passes.finetune.epochs)",
         "distill: training stopped on its last epoch (4): more epochs may help (passes.distill.epochs)",
     ]
+
+
+def test_the_passes_that_train_say_enough(unit: CompileUnit, tmp_path: Path) -> None:
+    """Of a real training, whose only epoch is its last; fine-tuning gives the same two figures."""
+    steps = [BuildStudent(kind="dlinear"), Distill(epochs=1)]
+    after = PassManager(steps).run(unit.with_(teacher=None), PassContext(workspace=tmp_path))
+    assert list(training_notes(after.record)) == [
+        "distill: training stopped on its last epoch (1): more epochs may help (passes.distill.epochs)"
+    ]
+    assert "epochs" in Finetune().config()
 
 
 def rows(**levels: float) -> dict[str, Accuracy]:
