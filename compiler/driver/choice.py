@@ -54,7 +54,8 @@ def candidate_table(rows: Sequence[Row]) -> list[str]:
         _columns(COLUMNS),
     ]
     for row in remarkable(rows):
-        ratio = f"{100 * math.expm1(row['log_ratio']):+.1f} % +- {100 * row['standard_error']:.1f}"
+        change = round(100 * math.expm1(row["log_ratio"]), 1) + 0.0  # no sign on a zero
+        ratio = f"{change:+.1f} % +- {100 * row['standard_error']:.1f}"
         cells = (
             f"{'*' if row['near_best'] else ' '} {_form_words(row)}",
             f"{float(row['lambda']):g}",

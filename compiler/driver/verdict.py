@@ -20,6 +20,9 @@ from ..learning.evaluate import Accuracy
 
 RIVALS = ("supervised", "teacher", "seasonal_naive")
 """The rows that an artifact is compared with."""
+NO_INTERVAL = "the test split is too short for an interval"
+NO_CHANGE = 5e-4
+"""Relative differences that print as 0.0 %: equal students, lowered or not."""
 
 
 def accuracy_part(rows: Mapping[str, Accuracy], unit: CompileUnit) -> dict[str, Any]:
@@ -81,7 +84,11 @@ def sentences(comparisons: Mapping[str, Comparison], weight: float | None) -> It
 def teacher_sentence(found: Comparison, weight: float | None) -> str:
     """What the teacher gave, from the artifact against the same student without it."""
     if weight == 0:
-        same = "" if found.relative == 0 else f" ({_signed(found)} against the student without the teacher)"
+        same = (
+            ""
+            if abs(found.relative) < NO_CHANGE
+            else f" ({_signed(found)} against the student without the teacher)"
+        )
         return f"the teacher does not help on this data: lambda 0 was chosen{same}"
     if _has_sign(found):
         verb = "lowers" if found.relative < 0 else "raises"
@@ -117,9 +124,9 @@ def _size(found: Comparison) -> str:
     """``3.2 % [1.1, 5.0]``, positive in the direction of the point estimate."""
     sign = -1 if found.relative < 0 else 1
     if found.relative_interval is None:
-        return f"{100 * abs(found.relative):.1f} % (the test split is too short for an interval)"
+        return f"{_percent(abs(found.relative))} % ({NO_INTERVAL})"
     low, high = sorted(sign * end for end in found.relative_interval)
-    return f"{100 * abs(found.relative):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{_percent(abs(found.relative))} % [{_percent(low)}, {_percent(high)}]"
 
 
 def _signed(found: Comparison) -> str:
@@ -129,5 +136,11 @@ def _signed(found: Comparison) -> str:
 def signed(relative: float, interval: Sequence[float] | None) -> str:
     """``-3.2 % [-5.0, -1.1]``, negative where the artifact is better."""
     if interval is None:
-        return f"{100 * relative:+.1f} % (the test split is too short for an interval)"
-    return f"{100 * relative:+.1f} % [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"
+        return f"{_percent(relative, '+')} % ({NO_INTERVAL})"
+    return f"{_percent(relative, '+')} % [{_percent(interval[0], '+')}, {_percent(interval[1], '+')}]"
+
+
+def _percent(share: float, sign: str = "-") -> str:
+    """One decimal, and no sign on a zero."""
+    rounded = round(100 * share, 1)
+    return f"{rounded:{sign}.1f}" if rounded else "0.0"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tsfmc.compiler.driver.manager import PassManager
-from tsfmc.compiler.driver.verdict import accuracy_part, sentences, training_notes
+from tsfmc.compiler.driver.verdict import accuracy_part, sentences, signed, training_notes
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, PassRecord
 from tsfmc.compiler.learning.compare import Comparison
@@ -43,7 +43,7 @@ def entry(name: str, config: dict[str, Any] | None = None, **metrics: Any) -> Pa
             2.0,
             "no measurable difference with and without the teacher: error -0.4 % [-1.2, +0.5]",
         ),
-        (found(0.0, 0.0, 0.0), 0.0, "the teacher does not help on this data: lambda 0 was chosen"),
+        (found(1e-7, -1e-7, 2e-7), 0.0, "the teacher does not help on this data: lambda 0 was chosen"),
         (
             found(0.01, 0.005, 0.02),
             0.0,
@@ -96,6 +96,10 @@ def test_what_the_teacher_gave(comparison: Comparison, weight: float | None, exp
 )
 def test_rivals(rival: str, comparison: Comparison, expected: str) -> None:
     assert list(sentences({rival: comparison}, 1.0)) == [expected]
+
+
+def test_a_zero_has_no_sign() -> None:
+    assert signed(-1e-5, (-0.0123, 4e-5)) == "0.0 % [-1.2, 0.0]"
 
 
 def test_the_order_is_that_of_the_questions() -> None:
