@@ -81,7 +81,7 @@ def part_sums(unit: CompileUnit, part: Part, setting: Setting, targets: tuple[st
     task = unit.task
     windows = unit.data.windows(part, task.lookback, task.horizon)
     last = windows.first + len(windows)
-    stored = _labels(unit.teacher_store, part, windows.first, len(windows))
+    stored = stored_labels(unit.teacher_store, part, windows.first, len(windows))
     wanted = TEACHER in dict(setting.teachers)
     labels = [(TEACHER, stored)] if wanted and stored is not None else []
     sums = series_sums(unit.data, task.lookback, task.horizon, windows.first, last, labels)
@@ -91,7 +91,7 @@ def part_sums(unit: CompileUnit, part: Part, setting: Setting, targets: tuple[st
     return sums, bool(labels)
 
 
-def _labels(store: TeacherStore | None, part: Part, first: int, count: int) -> Labels | None:
+def stored_labels(store: TeacherStore | None, part: Part, first: int, count: int) -> Labels | None:
     """Labels by the row where a window starts, as the sums ask for them; None where they are not stored."""
     if store is None or store.counts.get(part) != count:
         return None

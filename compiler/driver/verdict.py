@@ -52,7 +52,7 @@ def judged_name(rows: Mapping[str, Accuracy], record: Sequence[PassRecord]) -> s
     if refit is not None:
         return (
             f"the student before it was refitted on {refit['refit']} ({refit['windows']:,} windows); "
-            "what is shipped has seen rows that judge it and is not evaluated on them"
+            "what is shipped has seen rows that chose or judged it, and no accuracy is told of it"
         )
     return None if "student" in rows else "the model before lowering; the program was not run here"
 
@@ -84,12 +84,10 @@ def sentences(comparisons: Mapping[str, Comparison], weight: float | None) -> It
 def teacher_sentence(found: Comparison, weight: float | None) -> str:
     """What the teacher gave, from the artifact against the same student without it."""
     if weight == 0:
-        same = (
-            ""
-            if abs(found.relative) < NO_CHANGE
-            else f" ({_signed(found)} against the student without the teacher)"
-        )
-        return f"the teacher does not help on this data: lambda 0 was chosen{same}"
+        line = "the teacher does not help on this data: lambda 0 was chosen"
+        if abs(found.relative) < NO_CHANGE:
+            return line
+        return f"{line} ({_signed(found)} against the student without the teacher)"
     if _has_sign(found):
         verb = "lowers" if found.relative < 0 else "raises"
         advice = "; the student without the teacher is better" if found.worse else ""

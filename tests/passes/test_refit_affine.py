@@ -20,7 +20,7 @@ from tsfmc.compiler.ir.unit import CompileUnit, PassRecord
 from tsfmc.compiler.learning.affine import Setting, horizon_weights
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.gather_statistics import GatherStatistics
-from tsfmc.passes.refit_affine import RefitAffine, part_sums
+from tsfmc.passes.refit_affine import RefitAffine, part_sums, stored_labels
 from tsfmc.passes.solve_affine import SolveAffine
 from tsfmc.passes.weight_horizons import WeightHorizons
 
@@ -104,6 +104,16 @@ def test_where_there_is_no_label_the_truth_takes_its_share(taught: CompileUnit) 
     assert torch.equal(bare.cross["teacher"], bare.cross["truth"])
     assert not torch.allclose(labelled.cross["teacher"], labelled.cross["truth"])
     assert torch.equal(labelled.gram, bare.gram)
+
+
+def test_labels_are_found_by_the_row_where_a_window_starts(taught: CompileUnit) -> None:
+    """Sums ask for some windows at a time, and count rows from the start of the series."""
+    windows = taught.data.windows("val", taught.task.lookback, taught.task.horizon)
+    labels = stored_labels(taught.teacher_store, "val", windows.first, len(windows))
+    assert labels is not None and taught.teacher_store is not None
+    expected = taught.teacher_store.forecast("val", [3, 4]).numpy()
+    assert np.array_equal(labels(windows.first + 3, windows.first + 5), expected)
+    assert stored_labels(taught.teacher_store, "val", windows.first, len(windows) + 1) is None
 
 
 def test_without_a_teacher(unit: CompileUnit) -> None:
