@@ -23,7 +23,8 @@ from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_RIDGE, Form, Setting
-from ..compiler.learning.rolling_origin import Grid, Selection, select
+from ..compiler.learning.grid import Grid
+from ..compiler.learning.rolling_origin import Selection, select
 from ..compiler.learning.statistics import WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge"]
@@ -102,6 +103,7 @@ class SolveAffine(Pass):
             forms=forms,
             ranks=ranks,
             ridges=options.ridges if "ridge" in search else (options.ridge,),
+            poolings=Grid.poolings if "ridge" in search else (0.0,),
             distill=options.lambdas if "lambda" in search else (fixed,),
             taus=taus,
             mixes=() if teacher is None else ((("teacher", 1.0),),),
@@ -127,6 +129,7 @@ def _metrics(selection: Selection) -> dict[str, Any]:
     return {
         "maps": chosen.form,
         "rank": chosen.rank,
+        "pooling": chosen.pooling,
         "lambda": chosen.distill if math.isfinite(chosen.distill) else "inf",
         "tau": chosen.tau,
         "ridge": chosen.ridge,
@@ -148,4 +151,5 @@ def chosen_setting(metrics: Mapping[str, Any]) -> Setting:
         distill=float(metrics["lambda"]),
         tau=metrics["tau"],
         teachers=tuple(metrics["teachers"].items()),
+        pooling=metrics["pooling"],
     )

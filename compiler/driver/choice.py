@@ -22,7 +22,8 @@ COLUMNS = {
     "candidate": 27,
     "lambda": 7,
     "tau": 5,
-    "ridge": 8,
+    "ridge": 7,
+    "pooling": 8,
     "MSE": 16,
     "parameters": 12,
     "MACs/variate": 14,
@@ -38,7 +39,7 @@ def choice_lines(passes: Sequence[Mapping[str, Any]]) -> list[str]:
     rows: Sequence[Row] = chosen["selection"]
     lines = [f"chosen     {setting_words({**chosen, 'form': chosen['maps']})}"]
     if chosen["near_best"] > 1:
-        lines.append(f"           the mean of {chosen['near_best']} near-best of {len(rows)} candidates")
+        lines.append(f"           the smallest of {chosen['near_best']} near-best of {len(rows)} candidates")
     lines += [f"warning    {warning}" for warning in chosen.get("warnings", ())]
     if len(rows) > 1:
         lines += ["", *candidate_table(rows)]
@@ -46,10 +47,10 @@ def choice_lines(passes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def candidate_table(rows: Sequence[Row]) -> list[str]:
-    """The best candidate of each form and the best without a teacher; ``*`` has part in what was chosen."""
+    """What was chosen (``*``), the best candidate of each form and the best without a teacher."""
     blocks = len(rows[0].get("mse", ()))
     lines = [
-        f"best candidates of each form, and without a teacher; MSE against one shared map without a teacher, "
+        "chosen (*), best of each form and without a teacher; MSE against one shared map without a teacher, "
         f"{blocks} blocks",
         _columns(COLUMNS),
     ]
@@ -57,10 +58,11 @@ def candidate_table(rows: Sequence[Row]) -> list[str]:
         change = round(100 * math.expm1(row["log_ratio"]), 1) + 0.0  # no sign on a zero
         ratio = f"{change:+.1f} % +- {100 * row['standard_error']:.1f}"
         cells = (
-            f"{'*' if row['near_best'] else ' '} {_form_words(row)}",
+            f"{'*' if row.get('chosen') else ' '} {_form_words(row)}",
             f"{float(row['lambda']):g}",
             f"{row['tau']:g}",
             f"{row['ridge']:g}",
+            f"{row.get('pooling', 0):g}",
             ratio,
             f"{row['parameters']:,}",
             f"{row['macs']:,}",
@@ -76,17 +78,19 @@ def _columns(cells: Iterable[str]) -> str:
 
 
 def remarkable(rows: Sequence[Row]) -> list[Row]:
-    """The best row of each form, and of all rows without a teacher, best first, none twice."""
+    """The chosen row, the best of each form, and the best without a teacher; best first, none twice."""
     groups = [[row for row in rows if row["form"] == form] for form in FORMS]
     groups.append([row for row in rows if float(row["lambda"]) == 0])
     found = [min(group, key=lambda row: float(row["log_ratio"])) for group in groups if group]
+    found += [row for row in rows if row.get("chosen")]
     unique = {id(row): row for row in found}
     return sorted(unique.values(), key=lambda row: float(row["log_ratio"]))
 
 
 def setting_words(row: Row) -> str:
     """``low rank 24, teacher's weight 0.25 (tau 1), ridge of 100 windows``."""
-    return f"{_form_words(row)}, {_teacher_words(row)}, ridge of {_short(row['ridge'])} windows"
+    pooling = f", pooling {_short(row['pooling'])}" if row.get("pooling") else ""
+    return f"{_form_words(row)}, {_teacher_words(row)}, ridge of {_short(row['ridge'])} windows{pooling}"
 
 
 def _form_words(row: Row) -> str:
