@@ -24,7 +24,7 @@ from torch import nn
 
 from ...compiler.base.errors import LoweringError, VerificationError
 from ..base import Availability, Engine, Payload, Shape, Target, TargetOptions
-from .devices import DEVICES, Device, find_device
+from .devices import DEVICES, Device, find_device, lesser_devices
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
@@ -149,6 +149,9 @@ class _Lowering:
             "form": self.options.form,
             "device": self.device.name,
             "target": answer["target"],
+            "machine": self.device.system,
+            "cpu_features": answer["cpu_features"],
+            "lesser_devices": lesser_devices(self.device),
             "batch": self.options.batch,
             "input_shape": list(self.input),
             "output_shape": list(self.output),
