@@ -170,11 +170,14 @@ class _Lowering:
 
     def key(self) -> tuple[str, Any]:
         """The content hash of everything that determines the result, and the exported program."""
+        from .centre import centre
         from .importer import export_static
 
         self.progress("exporting with torch.export")
         try:
             exported = export_static(self.model, self.input)
+            if self.options.precision != "fp32":
+                exported = centre(exported, self.input)
             graph = exported.graph_module.code
         except Exception as error:  # torch.export raises many types; ONNX may still know the operator
             self.progress(f"torch.export refused: {str(error).splitlines()[0][:120]}")
