@@ -25,6 +25,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "affine": {"kind": "affine", "bias": True, **SIZES},
     "affine_maps": {"kind": "affine_maps", "variates": SHAPE.variates, **SIZES},
     "low_rank_map": {"kind": "low_rank_map", "variates": SHAPE.variates, "rank": 4, **SIZES},
+    "wide_itransformer": {"kind": "itransformer", **SIZES, **ENCODER, "width": 256, "ffn": 256},
     "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
 }
 

@@ -45,15 +45,15 @@ class Engine:
         listed = manifest.get("files", {}).get(self._name)
         if listed and hashlib.sha256(content).hexdigest() != listed["sha256"]:
             raise RuntimeError(f"{self._name} was changed while it was opened")
-        self._open(content)
+        self._open(content, facts)
 
-    def _open(self, content: bytes) -> None:
+    def _open(self, content: bytes, facts: dict[str, Any]) -> None:
         library, close = open_library(content)
         weakref.finalize(self, close).atexit = False
         missing = library.tsfmc_missing_cpu_feature
         missing.restype = c_char_p
         if missing():  # asks the processor itself, where check_processor believed Linux
-            raise RuntimeError(f"this processor has no {missing().decode()}")
+            raise RuntimeError(refusal(facts, [missing().decode()]))
         self._predict = library.tsfmc_predict
         self._predict.restype = c_int
         self._idle: list[tuple[np.ndarray, c_void_p]] = []
@@ -105,7 +105,7 @@ class VirtualMachine(Engine):
     A virtual machine has one stack of frames: calls from several threads wait for each other.
     """
 
-    def _open(self, content: bytes) -> None:
+    def _open(self, content: bytes, facts: dict[str, Any]) -> None:
         import tvm  # type: ignore[import-untyped]
 
         with tempfile.TemporaryDirectory() as folder:  # TVM tells a library by its name
@@ -151,16 +151,24 @@ def open_library(content: bytes) -> tuple[CDLL, Callable[[], None]]:
 
 
 def check_processor(facts: dict[str, Any]) -> None:
-    """Raises RuntimeError, naming what is missing, before a kernel would end the process by SIGILL."""
-    machine, needs = facts.get("machine", platform.machine()), facts.get("cpu_features", [])
+    """Raises RuntimeError before a kernel would end the process by SIGILL, as far as Linux tells."""
+    machine = facts.get("machine", platform.machine())
     if machine != platform.machine():
         raise RuntimeError(f"it was compiled for {machine}, this is {platform.machine()}")
     has = processor_features()
-    missing = [name for name in needs if name not in has]
+    missing = [name for name in facts.get("cpu_features", []) if name not in has]
     if has and missing:
-        fitting = [name for name, used in facts.get("lesser_devices", {}).items() if has.issuperset(used)]
-        instead = f"compile with --device {fitting[0]}" if fitting else "no device of this architecture fits"
-        raise RuntimeError(f"this processor has no {', '.join(missing)}: {instead}")
+        raise RuntimeError(refusal(facts, missing))
+
+
+def refusal(facts: dict[str, Any], missing: list[str]) -> str:
+    """Which features this processor lacks, and the widest device that does without them."""
+    devices = {
+        name: used for name, used in facts.get("lesser_devices", {}).items() if not set(missing) & set(used)
+    }
+    widest = max(devices, key=lambda name: len(devices[name]), default=None)
+    instead = f"compile with --device {widest}" if widest else "no device of this architecture does without"
+    return f"this processor has no {', '.join(missing)}: {instead}"
 
 
 def processor_features() -> set[str]:

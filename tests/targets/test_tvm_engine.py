@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,9 +29,9 @@ THREADS, CALLS = 4, 1000
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Payload]]:
-    """An iTransformer, whose values cross several kernels, in both forms."""
+    """An iTransformer in both forms: values cross several kernels, and calls are long enough to overlap."""
     out = tmp_path_factory.mktemp("built") / "out"
-    yield out, lower(student("itransformer"), out, form="both")
+    yield out, lower(student("wide_itransformer"), out, form="both")
 
 
 def facts(payload: Payload, **changes: Any) -> dict[str, Any]:
@@ -171,10 +173,10 @@ def test_dropped_forecasters_leave_nothing_behind(built: tuple[Path, Payload]) -
 def test_a_lesser_processor_is_refused_by_name(built: tuple[Path, Payload]) -> None:
     folder, payload = built
     assert payload.details["cpu_features"] == list(find_device("host").needs)
-    lacking = {"cpu_features": ["fma", "amx_later"], "lesser_devices": {"a": ["none"], "b": ["fma"]}}
-    if "fma" in cpu_flags():
-        with pytest.raises(RuntimeError, match=r"no amx_later: compile with --device b$"):
-            engine.Engine(folder, facts(payload, **lacking), 1)
+    known = sorted(cpu_flags())[:2]
+    lesser = {"a": [], "b": known, "c": ["later"]}
+    with pytest.raises(RuntimeError, match=r"^this processor has no later: compile with --device b$"):
+        engine.Engine(folder, facts(payload, cpu_features=[*known, "later"], lesser_devices=lesser), 1)
     with pytest.raises(RuntimeError, match=r"compiled for riscv64, this is "):
         engine.Engine(folder, facts(payload, machine="riscv64"), 1)
 
@@ -182,6 +184,35 @@ def test_a_lesser_processor_is_refused_by_name(built: tuple[Path, Payload]) -> N
 QEMU = ["qemu-x86_64-static", "-cpu"]
 TOO_OLD = {"x86-64-v3": ("Nehalem", "avx"), "x86-64-v4": ("max", "avx512f")}
 """Device -> a processor that lacks something, and the first thing that it lacks."""
+PYTHON = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("engine", sys.argv[1])
+engine = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(engine)
+try:
+    engine.Engine(sys.argv[2], {"target": json.loads(sys.argv[3])}, 1)
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize("device", sorted(TOO_OLD))
+def test_the_engine_asks_the_processor_itself(device: str, tmp_path: Path) -> None:
+    """Under the emulator /proc/cpuinfo still tells of this machine's processor."""
+    payload = lower(student("affine"), tmp_path / "out", device=device)
+    processor, missing = TOO_OLD[device]
+    told = json.dumps({"entry": payload.entry, **payload.details, "cpu_features": []}, sort_keys=True)
+    arguments = ["-c", PYTHON, engine.__file__, str(tmp_path / "out"), told]
+    done = subprocess.run(
+        [*QEMU, processor, str(Path(sys.executable).resolve()), *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(np.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lesser = sorted(DEVICES)[sorted(DEVICES).index(device) - 1]
+    assert done.stdout == f"this processor has no {missing}: compile with --device {lesser}\n", done.stderr
 
 
 @pytest.mark.usefixtures("same_process")
