@@ -5,8 +5,8 @@
 This is exact for a map that is affine in each variate's window (what a DLinear folds into).  Rounding the
 weights of ``f`` to int8 changes the sums of its rows by some percent, and with them every forecast by that
 share of the window's level: 0.88 to 1.14 of it for sums that were one.  After the change of form only the
-deviations ``x - m`` meet rounded weights, and the level meets ``g``, kept in float32.  Students that
-normalise by the instance take the mean out themselves and are no such maps: they stay as they are.
+deviations ``x - m`` meet rounded weights, and the level meets ``g``, kept in float32.  Nonlinear students are
+no such maps and stay as they are: those that normalise by the instance take the mean out themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ EXACT = 1e-9
 
 class Centred(nn.Module):
     """``past [B, D, L] -> f(past - m) + m g [B, D, H]`` with ``g [D, H]``."""
+
+    gain: Tensor
 
     def __init__(self, program: nn.Module, gain: Tensor) -> None:
         super().__init__()
