@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from tsfmc.compiler.students import from_config
 from tsfmc.targets.base import Payload, Shape
 from tsfmc.targets.measure.parity import check_parity, hard_windows
-from tsfmc.targets.tvm import TARGET
+from tsfmc.targets.tvm import TARGET, job, target, worker
 from tsfmc.targets.tvm.options import TvmOptions
 
 SHAPE = Shape(3, 48, 12)
@@ -28,6 +33,20 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "wide_itransformer": {"kind": "itransformer", **SIZES, **ENCODER, "width": 256, "ffn": 256},
     "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
 }
+
+
+@contextmanager
+def worker_here() -> Iterator[None]:
+    """Lowers without a new interpreter for the worker, which takes seconds to import torch and TVM."""
+
+    def run(task: job.Job, work: Path, time_limit_s: float, progress: Any = print) -> dict[str, Any]:
+        (work / "job.json").write_text(json.dumps(asdict(task)))
+        worker.main(work / "job.json", work / "answer.json")
+        return job.read_answer(work / "answer.json")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "run_child", run)
+        yield
 
 
 def windows() -> np.ndarray:

@@ -145,7 +145,7 @@ def open_library(content: bytes) -> tuple[CDLL, Callable[[], None]]:
 
     def close(handle: int = library._handle) -> None:
         dlclose(handle)
-        os.close(number)  # not before: the loader knows the copy by this number, which would come again
+        os.close(number)  # not earlier: the loader knows the copy by this number, which would come again
 
     return library, close
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from tvm_students import lower, reference, student, windows
+from tvm_students import lower, reference, student, windows, worker_here
 
 from tsfmc.compiler.base.errors import UsageError
 from tsfmc.targets.base import Payload
@@ -28,10 +28,12 @@ THREADS, CALLS = 4, 1000
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Payload]]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Payload]:
     """An iTransformer in both forms: values cross several kernels, and calls are long enough to overlap."""
     out = tmp_path_factory.mktemp("built") / "out"
-    yield out, lower(student("wide_itransformer"), out, form="both")
+    with worker_here():
+        payload = lower(student("wide_itransformer"), out, form="both")
+    return out, payload
 
 
 def facts(payload: Payload, **changes: Any) -> dict[str, Any]:
