@@ -229,7 +229,6 @@ def test_an_int8_artifact_has_its_own_accuracy_and_latency_in_the_manifest(tmp_p
         baseline=False,
         out=tmp_path / "out",
         set=[
-            "passes.distill.epochs=1",
             "measure.duration_s=0.2",
             "measure.min_queries=64",
             "target_options.tvm.precision=int8-weights",
