@@ -7,13 +7,10 @@ months (month, quarter and year starts or ends), or business days.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Stamps = npt.NDArray[np.datetime64]
 Positions = npt.NDArray[np.int64]
@@ -110,11 +107,15 @@ def steps_per_season(frequency: str | None) -> int:
     return {1: 7, 7: 52}.get(step_us // _DAY_US, 1)
 
 
-def future_stamps(last: np.datetime64, frequency: str, count: int) -> pd.DatetimeIndex:
-    """The ``count`` timestamps after ``last``."""
+def step_seconds(frequency: str | None) -> float | None:
+    """Seconds per step of a fixed length, None for months, business days and what is unknown."""
+    if frequency is None:
+        return None
     import pandas as pd
+    from pandas.tseries.frequencies import to_offset
 
-    return pd.date_range(pd.Timestamp(last), periods=count + 1, freq=frequency)[1:]
+    fixed = (pd.tseries.offsets.Tick, pd.tseries.offsets.Day, pd.tseries.offsets.Week)
+    return _fixed_step_us(frequency) / 10**6 if isinstance(to_offset(frequency), fixed) else None
 
 
 def _fixed_step_us(frequency: str) -> int:

@@ -64,7 +64,9 @@ def test_the_device_has_neither_torch_nor_tsfmc(device: Path) -> None:
         "import numpy, onnxruntime, importlib.util as u;"
         "print([u.find_spec(n) for n in ('torch', 'tsfmc', 'onnx')])"
     )
-    done = subprocess.run([str(device), "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    done = subprocess.run(
+        [str(device), "-c", code], capture_output=True, text=True, check=True, cwd="/", env={}
+    )
     assert done.stdout.strip() == "[None, None, None]"
 
 
@@ -159,7 +161,12 @@ def edit(path: Path, old: str, new: str) -> None:
         (40, 1, "", "line 41, column 'wind': expected a number, got ''"),
         (40, 3, "nan", "line 41, column 'load': expected a number, got 'nan'"),
         (39, 0, "2030-01-01", "line 40: timestamp"),
-        (39, 0, "yesterday", "line 40, column 'date': expected an ISO timestamp, got 'yesterday'"),
+        (
+            39,
+            0,
+            "yesterday",
+            "line 40, column 'date': expected a time in the notation of the rows before, got 'yesterday'",
+        ),
         (0, 1, "win", "column 'wind' occurs 0 times in the header"),
         (0, 2, "wind", "column 'wind' occurs 2 times in the header"),
     ],
@@ -205,10 +212,10 @@ def test_bad_files(device: Path, art: Path, tmp_path: Path) -> None:
 
 
 def test_without_timestamps_or_step_the_rows_are_numbered(device: Path, tmp_path: Path) -> None:
-    task = {"lookback": 32, "horizon": 8, "variates": list(VARIATES), "frequency": "MS", "step_seconds": None}
-    make_artifact(tmp_path / "monthly", task=task)
+    task = {"lookback": 32, "horizon": 8, "variates": list(VARIATES), "frequency": None, "step_seconds": None}
+    make_artifact(tmp_path / "unknown", task=task)
     write_history(tmp_path / "past.csv")
-    done = run(device, tmp_path / "monthly", "forecast", tmp_path / "past.csv")
+    done = run(device, tmp_path / "unknown", "forecast", tmp_path / "past.csv")
     assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["step", *map(str, range(1, 9))]
 
 
