@@ -12,25 +12,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Literal
 
-EMPTY = frozenset(
-    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split(
-        "|"
-    )
-)
+_EMPTY = "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
+EMPTY = frozenset(("", *_EMPTY.split(",")))
 """What pandas takes for an empty cell, so that a device and a compile agree."""
 
 TIME_NAMES = ("date", "timestamp", "time", "datetime", "ds", "ts")
 """Header names, in any case, of a column that must hold the time."""
 
-UNIX_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+UnixUnit = Literal["s", "ms", "us", "ns"]
+UNIX_UNITS: dict[UnixUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 UNIX_SECONDS = (631_152_000, 4_102_444_800)
 """Unix time is taken for what it is from 1990 to 2100: no number has two readings there, and dates that are
 written as bare digits (20240131, 202401311200) have none."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _UNIX = re.compile(r"\d{9,19}(?:\.\d*)?", re.ASCII)
 _TIME_OF_DAY = (
@@ -59,7 +58,7 @@ def parse_number(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def unix_unit(value: float) -> str | None:
+def unix_unit(value: float) -> UnixUnit | None:
     """The unit in which ``value`` is a Unix time between 1990 and 2100: s, ms, us, ns, or None."""
     first, last = UNIX_SECONDS
     return next((unit for unit, per in UNIX_UNITS.items() if first * per <= value < last * per), None)
@@ -68,7 +67,7 @@ def unix_unit(value: float) -> str | None:
 class TimeNotation:
     """How a column writes the time: a pattern of dates, or Unix time in one unit."""
 
-    def __init__(self, pattern: str | None = None, unit: str | None = None) -> None:
+    def __init__(self, pattern: str | None = None, unit: UnixUnit | None = None) -> None:
         self.unit = unit
         self._pattern = re.compile(pattern + _TIME_OF_DAY, re.ASCII) if pattern else None
 
@@ -144,7 +143,7 @@ def _zone(text: str | None) -> timezone | None:
     if text is None:
         return None
     if text in ("Z", "UTC"):
-        return UTC
+        return timezone.utc
     digits = text[1:].replace(":", "")
     offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
     return timezone(-offset if text[0] == "-" else offset)

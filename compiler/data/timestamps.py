@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base.errors import DataError
-from .cells import TIME_NAMES, unix_unit
+from .cells import TIME_NAMES, UnixUnit, unix_unit
 from .timeline import Stamps
 
 if TYPE_CHECKING:
@@ -24,13 +24,17 @@ class TimeColumn:
 
     name: str
     format: str | None = None
-    unit: str | None = None
+    unit: UnixUnit | None = None
 
     def parse(self, cells: pd.Series) -> Stamps:
         """Timestamps in UTC without zone, microseconds; NaT for a cell that is none."""
         import pandas as pd
 
-        parsed = pd.to_datetime(cells, utc=True, errors="coerce", format=self.format, unit=self.unit)
+        if self.unit is None:
+            parsed = pd.to_datetime(cells, utc=True, errors="coerce", format=self.format)
+        else:
+            numbers = pd.to_numeric(cells, errors="coerce")
+            parsed = pd.to_datetime(numbers, utc=True, errors="coerce", unit=self.unit)
         return parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
 
 

@@ -70,9 +70,8 @@ def test_a_known_name_with_other_bytes_is_refused(tmp_path: Path, monkeypatch: p
         load_data("etth1", lookback=8, horizon=2)
 
 
-PUBLISHED_ROWS = "date,a\n" + "".join(
-    f"2024-01-{day:02d},{day}\n" for day in (*range(1, 20), 19, *range(20, 31))
-)
+DAYS = (*range(1, 20), 19, *range(20, 31))
+PUBLISHED_ROWS = "date,a\n" + "".join(f"2024-01-{day:02d},{day}\n" for day in DAYS)
 """A published file as they are: one timestamp is repeated."""
 
 

@@ -13,10 +13,8 @@ from .files import MAX_FILE_BYTES, MAX_FILES, MAX_LISTING_BYTES, is_safe_name, r
 from .manifest import MANIFEST, read_manifest
 
 SUMS = "SHA256SUMS"
-USER_SUFFIXES = (
-    ".csv",
-    ".csv.gz",
-)  # data a user may keep beside run.py: nothing in an artifact ever loads it
+USER_SUFFIXES = (".csv", ".csv.gz")
+"""Data that a user may keep beside run.py: nothing in an artifact ever loads it."""
 
 
 def check_files(directory: Path) -> None:

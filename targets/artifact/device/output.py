@@ -46,10 +46,7 @@ class Forecast:
         return {
             "index_name": self.columns[0],
             "index": self.stamps,
-            "forecast": {
-                name: row.tolist()
-                for name, row in zip(self.variates, self.values)  # noqa: B905
-            },
+            "forecast": {name: row.tolist() for name, row in zip(self.variates, self.values)},
             "missing": self.history.missing,
             "filled": {"cells": self.history.filled_cells, "rows": self.history.filled_rows},
         }
@@ -58,7 +55,7 @@ class Forecast:
         """CSV; numbers to the last bit."""
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([header_cell(name) for name in self.columns])
-        for stamp, values in zip(self.stamps, self.values.T):  # noqa: B905 (Python 3.8 has no strict)
+        for stamp, values in zip(self.stamps, self.values.T):
             writer.writerow([stamp, *(repr(float(value)) for value in values)])
 
     def save(self, path: Path) -> None:
@@ -71,7 +68,7 @@ class Forecast:
         target = path.with_name(f"{os.getpid()}.part.{path.name}") if plain else path
         try:
             try:
-                with open_csv(target, "wt") as stream:
+                with open_csv(target, "w") as stream:
                     self.write(stream)
                 if plain:
                     target.replace(path)

@@ -17,8 +17,9 @@ import gzip
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class History:
 
 
 class Table:
-    """The end of a table, as text: ``rows`` are ``(number, cells)``, a row's number as its ``word`` counts."""
+    """The end of a table, as text; ``rows`` are ``(number, cells)``, numbered as its ``word`` counts them."""
 
     def __init__(
         self, name: str, header: Sequence[str], rows: Iterable[tuple[int, list[str]]], word: str = "line"
@@ -72,7 +73,7 @@ class Table:
 
 
 def header_cell(name: str) -> str:
-    """A name as a header has it: with an apostrophe before it where a spreadsheet would run it as a formula."""
+    """A name as a header has it: an apostrophe before one that a spreadsheet would run as a formula."""
     return f"'{name}" if name.lstrip(" ").startswith(FORMULA_STARTS) else name
 
 
@@ -104,7 +105,7 @@ def read_csv(path: Path, manifest: dict[str, Any], missing: str | None = None) -
     policy = missing_policy(task, missing)
     rows: deque[tuple[int, list[str]]] = deque(maxlen=rows_needed(task, policy))
     try:
-        with open_csv(path, "rt", "utf-8-sig") as stream:
+        with open_csv(path, "r", "utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader, [])
             rows.extend((reader.line_num, row) for row in reader if any(map(str.strip, row)) or len(row) > 1)
@@ -113,11 +114,11 @@ def read_csv(path: Path, manifest: dict[str, Any], missing: str | None = None) -
     return read_window(Table(str(path), header, rows), task, policy)
 
 
-def open_csv(path: Path, mode: str, encoding: str = "utf-8") -> IO[Any]:
+def open_csv(path: Path, mode: Literal["r", "w"], encoding: str = "utf-8") -> TextIO:
     """A text file, packed where its name ends in ``.gz``."""
     if path.name.lower().endswith(".gz"):
-        return gzip.open(path, mode, encoding=encoding, newline="")
-    return path.open(mode.replace("t", ""), encoding=encoding, newline="")
+        return TextIOWrapper(gzip.GzipFile(path, mode), encoding=encoding, newline="")
+    return path.open(mode, encoding=encoding, newline="")
 
 
 def read_window(table: Table, task: dict[str, Any], missing: str) -> History:
@@ -211,7 +212,7 @@ def _places(
     missing: str,
 ) -> np.ndarray:
     """The place ``[T]`` of each row on the regular axis, from 0 on."""
-    pairs = list(zip(times, times[1:]))  # noqa: B905 (Python 3.8 has no strict)
+    pairs = list(zip(times, times[1:]))
     if step is not None:
         _check_step(table, pairs, step)
     places = [0]
@@ -263,7 +264,7 @@ def _take_window(history: History, table: Table, task: dict[str, Any], places: n
     there[at[kept]] = True
     history.filled_rows = int((~there[-lookback:]).sum())
     history.filled_cells = int(np.isnan(axis[:, -lookback:])[:, there[-lookback:]].sum())
-    for name, run in zip(task["variates"], axis):  # noqa: B905 (Python 3.8 has no strict)
+    for name, run in zip(task["variates"], axis):
         known = np.flatnonzero(~np.isnan(run))
         if not len(known) or known[0] > len(run) - lookback:
             raise InputError(

@@ -80,10 +80,10 @@ class BusinessStep:
 
     def between(self, before: datetime, after: datetime) -> int | None:
         """See ``FixedStep.between``."""
-        days = [time.date() for time in (before, after)]
-        if before.time() != after.time() or not np.is_busday(days, BUSINESS_DAYS).all():
+        first, second = before.date(), after.date()
+        if before.time() != after.time() or not np.is_busday([first, second], BUSINESS_DAYS).all():
             return None
-        return int(np.busday_count(*days, BUSINESS_DAYS))
+        return int(np.busday_count(first, second, BUSINESS_DAYS))
 
     def after(self, last: datetime, steps: int) -> datetime:
         """See ``FixedStep.after``."""

@@ -165,7 +165,7 @@ def edit(path: Path, old: str, new: str) -> None:
             39,
             0,
             "yesterday",
-            "line 40, column 'date': expected a time in the notation of the rows before, got 'yesterday'",
+            "line 40, column 'date': expected a time in the notation of",
         ),
         (0, 1, "win", "column 'wind' occurs 0 times in the header"),
         (0, 2, "wind", "column 'wind' occurs 2 times in the header"),
