@@ -129,7 +129,7 @@ def read_window(table: Table, task: dict[str, Any], missing: str) -> History:
     """
     columns = _find_columns(table, task["variates"])
     _check_shape(table)
-    if missing == "error" and len(table.rows) < task["lookback"]:
+    if not table.rows or (missing == "error" and len(table.rows) < task["lookback"]):
         raise _too_short(table, task, len(table.rows), "rows")
     values = _read_values(table, columns, missing)  # [D, T]
     places, history = np.arange(len(table.rows)), History(values, missing)
@@ -233,13 +233,15 @@ def _places(
 def _check_step(
     table: Table, pairs: Sequence[tuple[datetime, datetime]], step: FixedStep | MonthStep | BusinessStep
 ) -> None:
-    """Most rows follow each other by the step: otherwise it is another step, not rows that are missing."""
-    gaps = Counter(after - before for before, after in pairs if after > before)
-    steps = Counter(step.between(before, after) for before, after in pairs if after > before)
-    if len(pairs) > 1 and steps and steps.most_common(1)[0][0] != 1:
+    """No gap is commoner than the step: otherwise it is another step, not rows that are missing."""
+    later = [(after - before, step.between(before, after)) for before, after in pairs if after > before]
+    common = Counter(gap if steps is None else steps for gap, steps in later)
+    found, count = common.most_common(1)[0] if common else (1, 0)
+    if count > max(1, common[1]):
+        gap = next(gap for gap, steps in later if found in (gap, steps))
         raise InputError(
-            f"{table.name}: most rows are {gaps.most_common(1)[0][0].total_seconds():g} s apart, "
-            f"the artifact's step is {step}; resample the rows to that step"
+            f"{table.name}: most rows are {gap.total_seconds():g} s apart, the artifact's step is {step}; "
+            "resample the rows to that step"
         )
 
 
