@@ -7,19 +7,14 @@ from pathlib import Path
 
 import click
 
-from ..data.filling import POLICIES
-from .output import as_json, print_json
+from .output import as_json, missing_rows, print_json
 
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet.")
 @click.option("--output", type=click.Path(path_type=Path), help="CSV or Parquet; stdout as CSV without it.")
-@click.option(
-    "--missing",
-    type=click.Choice(POLICIES),
-    help="Empty cells and missing rows. Default: as when the artifact was compiled.",
-)
+@missing_rows
 @click.option("--threads", type=int, default=1)
 @as_json
 def command(

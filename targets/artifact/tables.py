@@ -95,7 +95,8 @@ def _save_parquet(forecast: Forecast, path: Path) -> None:
     columns = [index, *forecast.values]
     partial = path.with_name(f".{path.name}.part")
     try:
-        pq.write_table(pa.table(dict(zip(forecast.columns, columns, strict=True))), partial)
+        with partial.open("wb") as stream:
+            pq.write_table(pa.table(dict(zip(forecast.columns, columns, strict=True))), stream)
         partial.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from row_cases import BAD, GOOD, HOURS, PLAIN, Bad, Good, rows
 
 from tsfmc.compiler.cli import main as tsfmc_main
-from tsfmc.compiler.data import cells
+from tsfmc.compiler.cli.output import missing_rows
+from tsfmc.compiler.data import cells, filling
 from tsfmc.compiler.data.formats import fingerprint
 from tsfmc.compiler.data.sources import file_source
 from tsfmc.compiler.data.table import ingest, open_ingested
@@ -150,8 +151,6 @@ def test_a_compile_reads_the_same_rows(case: Good, pasted: ModuleType, tmp_path:
     path = tmp_path / case.file
     path.write_bytes(case.content if isinstance(case.content, bytes) else case.content.encode())
     missing: Any = case.missing or "error"
-    if case.step == "":
-        pytest.skip("a compile takes regular rows only")
     ingest(file_source(path), fingerprint(path), ["a", "b"], missing, tmp_path)
     table = open_ingested(tmp_path)
     np.testing.assert_allclose(table.values[-4:], np.array([case.a, case.b]).T, rtol=1e-12)
@@ -194,6 +193,10 @@ def test_the_policy_of_the_compile_is_the_default(pasted: ModuleType, tmp_path: 
         pasted.read_csv(tmp_path / "past.csv", {"task": task}, "error")
     with pytest.raises(pasted.InputError, match="expected one of error, ffill, interpolate, got 'mean'"):
         pasted.read_csv(tmp_path / "past.csv", {"task": task}, "mean")
+
+
+def test_the_commands_offer_the_policies_that_there_are() -> None:
+    assert missing_rows(lambda: None).__click_params__[0].type.choices == filling.POLICIES
 
 
 def test_empty_cells_are_those_of_pandas() -> None:

@@ -18,7 +18,7 @@ import pytest
 from artifacts import MEAN, STD, VARIATES, make_artifact, make_model, raw, reference, write_history
 
 from tsfmc.targets import TARGETS
-from tsfmc.targets.artifact.runner import engine_class, render_runner
+from tsfmc.targets.artifact.runner import DEVICE, PARTS, engine_class, render_runner
 from tsfmc.targets.onnx import TARGET
 
 RUNTIME = ("numpy", "numpy.libs", "onnxruntime", "flatbuffers", "google", "packaging")
@@ -239,6 +239,31 @@ def test_an_engine_that_redefines_the_runner_is_refused(tmp_path: Path) -> None:
     (tmp_path / "engine.py").write_text("SCHEMA = 7\nclass Engine: ...\n")
     with pytest.raises(ValueError, match=r"engine\.py redefines SCHEMA"):
         render_runner(tmp_path / "engine.py")
+
+
+def test_an_engine_that_imports_something_else_by_a_name_of_the_runner_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "engine.py").write_text("from os import stat\nclass Engine: ...\n")
+    with pytest.raises(ValueError, match=r"redefines stat of|redefines stat"):
+        render_runner(tmp_path / "engine.py")
+
+
+def test_a_part_imports_the_names_of_another_as_they_are(tmp_path: Path) -> None:
+    for line in ("from . import files", "from .files import read_text as read"):
+        (tmp_path / "engine.py").write_text(f"{line}\nclass Engine: ...\n")
+        with pytest.raises(ValueError, match=r"engine.py line 1: import the names of a part as they are"):
+            render_runner(tmp_path / "engine.py")
+
+
+def test_every_part_is_pasted_once_and_imports_come_first(art: Path) -> None:
+    text = (art / "run.py").read_text()
+    assert {path.parent.name for path in PARTS} == {"device", "data"}
+    assert {path.stem for path in DEVICE.glob("*.py")} - {"__init__"} <= {path.stem for path in PARTS}
+    body = ast.parse(text).body
+    imports = [place for place, node in enumerate(body) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert imports == [*range(1, 3), *range(4, 2 + len(imports))], "STARTED_NS alone stands between them"
+    assert (
+        text.count("\ndef fill_run(") == text.count("\nclass Scaling") == text.count("\nimport json\n") == 1
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(TARGETS))

@@ -50,7 +50,7 @@ def test_the_rules_are_those_of_rows(tmp_path: Path) -> None:
         read_history(path, manifest())
     holes = np.where(np.arange(20) == 14, np.nan, VALUES[:, 0])
     path = write(tmp_path / "past.parquet", hours, a=holes)
-    with pytest.raises(DataError, match=r"past\.parquet row 15, column 'a': expected a number, got 'nan'"):
+    with pytest.raises(DataError, match=r"past\.parquet row 15, column 'a': expected a number, got ''"):
         read_history(path, manifest())
     history = read_history(path, manifest(), "ffill")
     assert history.filled_cells == 1 and history.values[1, 6] == VALUES[13, 0]
