@@ -44,5 +44,5 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 missing_rows = click.option(
     "--missing",
     type=click.Choice(["error", "ffill", "interpolate"]),
-    help="Empty cells and missing rows: refused or filled. Default: the recipe's, a forecast's the compile's.",
+    help="Empty cells and missing rows: refused or filled. Default: error; forecast: as compiled.",
 )

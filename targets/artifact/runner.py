@@ -1,7 +1,7 @@
 """``run.py`` of an artifact: the parts in ``device/`` and the target's engine, pasted into one file.
 
 The first part is taken as it is.  Then come the imports of all parts, once each, and the parts in their fixed
-order without docstring and imports.  Imports of one part by another fall away, since all are one file.
+order without imports, each under its docstring as a comment.  Imports of one part by another fall away.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ...compiler.base.errors import MissingError
 DEVICE = Path(__file__).parent / "device"
 SHARED = Path(__file__).parents[2] / "compiler" / "data"
 ENGINE = DEVICE / "engine.py"
+RULER = "# " + 98 * "-"
 PARTS = (
     DEVICE / "start.py",
     DEVICE / "errors.py",
@@ -62,18 +63,19 @@ def render_runner(engine_source: Path) -> str:
             if owners.setdefault(name, meaning) != meaning:
                 raise ValueError(f"{part.path.name} redefines {name} of {owners[name]}")
     imports = _merged({line for part in parts for line in part.imports} - first.imports)
-    bodies = (f"# --- {part.title}\n\n\n{part.body}\n" for part in parts)
+    bodies = (f"{part.title}\n\n{part.body}\n" for part in parts)
     return "\n\n".join((first.text.rstrip(), imports, *bodies)).rstrip() + "\n"
 
 
 class _Part:
-    """One source file: its first line of docstring, imports one a line, and the rest."""
+    """One source file: its docstring as a comment, imports one a line, and the rest."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.text = path.read_text(encoding="utf-8")
         self._tree = ast.parse(self.text)
-        self.title = (ast.get_docstring(self._tree) or path.stem).splitlines()[0].rstrip(".")
+        about = (ast.get_docstring(self._tree) or path.stem).splitlines()
+        self.title = "\n".join((RULER, *(f"# {line}".rstrip() for line in about)))
         self.imports = {line for node in self._tree.body for line in self._import_lines(node)}
         self.body = self._body()
 

@@ -85,7 +85,10 @@ GOOD: dict[str, Good] = {
     "time column last": Good(rows(*HOURS, header="a,b,time", line="{a},{b},{t}"), index="time"),
     "no time column": Good("a,b\n1,10\n2,20\n3,30\n4,40\n", "1", "2", "step"),
     "unknown step": Good(
-        rows("2024-01-01", "2024-01-03", "2024-01-04", "2024-01-31"), "1", "2", "step", step="", compiles=False
+        rows("2024-01-01", "2024-01-03", "2024-01-04", "2024-01-31"),
+        *("1", "2", "step"),
+        step="",
+        compiles=False,
     ),
     "only the lookback counts": Good(
         rows("soon", H19, *HOURS, a=["x", "", "1", "2", "3", "4"]), compiles=False
