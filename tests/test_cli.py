@@ -69,6 +69,7 @@ def test_compile_json(place: Path) -> None:
     manifest = result["manifests"]["onnx"]
     assert manifest == json.loads((place / "out/onnx/manifest.json").read_text())
     assert manifest["level"] == "executed" and manifest["parity"]["passed"]
+    assert (manifest["task"]["step_seconds"], manifest["task"]["missing"]) == (3600, "error")
     assert set(manifest["accuracy"]["test"]) == {"student", "supervised", "teacher", "seasonal_naive"}
     assert manifest["data"]["windows"]["test"] == manifest["accuracy"]["test"]["student"]["windows"]
     assert manifest["latency"]["speedup"] > 0 and "interleaved with teacher" in manifest["latency"]["method"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 POLICIES = ("error", "ffill", "interpolate")
+FILL_HINT = "repair the file, or fill with --missing ffill or --missing interpolate"
 
 
 def fill_run(run: np.ndarray, policy: str) -> int:

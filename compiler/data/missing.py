@@ -15,7 +15,6 @@ from ..base.errors import DataError, unknown_name
 from .filling import POLICIES, fill_run
 
 Missing = Literal["error", "ffill", "interpolate"]
-FILL_HINT = "repair the file, or fill with --missing ffill or --missing interpolate"
 
 
 def checked_policy(policy: str) -> Missing:

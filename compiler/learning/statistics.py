@@ -158,7 +158,7 @@ def series_sums(
 
 
 def _scaled(data: Dataset, first: int, last: int) -> Array:
-    return data.scaling.scale(data.values[first:last].T).T
+    return np.ascontiguousarray(data.scaling.scale(data.values[first:last].T).T)
 
 
 def _hankel(values: Array, count: int, span: int) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...compiler.base.errors import VerificationError
-from .device.manifest import MANIFEST, SCHEMA
+from .device.manifest import MANIFEST, MAX_STEPS, SCHEMA
 
 
 class _Part(BaseModel):
@@ -36,8 +36,8 @@ class TaskPart(_Part):
     with empty cells and missing rows, and what a forecast does unless it is told otherwise.
     """
 
-    lookback: int = Field(ge=1)
-    horizon: int = Field(ge=1)
+    lookback: int = Field(ge=1, le=MAX_STEPS)
+    horizon: int = Field(ge=1, le=MAX_STEPS)
     variates: tuple[str, ...] = Field(min_length=1)
     frequency: str | None = None
     step_seconds: float | None = Field(default=None, gt=0)

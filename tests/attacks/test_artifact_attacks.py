@@ -151,6 +151,16 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "horizon text": (lambda m: m["task"].update(horizon="8"), "field task.horizon"),
     "horizon true": (lambda m: m["task"].update(horizon=True), "field task.horizon"),
+    "lookback without end": (
+        lambda m: m["task"].update(lookback=10**30),
+        "field task.lookback: expected a p",
+    ),
+    "policy unknown": (
+        lambda m: m["task"].update(missing="mean"),
+        "field task.missing: expected one of error",
+    ),
+    "step negative": (lambda m: m["task"].update(step_seconds=-3600), "field task.step_seconds"),
+    "frequency number": (lambda m: m["task"].update(frequency=[7]), "field task.frequency"),
     "no variates": (lambda m: m["task"].update(variates=[]), "field task.variates"),
     "std zero": (lambda m: m["input"].update(std=[1.0, 0.0, 1.0]), "field input.std"),
     "std short": (lambda m: m["input"].update(std=[1.0]), "field input.std: expected 3 finite numbers"),

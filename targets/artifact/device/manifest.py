@@ -13,6 +13,7 @@ from .files import MAX_MANIFEST_BYTES, is_safe_name, read_text
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+MAX_STEPS = 1 << 24
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -46,8 +47,8 @@ def is_number(value: object) -> bool:
 
 def _check_task(task: dict[str, Any]) -> None:
     for name in ("lookback", "horizon"):
-        if type(task.get(name)) is not int or task[name] < 1:
-            raise _field(f"task.{name}", "a positive integer", task.get(name))
+        if type(task.get(name)) is not int or not 1 <= task[name] <= MAX_STEPS:
+            raise _field(f"task.{name}", f"a positive integer up to {MAX_STEPS}", task.get(name))
     variates = task.get("variates")
     if not isinstance(variates, list) or not variates or not all(isinstance(name, str) for name in variates):
         raise ArtifactError(f"{MANIFEST} field task.variates: expected a list of names")

@@ -24,12 +24,11 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from ....compiler.data.cells import TIME_NAMES, TimeNotation, is_empty, parse_number, read_times
-from ....compiler.data.filling import POLICIES, fill_run
+from ....compiler.data.filling import FILL_HINT, POLICIES, fill_run
 from .errors import InputError
 from .steps import BusinessStep, FixedStep, MonthStep, find_step
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-FILL_HINT = "repair the file, or fill with --missing ffill or --missing interpolate"
 
 
 class History:
