@@ -103,6 +103,9 @@ GOOD: dict[str, Good] = {
     "zone +02:00": Good(
         rows(*(f"{time}+02:00" for time in HOURS)), "2024-02-01 00:00:00+02:00", "2024-02-01 01:00:00+02:00"
     ),
+    "zone -05:30": Good(
+        rows(*(f"{time}-0530" for time in HOURS)), "2024-02-01 00:00:00-05:30", "2024-02-01 01:00:00-05:30"
+    ),
     "zones over a change of the clock": Good(
         rows(
             "2024-03-31 00:00:00+01:00",
