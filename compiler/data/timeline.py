@@ -7,10 +7,13 @@ months (month, quarter and year starts or ends), or business days.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Stamps = npt.NDArray[np.datetime64]
 Positions = npt.NDArray[np.int64]
@@ -105,6 +108,13 @@ def steps_per_season(frequency: str | None) -> int:
     if step_us < _DAY_US:
         return _DAY_US // step_us if _DAY_US % step_us == 0 else 1
     return {1: 7, 7: 52}.get(step_us // _DAY_US, 1)
+
+
+def future_stamps(last: np.datetime64, frequency: str, count: int) -> pd.DatetimeIndex:
+    """The ``count`` timestamps after ``last``."""
+    import pandas as pd
+
+    return pd.date_range(pd.Timestamp(last), periods=count + 1, freq=frequency)[1:]
 
 
 def step_seconds(frequency: str | None) -> float | None:

@@ -17,7 +17,7 @@ from tsfmc.compiler.data import load_data
 from tsfmc.compiler.data.formats import fingerprint
 from tsfmc.compiler.data.sources import file_source
 from tsfmc.compiler.data.table import Table, ingest, open_ingested
-from tsfmc.compiler.data.timeline import infer_timeline, step_seconds, steps_per_season
+from tsfmc.compiler.data.timeline import future_stamps, infer_timeline, step_seconds, steps_per_season
 
 FREQUENCIES = [
     "s",
@@ -47,6 +47,7 @@ def test_a_regular_axis_is_found_and_continued(frequency: str, start: str) -> No
     assert timeline.positions(stamps).tolist() == list(range(40))
     np.testing.assert_array_equal(timeline.stamps(0, 40), stamps)
     np.testing.assert_array_equal(timeline.stamps(17, 3), stamps[17:20])
+    assert future_stamps(stamps[29], timeline.frequency, 10).tolist() == index[30:].tolist()
 
 
 @pytest.mark.parametrize("frequency", ["15min", "h", "D", "B", "MS", "ME"])
