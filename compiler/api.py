@@ -22,7 +22,7 @@ from .driver.recipe import Recipe, make_recipe
 from .driver.settings import OtherSettings
 
 if TYPE_CHECKING:
-    from ..targets.artifact.run import Forecaster as ArtifactForecaster
+    from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from .driver.bench import Report
     from .ir.teacher_store import TeacherStore
     from .ir.unit import CompileUnit, PassRecord

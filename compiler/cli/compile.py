@@ -13,8 +13,8 @@ from .output import as_json, print_json, print_table
 
 @click.command(context_settings={"show_default": False})
 @recipe_options(
-    "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "split", "recipe",
-    "set", "budget", "teacher_store", "licence_policy", "baseline", "seed", "threads",
+    "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "split", "missing",
+    "recipe", "set", "budget", "teacher_store", "licence_policy", "baseline", "refit", "seed", "threads",
 )  # fmt: skip
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")

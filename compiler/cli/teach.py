@@ -13,7 +13,7 @@ from .output import as_json, print_json
 
 @click.command()
 @recipe_options(
-    "teacher", "data", "lookback", "horizon", "variates", "split", "licence_policy", "set",
+    "teacher", "data", "lookback", "horizon", "variates", "split", "missing", "licence_policy", "set",
     required=("teacher", "data"),
 )  # fmt: skip
 @click.option(

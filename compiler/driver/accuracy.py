@@ -37,7 +37,7 @@ def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:
     """Forecasts to compare with; of a teacher that passes have replaced, the one that was loaded."""
     rows = {"seasonal_naive": seasonal_naive(unit.data.seasonality, unit.task.horizon)}
     if unit.supervised is not None:
-        rows["supervised"] = model_predictor(unit.supervised.model)
+        rows["supervised"] = model_predictor(unit.supervised.judged_model)
     store, original = unit.teacher_store, unit.original_teacher or unit.teacher
     if store is not None and unit.original_teacher is None:
         rows["teacher"] = lambda indices, past: store.forecast("test", indices)
@@ -52,9 +52,12 @@ def artifact_rows(
     """The payload's row, and the model's beside it where the two differ or only the model runs here."""
     rows: dict[str, Predict] = {}
     if engine is None or precision != "fp32":
-        rows["model"] = model_predictor(unit.model)
-    if engine is not None:
+        rows["model"] = model_predictor(unit.judged_model)
+    if engine is not None and unit.judged is None:
         rows["student"] = engine_predictor(engine)
+    elif engine is not None and unit.judged is not None and precision == "fp32":
+        # It has seen rows that judge it.  Before that it was this model; parity says no more is lost.
+        rows["student"] = model_predictor(unit.judged)
     return evaluate_rows(unit, rows, progress)
 
 

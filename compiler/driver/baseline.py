@@ -33,7 +33,8 @@ class TrainBaseline(Step):
         cache: PassCache | None = None,
         check_purity: bool = False,
     ) -> None:
-        self.passes = [step for step in passes if not step.needs_teacher]
+        # A row is judged and never shipped, so nothing is solved again for it.
+        self.passes = [step for step in passes if not step.needs_teacher and "judged" not in step.writes]
         self.seed, self.cache, self.check_purity = seed, cache, check_purity
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:

@@ -6,10 +6,12 @@ from typing import Any
 
 from ...targets.measure.host import host_record
 from ..base.errors import UsageError
+from ..data.timeline import step_seconds
 from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit
 from .build import Build, Job
+from .verdict import accuracy_part
 
 
 def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "variates": list(task.variates),
             "frequency": task.frequency,
             "step_seconds": step_seconds(task.frequency),
+            "missing": job.recipe.task.missing,
         },
         "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
         "teacher": {
@@ -66,7 +69,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             for entry in unit.record
         ],
         "parity": build.parity and dict(build.parity),
-        "accuracy": {"test": {name: row.to_dict() for name, row in rows.items()}},
+        "accuracy": accuracy_part(rows, unit),
         "latency": build.latency,
         "level": "executed" if build.parity is not None and payload.level == "exported" else payload.level,
         "runtime_requirements": [*job.target.runtime_requirements, *payload.requires],
@@ -77,16 +80,6 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "warning": None if info.commercial else f"distilled from weights under {info.licence}",
         },
     }
-
-
-def step_seconds(frequency: str | None) -> int | None:
-    """Seconds per step of a fixed-length frequency, None for calendar steps and unknown ones."""
-    if frequency is None:
-        return None
-    import pandas as pd
-
-    step = pd.tseries.frequencies.to_offset(frequency)
-    return int(step.nanos // 10**9) if isinstance(step, pd.tseries.offsets.Tick) else None
 
 
 def overlap_with(info: TeacherInfo, data: str) -> str:

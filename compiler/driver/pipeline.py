@@ -31,7 +31,7 @@ from .costing import CostInstrument
 from .importing import Import, empty_unit
 from .instruments import DumpInstrument, Instrument, ReportInstrument
 from .manager import PassManager
-from .recipe import Recipe, pass_options
+from .recipe import Recipe, check_refit, pass_options
 from .stages import Export, target_stages
 
 
@@ -75,12 +75,16 @@ def build_passes(recipe: Recipe) -> list[Pass]:
     """
     if recipe.student.kind != "none":
         check_student(recipe.student.kind, recipe.student.config)
-    steps = [PASSES[name] for name in recipe.pipeline]
-    view = RecipeView(recipe.student.model_dump(), frozenset().union(*(step.reads for step in steps)))
-    return [
-        step(**pass_options(recipe, name, step.Options, step.follow(view)))
-        for name, step in zip(recipe.pipeline, steps, strict=True)
-    ]
+    kinds: dict[str, type[Pass]] = {name: PASSES[name] for name in recipe.pipeline}
+    read_later = frozenset().union(*(kind.reads for kind in kinds.values()))
+    view = RecipeView(recipe.student.model_dump(), read_later, recipe.refit)
+    passes = []
+    for name in recipe.pipeline:
+        follow = kinds[name].follow(view)
+        if follow is not None:
+            passes.append(kinds[name](**pass_options(recipe, name, kinds[name].Options, follow)))
+    check_refit(recipe, passes)
+    return passes
 
 
 def target_job(recipe: Recipe, kind: str, final: Path) -> Job:

@@ -45,9 +45,15 @@ class OtherSettings(TypedDict, total=False):
         str | None,
         Setting("task.split", "'ltsf', fractions 0.7,0.1,0.2 or row counts. Default: ltsf."),
     ]
+    missing: Annotated[
+        Literal["error", "ffill", "interpolate"] | None,
+        Setting("task.missing", "Empty cells and missing rows: refused or filled. Default: error."),
+    ]
     recipe: Annotated[str | Path | None, Setting("", "A recipe in TOML.")]
     set: Annotated[Iterable[str], Setting("", "Override a field of the recipe.", metavar="KEY.PATH=VALUE")]
-    budget: Annotated[Iterable[str], Setting("", "A gate, e.g. max_mse_increase=5%.", metavar="NAME=VALUE")]
+    budget: Annotated[
+        Iterable[str], Setting("", "A gate, e.g. max_mse_over_teacher=5%.", metavar="NAME=VALUE")
+    ]
     teacher_store: Annotated[
         str | Path | None, Setting("teacher_store", "Stored teacher outputs (tsfmc teach).")
     ]
@@ -55,6 +61,13 @@ class OtherSettings(TypedDict, total=False):
         Literal["warn", "commercial"] | None, Setting("licence_policy", "Refuse non-commercial weights.")
     ]
     baseline: Annotated[bool | None, Setting("baseline", "Also train the student without the teacher.")]
+    refit: Annotated[
+        Literal["none", "train+val", "all"] | None,
+        Setting(
+            "refit",
+            "Solve what is shipped again on all rows up to there, after it was judged. Default: none.",
+        ),
+    ]
     seed: Annotated[int | None, Setting("seed", "Every random choice derives from it. Default: 0.")]
     threads: Annotated[
         int | None, Setting("threads", "Threads of teacher and artifact while measuring. Default: 1.")

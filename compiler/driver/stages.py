@@ -141,7 +141,7 @@ class Measure(Stage):
 
     verb = "measure"
     summary = "test accuracy of the payload, latency against the teacher in one run"
-    reads = frozenset({"data", "teacher", "student", "build"})
+    reads = frozenset({"data", "teacher", "student", "judged", "build"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         build = build_of(unit)
@@ -197,8 +197,8 @@ def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:
     """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H]``."""
     windows = rotation(unit)
     past = windows[:: max(1, len(windows) // SELFTEST_WINDOWS)][:SELFTEST_WINDOWS]
-    mean, std = unit.data.mean[:, None], unit.data.std[:, None]
-    return past * std + mean, forecast_of(unit, past) * std + mean
+    scaling = unit.data.scaling
+    return scaling.unscale(past), scaling.unscale(forecast_of(unit, past))
 
 
 def forecast_of(unit: CompileUnit, past: np.ndarray) -> np.ndarray:

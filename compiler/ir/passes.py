@@ -58,10 +58,13 @@ class RecipeView:
     Attributes:
         student: ``kind`` and the options of the student.
         read_later: parts of the unit that the passes of the pipeline read, all of them together.
+        refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
+            or ``all``.
     """
 
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
+    refit: str = "none"
 
 
 class Step:
@@ -113,8 +116,11 @@ class Pass(Step):
         self.options: Any = self.Options(**options)
 
     @classmethod
-    def follow(cls, recipe: RecipeView) -> dict[str, Any]:
-        """Options that follow from the rest of the recipe; what the recipe gives by name wins."""
+    def follow(cls, recipe: RecipeView) -> dict[str, Any] | None:
+        """Options that follow from the rest of the recipe; what the recipe gives by name wins.
+
+        None where the recipe asks for nothing that this pass does: it is left out of the pipeline.
+        """
         return {}
 
     def place(self, before: Sequence[Step]) -> str:

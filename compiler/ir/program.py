@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,19 +53,16 @@ class Program:
         """The program as a module that can be called and exported again."""
         return self.exported.module()
 
-    def at(self, batch: int | None, rewrites: AbstractContextManager[Any] | None = None) -> ExportedProgram:
+    def at(self, batch: int | None) -> ExportedProgram:
         """The program at one batch size; with None as it is.
 
-        Args:
-            rewrites: a mode that is active while the operators are traced again, to replace some of them.
-
         Raises:
-            LoweringError: a replacement does not know how an operator is used.
+            LoweringError: torch.export does not take it at that size.
         """
         if batch is None:
             return self.exported
         example = torch.zeros(batch, self.shape.variates, self.shape.lookback)
-        with _tracing(), rewrites or nullcontext():
+        with _tracing():
             try:
                 return torch.export.export(self.module, (example,))
             except Exception as error:  # as in export_program

@@ -29,6 +29,7 @@ PartName = Literal[
     "student",
     "objective",
     "statistics",
+    "judged",
     "supervised",
     "accuracy",
     "program",
@@ -92,6 +93,7 @@ class CompileUnit:
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
+        judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
@@ -113,6 +115,7 @@ class CompileUnit:
     statistics: Statistics | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
+    judged: Forecaster | None = None
     supervised: CompileUnit | None = None
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     program: Program | None = None
@@ -140,6 +143,11 @@ class CompileUnit:
             raise ValueError("a unit has neither student nor teacher")
         return model
 
+    @property
+    def judged_model(self) -> Forecaster:
+        """Whose accuracy may be told: ``model``, or what it was before it saw the rows that judge it."""
+        return self.judged if self.judged is not None else self.model
+
     def __str__(self) -> str:
         task = self.task
         lines = [
@@ -150,6 +158,7 @@ class CompileUnit:
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
+        lines += [f"  judged    {describe_module(self.judged)}"] if self.judged is not None else []
         lines += ["  objective"] + [f"    {line}" for line in self.objective.lines()]
         lines += ["  record"] + [
             f"    {n:03d} {entry.name} {_mapping(entry.config)}" for n, entry in enumerate(self.record)

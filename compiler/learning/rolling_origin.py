@@ -80,8 +80,10 @@ def select(source: Folds, grid: Grid) -> Selection:
     def size(setting: Setting) -> tuple[int, int]:
         return setting.macs(lookback, horizon), setting.parameters(variates, lookback, horizon)
 
-    close = near_best(ratios)
-    chosen = choose(ratios, close, size)
+    # What all are compared with need not be among what was asked for.
+    asked = {setting: ratios[setting] for setting in grid.settings(lookback, horizon, variates)}
+    close = near_best(asked)
+    chosen = choose(asked, close, size)
     solution = solve(final, chosen)
     table = [
         {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...compiler.base.spread import spread
-from ..artifact.run import window_scale
+from ..artifact.device.forecaster import window_scale
 from ..base import Shape
 from .options import BatchProfile
 from .presets import Precision

@@ -4,12 +4,15 @@ Two routes: ``torch.export`` and TVM's torch frontend, or ONNX where an operator
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from ...compiler.ir.program import Program
+from ...compiler.base.errors import LoweringError
+from ...compiler.ir.program import Program, first_line
 from .rewrites import Rewrites
 
 
@@ -19,7 +22,19 @@ def rewrite_operators(program: Program, batch: int) -> torch.export.ExportedProg
     Raises:
         LoweringError: an operator is used in a way that its replacement does not know.
     """
-    exported = program.at(batch, Rewrites())
+    try:
+        return export_static(program.module, (batch, program.shape.variates, program.shape.lookback))
+    except Exception as error:  # torch.export has no common base class for what may go wrong
+        raise LoweringError(
+            f"tvm: the program cannot be exported at batch {batch}: {first_line(error)}"
+        ) from error
+
+
+def export_static(program: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    """``torch.export`` at input ``shape [B, D, L]`` of an exported program's module, rewritten."""
+    with torch.no_grad(), warnings.catch_warnings(), Rewrites():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(program, (torch.zeros(shape),))
     for node in list(exported.graph.nodes):
         if node.target == torch.ops.aten.select.int and node.args[2] < 0:
             # The frontend hands a negative index to an operator that does not count from the end.

@@ -109,6 +109,12 @@ def squeeze(tensor: Tensor, dim: Any = None) -> Tensor:
     return tensor.reshape([n for axis, n in enumerate(tensor.shape) if n != 1 or axis not in dropped])
 
 
+def unsqueeze(tensor: Tensor, dim: int) -> Tensor:
+    """Likewise."""
+    place = dim % (tensor.ndim + 1)
+    return tensor.reshape((*tensor.shape[:place], 1, *tensor.shape[place:]))
+
+
 def layer_norm(
     tensor: Tensor,
     normalized_shape: Any,
@@ -141,6 +147,7 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     _ATEN.squeeze.default: squeeze,
     _ATEN.squeeze.dim: squeeze,
     _ATEN.squeeze.dims: squeeze,
+    _ATEN.unsqueeze.default: unsqueeze,
 }
 
 

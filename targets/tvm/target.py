@@ -25,7 +25,7 @@ from ...compiler.base.content import cache_root, content_key
 from ...compiler.base.errors import LoweringError, VerificationError
 from ...compiler.ir.program import program_key
 from ..base import Availability, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
-from .devices import DEVICES, Device, find_device
+from .devices import DEVICES, Device, find_device, lesser_devices
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
@@ -71,11 +71,17 @@ class TvmTarget(Target):
             return run_child(Job("smoke"), Path(folder), time_limit_s)
 
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
+        from .centre import centre
         from .importer import rewrite_operators
 
-        batch = TvmOptions.model_validate(options.model_dump()).batch
+        settings = TvmOptions.model_validate(options.model_dump())
+        batch = settings.batch
         summary = f"batch {batch}, operators that TVM's frontends lack or read wrongly replaced"
-        return (Rewrite("rewrite_operators", summary, lambda program, _: rewrite_operators(program, batch)),)
+        steps = [Rewrite("rewrite_operators", summary, lambda program, _: rewrite_operators(program, batch))]
+        if settings.precision != "fp32":
+            summary = "the window's mean goes round rounded weights, where the program is affine"
+            steps.append(Rewrite("centre_windows", summary, lambda graph, _: centre(graph, input_of(graph))))
+        return steps
 
     def lower(
         self,
@@ -159,6 +165,9 @@ class _Lowering:
             "form": self.options.form,
             "device": self.device.name,
             "target": answer["target"],
+            "machine": self.device.system,
+            "cpu_features": answer["cpu_features"],
+            "lesser_devices": lesser_devices(self.device),
             "batch": self.options.batch,
             "input_shape": list(self.input),
             "output_shape": list(self.output),
@@ -306,6 +315,14 @@ class _Lowering:
             payload = Payload((VM,), VM, "compiled", True, facts, RUNTIME)
             found["vm"] = self.target.load(built, payload, threads=1)
         return found
+
+
+def input_of(graph: torch.export.ExportedProgram) -> tuple[int, int, int]:
+    """The input's shape ``[B, D, L]``."""
+    (name,) = graph.graph_signature.user_inputs
+    node = next(node for node in graph.graph.nodes if node.name == name)
+    batch, variates, lookback = node.meta["val"].shape
+    return int(batch), int(variates), int(lookback)
 
 
 def _is_frontend_refusal(error: LoweringError) -> bool:

@@ -38,7 +38,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     recipe = resolve(named={"student.kind": "itransformer"}, settings=["budget.max_mse_increase=5%"])
-    assert recipe.budget.max_mse_increase == pytest.approx(0.05)
+    assert recipe.budget.max_mse_over_teacher == pytest.approx(0.05)
     lock = tmp_path / "recipe.lock.toml"
     lock.write_text(recipe.to_toml())
     assert resolve(file=lock) == recipe
@@ -82,7 +82,8 @@ def test_settings_and_recipe_are_one_table() -> None:
     """Every setting that names a field of the recipe reaches exactly that field."""
     given = {
         "teacher": "t", "data": "d", "target": "tvm", "student": "itransformer", "lookback": 7, "horizon": 3,
-        "variates": "a", "split": "1,1,1", "teacher_store": Path("s"), "licence_policy": "commercial",
+        "variates": "a", "split": "1,1,1", "missing": "ffill", "refit": "all",
+        "teacher_store": Path("s"), "licence_policy": "commercial",
         "baseline": False, "seed": 5, "threads": 2, "pipeline": ("build_student",),
         "passes": {"build_student": {"lambda_kd": 2.0}},
     }  # fmt: skip
