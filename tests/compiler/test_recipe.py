@@ -20,6 +20,7 @@ def test_defaults_are_the_method() -> None:
         "weight_horizons",
         "gather_statistics",
         "solve_affine",
+        "refit_affine",
         "fold_affine",
     )
     assert (recipe.task.lookback, recipe.task.horizon, recipe.seed, recipe.threads) == (512, 96, 0, 1)
