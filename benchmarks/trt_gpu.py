@@ -30,7 +30,7 @@ from torch import nn
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.frontends import build_teacher, find_card
 from tsfmc.compiler.students import build_student, from_config
-from tsfmc.targets.artifact.run import window_scale
+from tsfmc.targets.artifact.device.forecaster import window_scale
 from tsfmc.targets.measure.host import host_record
 from tsfmc.targets.measure.latency import Call, measure
 
@@ -241,7 +241,7 @@ def main() -> int:
     torch.set_float32_matmul_precision("highest")  # no TF32, neither for student nor teacher
     data = load_data(options.data, lookback=LOOKBACK, horizon=HORIZON)
     test = data.windows("test", LOOKBACK, HORIZON)
-    windows = test.batch(np.linspace(0, len(test) - 1, 64).astype(int))[0].numpy()
+    windows = test.spread(64)
     record: dict[str, Any] = {"host": host_record(), "data": str(data), "precision": "fp32, no TF32"}
     record["rehearsal_on_cpu"] = options.device == "cpu"
     record["models"], calls = {}, {}

@@ -22,7 +22,8 @@ from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form
-from ..compiler.learning.rolling_origin import TOO_FEW, Grid, Selection, select
+from ..compiler.learning.grid import Grid
+from ..compiler.learning.rolling_origin import TOO_FEW, Selection, select
 from ..compiler.learning.statistics import WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
@@ -112,6 +113,7 @@ class SolveAffine(Pass):
             forms=forms,
             ranks=ranks,
             ridges=options.ridges if "ridge" in search else (options.ridge,),
+            poolings=Grid.poolings if "ridge" in search else (0.0,),
             distill=options.lambdas if "lambda" in search else (fixed,),
             taus=taus,
             mixes=() if teacher is None else ((("teacher", 1.0),),),
@@ -123,6 +125,7 @@ class SolveAffine(Pass):
             grid,
             forms=grid.forms[:1],
             ridges=(options.ridge,),
+            poolings=(0.0,),
             distill=(1.0,) if 1.0 in grid.distill else grid.distill[:1],
             taus=(0.0,),
             priors=(0.0,) if statistics.prior is None else (options.prior,),
@@ -153,9 +156,11 @@ def _metrics(selection: Selection, warnings: tuple[str, ...]) -> dict[str, Any]:
     return {
         "maps": chosen.form,
         "rank": chosen.rank,
+        "pooling": chosen.pooling,
         "lambda": chosen.distill if math.isfinite(chosen.distill) else "inf",
         "tau": chosen.tau,
         "ridge": chosen.ridge,
+        "teachers": dict(chosen.teachers),
         "prior": chosen.prior,
         "candidates": len(selection.table),
         "near_best": sum(row["near_best"] for row in selection.table),

@@ -7,63 +7,24 @@ from typing import Any
 
 import click
 
+from .options import recipe_options
 from .output import as_json, print_json, print_table
 
 
 @click.command(context_settings={"show_default": False})
-@click.option("--teacher", help="Short name, hub id or directory. Default: the embedded demo teacher.")
-@click.option(
-    "--data", help="Known data set, 'sample', 'synthetic', or a CSV or Parquet file. Default: sample."
-)
-@click.option("--target", "targets", multiple=True, help="Where it will run; may be repeated. Default: onnx.")
-@click.option("--device", help="For targets that have devices, see tsfmc targets. Default: this machine.")
-@click.option("--student", help="dlinear (default), itransformer, or none: the teacher itself is lowered.")
-@click.option("--lookback", type=int, help="Steps in. Default: 512.")
-@click.option("--horizon", type=int, help="Steps out. Default: 96.")
-@click.option("--variates", help="'all' or a,b,c. Default: all.")
-@click.option("--step", help="Step of the series to come, for --data synthetic: h, 15min, D, ...")
-@click.option("--split", help="'ltsf', fractions 0.7,0.1,0.2 or row counts. Default: ltsf.")
-@click.option("--recipe", type=click.Path(path_type=Path), help="A recipe in TOML.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override a field of the recipe."
-)
-@click.option(
-    "--budget", "budgets", multiple=True, metavar="NAME=VALUE", help="A gate, e.g. max_mse_increase=5%."
-)
-@click.option(
-    "--teacher-store", type=click.Path(path_type=Path), help="Stored teacher outputs (tsfmc teach)."
-)
-@click.option(
-    "--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights."
-)
-@click.option("--baseline/--no-baseline", default=None, help="Also train the student without the teacher.")
-@click.option("--seed", type=int, help="Every random choice derives from it. Default: 0.")
-@click.option("--threads", type=int, help="Threads of teacher and artifact while measuring. Default: 1.")
+@recipe_options(
+    "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
+    "split", "missing", "recipe", "set", "budget", "teacher_store", "licence_policy", "baseline", "refit",
+    "seed", "threads",
+)  # fmt: skip
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
-@click.option("--dump-after", multiple=True, metavar="PASS|all", help="Write the unit as text after a pass.")
-@click.option("--stop-after", metavar="PASS", help="Run the passes up to this one and write no artifact.")
+@click.option("--dump-after", multiple=True, metavar="STEP|all", help="Write the unit as text after a step.")
+@click.option("--stop-after", metavar="STEP", help="Run up to this pass or stage and pack nothing after it.")
 @click.option("--no-cache", is_flag=True, help="Neither look up nor keep results of passes.")
 @as_json
 def command(
-    teacher: str | None,
-    data: str | None,
-    targets: tuple[str, ...],
-    device: str | None,
-    student: str | None,
-    lookback: int | None,
-    horizon: int | None,
-    variates: str | None,
-    step: str | None,
-    split: str | None,
-    recipe: Path | None,
-    settings: tuple[str, ...],
-    budgets: tuple[str, ...],
-    teacher_store: Path | None,
-    licence_policy: str | None,
-    baseline: bool | None,
-    seed: int | None,
-    threads: int | None,
+    settings: dict[str, Any],
     out: Path,
     dry_run: bool,
     dump_after: tuple[str, ...],
@@ -80,26 +41,7 @@ def command(
     from ..base.progress import for_stderr
     from ..driver.summary import summary_lines
 
-    resolved = api.make_recipe(
-        recipe=recipe,
-        set=(*settings, *(f"budget.{budget}" for budget in budgets)),
-        teacher=teacher,
-        data=data,
-        targets=list(targets) or None,
-        task__lookback=lookback,
-        task__horizon=horizon,
-        task__variates=variates,
-        task__split=split,
-        task__step=step,
-        student__kind=student,
-        seed=seed,
-        threads=threads,
-        baseline=baseline,
-        teacher_store=None if teacher_store is None else str(teacher_store),
-        licence_policy=licence_policy,
-    )
-    if device is not None:
-        resolved = api.on_device(resolved, device)
+    resolved = api.make_recipe(**settings)
     if dry_run:
         _print_plan(api.plan(resolved), as_json)
         return
@@ -136,7 +78,4 @@ def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    steps = [(step["name"], step["summary"]) for step in plan["pipeline"]]
-    print_table(("step", "what it does"), [("import", "load data and teacher"), *steps])
-    for stage in plan["stages"]:
-        click.echo(stage)
+    print_table(("step", "what it does"), [(step["name"], step["summary"]) for step in plan["steps"]])

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..base.spread import spread
+from .scaling import Scaling
 from .splits import Part, Splits, require_windows
 from .timeline import Stamps, steps_per_season
 
@@ -69,6 +71,11 @@ class Dataset:
         return self.name
 
     @property
+    def scaling(self) -> Scaling:
+        """From the units of the file to those of the model, and back."""
+        return Scaling(self.mean, self.std)
+
+    @property
     def seasonality(self) -> int:
         """Steps per season (24 for hours, 96 for 15 minutes, 7 for days, ...), 1 when unknown."""
         return steps_per_season(self.frequency)
@@ -91,6 +98,10 @@ class Dataset:
         if self.filled != Filled():
             text += f" filled={self.filled.cells} cells, {self.filled.rows} rows"
         return text
+
+
+NO_DATA = Dataset("none", "", (), None, 0, Splits(0, 0, 0), np.empty(0), np.empty(0), np.empty((0, 0)))
+"""Before any are loaded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +143,16 @@ class Windows:
         span = self.lookback + self.horizon
         # [T - span + 1, D, span]: a view of the file; indexing copies the chosen windows alone.
         view = np.lib.stride_tricks.sliding_window_view(np.asarray(self.data.values), span, axis=0)
-        scaled = view[self.starts(chosen)]
-        scaled -= self.data.mean[:, None]
-        scaled /= self.data.std[:, None]
+        scaled = self.data.scaling.scale(view[self.starts(chosen)])
         window = torch.from_numpy(scaled.astype(np.float32))
         return window[..., : self.lookback].contiguous(), window[..., self.lookback :].contiguous()
+
+    def spread(self, count: int) -> npt.NDArray[np.float32]:
+        """The pasts of ``count`` windows spread evenly over the part, repeated where it is shorter:
+        ``[count, D, L]``."""
+        past, _ = self.batch(spread(len(self), count))
+        pasts: npt.NDArray[np.float32] = past.numpy()
+        return pasts
 
 
 class SpreadWindows:
@@ -145,7 +161,7 @@ class SpreadWindows:
     def __init__(self, windows: Windows, limit: int) -> None:
         count = min(limit, len(windows)) if limit else len(windows)
         self.windows = windows
-        self.chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
+        self.chosen = spread(len(windows), count)
 
     def __len__(self) -> int:
         return len(self.chosen)

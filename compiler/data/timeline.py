@@ -110,11 +110,38 @@ def steps_per_season(frequency: str | None) -> int:
     return {1: 7, 7: 52}.get(step_us // _DAY_US, 1)
 
 
+def steps_per_week(frequency: str | None) -> int | None:
+    """Steps in a week, rounded up, for steps of at most a day and business days; None for others."""
+    if frequency is None:
+        return None
+    from pandas.tseries.frequencies import to_offset
+
+    offset: Any = to_offset(frequency)
+    name = str(offset.name).split("-")[0]
+    if name == "B":
+        return 5
+    if name in _MONTHLY:
+        return None
+    step_us = _fixed_step_us(frequency)
+    return -(-7 * _DAY_US // step_us) if step_us <= _DAY_US else None
+
+
 def future_stamps(last: np.datetime64, frequency: str, count: int) -> pd.DatetimeIndex:
     """The ``count`` timestamps after ``last``."""
     import pandas as pd
 
     return pd.date_range(pd.Timestamp(last), periods=count + 1, freq=frequency)[1:]
+
+
+def step_seconds(frequency: str | None) -> float | None:
+    """Seconds per step of a fixed length, None for months, business days and what is unknown."""
+    if frequency is None:
+        return None
+    import pandas as pd
+    from pandas.tseries.frequencies import to_offset
+
+    fixed = (pd.tseries.offsets.Tick, pd.tseries.offsets.Day, pd.tseries.offsets.Week)
+    return _fixed_step_us(frequency) / 10**6 if isinstance(to_offset(frequency), fixed) else None
 
 
 def _fixed_step_us(frequency: str) -> int:

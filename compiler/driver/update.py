@@ -1,4 +1,4 @@
-"""Statistics beside artifacts: written by a compile, extended and solved again by an update.
+"""An update: the statistics beside an artifact are extended by new rows and solved again.
 
 An update needs neither the teacher nor the old data.  It judges the old artifact on the new rows first, since
 afterwards they are part of what the new one was fitted to.
@@ -10,7 +10,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from ...targets.artifact.open import Forecaster, open_artifact
 from ..base.content import file_hash
 from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.progress import Progress
-from ..data import SyntheticData
 from ..data.formats import fingerprint
 from ..data.missing import checked_policy
 from ..data.recent import recent_rows
@@ -30,74 +29,21 @@ from ..data.table import Table, ingest, open_ingested
 from ..data.timeline import steps_per_season
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, PassRecord, Task
-from ..learning.affine import Setting
-from ..learning.statistics import Array, WindowStatistics
-from ..learning.synthetic import TEACHER
+from ..learning.statistics import Array
 from ..learning.update import (
     FILE,
-    Header,
     State,
     check_follows,
     load_state,
     save_state,
     scale_of,
-    setting_of,
-    state_of,
 )
 from ..students import STUDENTS
-from . import backend
+from . import pipeline
+from .keeping import reference
 from .recipe import Recipe
 
 BATCH_WINDOWS = 256
-
-
-def keep_statistics(recipe: Recipe, unit: CompileUnit, out: Path) -> dict[str, str]:
-    """Writes ``out/statistics.safetensors`` for a solved student; its name and hash, empty for any other."""
-    chosen = next((entry.metrics for entry in unit.record if "selection" in entry.metrics), None)
-    if not recipe.statistics or chosen is None or not isinstance(unit.statistics, WindowStatistics):
-        return {}
-    save_state(_state(recipe, unit, unit.statistics, setting_of(chosen)), out / FILE)
-    return _reference(out / FILE)
-
-
-def _reference(path: Path) -> dict[str, str]:
-    return {"file": path.name, "sha256": file_hash(path)}
-
-
-def _state(recipe: Recipe, unit: CompileUnit, statistics: WindowStatistics, fitted: Setting) -> State:
-    task, data, info = unit.task, unit.data, unit.teacher_info
-    sums = statistics.all()
-    if isinstance(data, SyntheticData):
-        taught = sums.pooled()
-        prior = type(taught)(
-            taught.count,
-            taught.gram,
-            {TEACHER: taught.cross[TEACHER]},
-            {TEACHER: taught.square[TEACHER]},
-        )
-        nothing = np.zeros((0, len(task.variates)))
-        header = _header(recipe, task, info, None)
-        return state_of(header, None, prior, nothing, np.zeros((0, len(task.variates))), fitted)
-    first = data.splits.train - task.lookback - task.horizon + 1
-    end = data.splits.span("test")[1]
-    last = None if data.timestamps is None else str(data.timestamps[end - 1])
-    rows = np.array(data.values[first:end], dtype=np.float64)
-    header = _header(recipe, task, info, last)
-    return state_of(header, sums, statistics.prior, rows, np.stack([data.mean, data.std]), fitted)
-
-
-def _header(recipe: Recipe, task: Task, info: TeacherInfo | None, last: str | None) -> Header:
-    return Header(
-        lookback=task.lookback,
-        horizon=task.horizon,
-        variates=task.variates,
-        step=task.frequency,
-        last=last,
-        setting=Setting(),
-        rows_added=0,
-        recipe=recipe.to_toml(),
-        teacher=asdict(info) if info else {},
-    )
 
 
 @dataclass(frozen=True)
@@ -146,10 +92,10 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
     recipe = Recipe.model_validate(tomllib.loads(header.recipe))
     kind = model.manifest["target"]["kind"]
     recipe = recipe.model_copy(update={"targets": (kind,)})
-    extra = {"statistics": _reference(out / FILE), "updated": facts}
-    targets = backend.prepare_targets(recipe)
-    manifests = backend.emit(recipe, unit, None, targets, out=out, progress=progress, extra=extra)
-    return UpdateResult(out / kind, manifests[kind])
+    pipeline.require_targets(recipe)
+    unit = unit.with_(facts={"statistics": reference(out / FILE), "updated": facts})
+    unit = pipeline.run_steps(recipe, pipeline.target_steps(recipe, out), unit=unit, progress=progress)
+    return UpdateResult(out / kind, unit.artifacts[kind])
 
 
 def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:

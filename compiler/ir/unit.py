@@ -13,15 +13,31 @@ from typing import Any, Literal, Protocol, get_args
 from torch import nn
 
 from ..data import Dataset
+from ..data.dataset import NO_DATA
 from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
+from .program import Program
 from .provenance import TeacherInfo
 from .teacher_store import TeacherStore
 
 PartName = Literal[
-    "task", "data", "teacher", "teacher_store", "teacher_states", "student", "objective", "statistics"
+    "task",
+    "data",
+    "teacher",
+    "teacher_store",
+    "teacher_states",
+    "student",
+    "objective",
+    "statistics",
+    "judged",
+    "supervised",
+    "accuracy",
+    "program",
+    "build",
+    "facts",
+    "artifacts",
 ]
-"""The parts of a unit that passes declare to read or write: attributes of ``CompileUnit``."""
+"""The parts of a unit that steps declare to read or write: attributes of ``CompileUnit``."""
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
 
@@ -59,9 +75,16 @@ class Statistics(Protocol):
         """Hash of everything that the sums depend on."""
 
 
+class Build(Protocol):
+    """The artifact of one target while it is being made; ``driver/build.py`` has what it holds."""
+
+    def lines(self) -> list[str]:
+        """Stable text: the target, the graph, and the payload's files with their hashes."""
+
+
 @dataclass(frozen=True)
 class CompileUnit:
-    """The unit of compilation.  Passes map a unit to a new unit and never change one in place.
+    """The unit of compilation.  Passes and stages map a unit to a new unit and never change one in place.
 
     Attributes:
         task: what is forecast.
@@ -71,13 +94,21 @@ class CompileUnit:
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
+        judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
+        supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
+        accuracy: the rows of test accuracy that no target changes, by name.
+        program: the model as every target takes it, once it is exported.
+        build: the artifact that is being made, between a target's first stage and its last.
+        facts: fields for every manifest that no other part holds, such as the statistics that are kept.
+        artifacts: target -> manifest of what is in place.
         record: what each pass did.
+        warnings: remarks for the user, one line each.
     """
 
     task: Task
-    data: Dataset
+    data: Dataset = NO_DATA
     teacher: Teacher | None = None
     teacher_info: TeacherInfo | None = None
     teacher_store: TeacherStore | None = None
@@ -86,6 +117,14 @@ class CompileUnit:
     statistics: Statistics | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
+    judged: Forecaster | None = None
+    supervised: CompileUnit | None = None
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    program: Program | None = None
+    build: Build | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def with_(self, **changes: Any) -> CompileUnit:
         """A copy with some parts replaced; the first teacher to be replaced stays as the original."""
@@ -107,6 +146,11 @@ class CompileUnit:
             raise ValueError("a unit has neither student nor teacher")
         return model
 
+    @property
+    def judged_model(self) -> Forecaster:
+        """Whose accuracy may be told: ``model``, or what it was before it saw the rows that judge it."""
+        return self.judged if self.judged is not None else self.model
+
     def __str__(self) -> str:
         task = self.task
         lines = [
@@ -117,10 +161,17 @@ class CompileUnit:
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
+        lines += [f"  judged    {describe_module(self.judged)}"] if self.judged is not None else []
         lines += ["  objective"] + [f"    {line}" for line in self.objective.lines()]
         lines += ["  record"] + [
             f"    {n:03d} {entry.name} {_mapping(entry.config)}" for n, entry in enumerate(self.record)
         ]
+        if self.program is not None:
+            lines.append(f"  program   {self.program}")
+        if self.build is not None:
+            lines += ["  build"] + [f"    {line}" for line in self.build.lines()]
+        if self.artifacts:
+            lines.append(f"  artifacts {', '.join(self.artifacts)}")
         return "\n".join(lines) + "\n"
 
 

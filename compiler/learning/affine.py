@@ -39,6 +39,8 @@ class Setting:
         distill: weight lambda of the teacher; infinite for the teacher alone.
         tau: growth of the teacher's weight over the horizon.
         teachers: weight of each teacher among the teachers, positive, together 1.
+        pooling: weight of the average variate's statistics beside a variate's own, where variates have maps
+            or heads of their own (partial pooling, between one map each and one for all).
         prior: weight of the teacher on synthetic windows, in windows, as the ridge; see ``Sums.with_prior``.
     """
 
@@ -48,11 +50,8 @@ class Setting:
     distill: float = 0.0
     tau: float = 0.0
     teachers: tuple[tuple[str, float], ...] = ()
+    pooling: float = 0.0
     prior: float = 0.0
-
-    def flexibility(self, lookback: int, horizon: int) -> int:
-        """Numbers fitted to the windows of a single variate."""
-        return {"shared": 0, "low-rank": self.rank * horizon, "per-variate": lookback * horizon}[self.form]
 
     def macs(self, lookback: int, horizon: int) -> int:
         """Multiply-adds per variate."""
@@ -150,6 +149,7 @@ def solve(sums: Sums, setting: Setting, prior: Sums | None = None) -> AffineSolu
         pooled = sums.pooled()
         weights = torch.cholesky_solve(target_products(pooled, setting)[0], factor(pooled.gram[0], ridge))
         return AffineSolution("shared", matrix=weights.T.contiguous())
+    sums = sums.blended(setting.pooling)
     products = target_products(sums, setting)
     if setting.form == "per-variate":
         maps = [

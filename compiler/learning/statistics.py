@@ -98,6 +98,24 @@ class Sums:
             {name: value + scale[..., 0] * square for name, value in self.square.items()},
         )
 
+    def blended(self, pooling: float) -> Sums:
+        """Each variate's own sums with ``pooling`` times those of the average variate, scaled to its count.
+
+        Partial pooling: 0 leaves every variate to itself, and the larger the weight, the more alike the maps.
+        """
+        if pooling == 0 or len(self.gram) == 1:
+            return self
+
+        def blend(value: Tensor) -> Tensor:
+            return (value + pooling * value.mean(0, keepdim=True)) / (1 + pooling)
+
+        return Sums(
+            self.count,
+            blend(self.gram),
+            {name: blend(value) for name, value in self.cross.items()},
+            {name: blend(value) for name, value in self.square.items()},
+        )
+
     def pooled(self) -> Sums:
         """All variates as one: ``D = 1``."""
         return Sums(
@@ -204,8 +222,7 @@ def independent_sums(
 
 
 def _scaled(data: Dataset, first: int, last: int) -> Array:
-    values: Array = (np.asarray(data.values[first:last], dtype=np.float64) - data.mean) / data.std
-    return values
+    return np.ascontiguousarray(data.scaling.scale(data.values[first:last].T).T)
 
 
 def _hankel(values: Array, count: int, span: int) -> Array:

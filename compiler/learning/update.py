@@ -15,7 +15,6 @@ is taken: a rolling origin that goes on over the updates.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,7 +47,7 @@ class Header:
         variates: names, in order.
         step: pandas offset alias, or None.
         last: ISO time of the last row, or None for rows without timestamps.
-        setting: form, rank, ridge and prior; the blend with the teacher is in the sums.
+        setting: form, rank, ridge, pooling and prior; the blend with the teacher is in the sums.
         rows_added: rows that updates have added.
         recipe: the compile's recipe, as TOML.
         teacher: provenance of the teacher.
@@ -179,7 +178,7 @@ def state_of(
         fitted: the chosen setting.
     """
     kept = fitted.prior if fitted.prior or prior is None or sums is not None else DEFAULT_PRIOR
-    setting = Setting(fitted.form, fitted.rank, fitted.ridge, prior=kept)
+    setting = Setting(fitted.form, fitted.rank, fitted.ridge, pooling=fitted.pooling, prior=kept)
     header = replace(header, setting=setting)
     width = 1 if setting.form == "shared" else len(header.variates)
     if sums is None:
@@ -291,18 +290,3 @@ def check_follows(header: Header, stamps: np.ndarray | None, step: str | None, n
             f"{name} begins at {first}, a gap after the last row in the statistics, {header.last}",
             hint=f"begin at {expected}, one step of {known} later",
         )
-
-
-def setting_of(metrics: Mapping[str, Any]) -> Setting:
-    """The setting that ``solve_affine`` chose, from what it recorded."""
-    weight = math.inf if metrics["lambda"] == "inf" else float(metrics["lambda"])
-    teachers = ((TEACHER, 1.0),) if weight else ()
-    return Setting(
-        metrics["maps"],
-        int(metrics["rank"]),
-        float(metrics["ridge"]),
-        weight,
-        float(metrics["tau"]),
-        teachers,
-        float(metrics["prior"]),
-    )

@@ -92,7 +92,7 @@ def test_too_few_windows_for_rolling_origins_take_the_stated_defaults(gathered: 
     assert not statistics.rolls
     metrics = _solved(unit)
     chosen = [metrics[name] for name in ("maps", "lambda", "tau", "prior", "candidates")]
-    assert chosen == ["shared", 1.0, 0.0, 1000.0, 1]
+    assert chosen == ["shared", 1.0, 0.0, 1000.0, 2]  # and the plain one, which all are compared with
     assert metrics["ridge"] == pytest.approx(100.0)
     warnings = metrics["warnings"]
     assert isinstance(warnings, list)

@@ -122,7 +122,7 @@ def test_without_new_rows_the_blend_with_the_teacher_and_the_prior_stay() -> Non
         {**sums.cross, "teacher": sums.cross["truth"] * 0.3},
         {**sums.square, "teacher": sums.square["truth"]},
     )
-    setting = Setting("shared", 0, 5.0, 2.0, 1.0, (("teacher", 1.0),), 30.0)
+    setting = Setting("shared", 0, 5.0, 2.0, 1.0, (("teacher", 1.0),), prior=30.0)
     state = state_of(_header(), taught, _prior(), rows[-SPAN + 1 :], scale, setting)
     assert torch.allclose(state.solution().maps(), solve(taught, setting, _prior()).maps(), atol=1e-12)
 
