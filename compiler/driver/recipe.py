@@ -1,7 +1,8 @@
 """The recipe: everything that determines a compile, typed, versioned, TOML in and out.
 
 Resolved in layers, later ones win:  presets/base.toml <- the student's preset <- the recipe file
-<- named arguments <- ``--set key.path=value``.  A student brings its preset (``Student.preset``).  ``recipe.lock.toml`` is the resolved recipe.
+<- named arguments <- ``--set key.path=value``.  A student brings its preset
+(``Student.preset``).  ``recipe.lock.toml`` is the resolved recipe.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def _preset(student: Any) -> Mapping[str, Any]:
     kind = student.get("kind") if isinstance(student, dict) else None
     if kind == "none":
         return _read(PRESETS / "none.toml")
-    if kind not in STUDENTS:
+    if not isinstance(kind, str) or kind not in STUDENTS:
         return {}
     preset: Mapping[str, Any] = STUDENTS[kind].preset()
     return preset

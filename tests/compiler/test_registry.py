@@ -1,4 +1,4 @@
-"""Registries: built-in names, plugins of other packages whole and broken, and the nearest name for a wrong one."""
+"""Registries: built-in names, plugins of other packages whole and broken, the nearest name."""
 
 from __future__ import annotations
 
