@@ -25,10 +25,8 @@ COMPILE = [
     *("--lookback", "48", "--horizon", "12", "--set", "passes.distill.epochs=1"),
     *("--set", "measure.duration_s=0.2", "--set", "measure.min_queries=64"),
 ]
-WITH_THE_PASS = [
-    "--set",
-    'pipeline=["record_teacher", "build_student", "weight_horizons", "distill", "round_weights", "fold_affine"]',
-]
+STEPS = ("record_teacher", "build_student", "weight_horizons", "distill", "round_weights", "fold_affine")
+WITH_THE_PASS = ["--set", f"pipeline={json.dumps(STEPS)}"]
 
 
 @pytest.fixture(scope="module")
