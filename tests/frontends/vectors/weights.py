@@ -16,7 +16,7 @@ GRID = 128
 
 
 def draw(name: str, shape: Sequence[int]) -> np.ndarray:
-    """The tensor ``name``: matrices uniform with variance 1 / inputs, norm weights 1 +- 0.25, others +- 0.25."""
+    """The tensor ``name``: matrices of variance 1 / inputs, norm weights 1 +- 0.25, others +- 0.25."""
     raw = np.frombuffer(shake_256(name.encode()).digest(prod(shape)), np.uint8).reshape(shape)
     reach = sqrt(3 / shape[-1]) if len(shape) > 1 else 0.25
     values = (raw.astype(np.float64) / 127.5 - 1) * reach
