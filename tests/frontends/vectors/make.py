@@ -41,7 +41,7 @@ def series(seed: int, *shape: int) -> Tensor:
 
 
 def gaps(past: Tensor) -> Tensor:
-    """Missing values: the start of the first series, all over the second, a patch and the end of the third."""
+    """Missing values: the start of one series, all over the second, a patch and the end of the third."""
     past = past.clone()
     past[0, :20] = torch.nan
     past[1, ::3] = torch.nan
