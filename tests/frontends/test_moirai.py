@@ -133,7 +133,7 @@ def test_stored_vectors(kit: Any, case: Case) -> None:
         "log_normal": torch.stack([mixture.log_loc, mixture.log_scale], -1),
     }
     for name, value in got.items():
-        if name in case:  # the parameters of the mixture are stored in ../shared only
+        if name in case:
             kit.close(value, case[name])
     for name, value in {"hidden_context": outputs.states, "hidden_future": future}.items():
         torch.testing.assert_close(value, case[name], rtol=0, atol=5e-4)

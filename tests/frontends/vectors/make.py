@@ -414,12 +414,20 @@ def moirai(width: int = 64) -> tuple[Any, Cases]:
             found = forecast._format_preds(patch, values[None], variates)[:, 0]
             return (found[..., None] if variates == 1 else found).transpose(1, 2)
 
+        parts = mixture.base_dist  # in normalised space
+        student, normal, binomial, log_normal = parts.components
+        weights = parts.weights.logits.softmax(-1)
         settings = {"context": length, "horizon": horizon, "patch": patch, "variates": variates}
         return settings, {
             "past": past,
             "mean": steps(mixture.mean),
             "hidden_context": states,
             "hidden_future": future,
+            "mixture_weights": torch.stack([steps(weight) for weight in weights.unbind(-1)], -1),
+            "student_t": torch.stack([steps(student.df), steps(student.loc), steps(student.scale)], -1),
+            "normal": torch.stack([steps(normal.loc), steps(normal.scale)], -1),
+            "negative_binomial": torch.stack([steps(binomial.total_count), steps(binomial.logits)], -1),
+            "log_normal": torch.stack([steps(log_normal.loc), steps(log_normal.scale)], -1),
         }
 
     return model, {
