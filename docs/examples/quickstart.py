@@ -2,7 +2,7 @@
 
     python docs/examples/quickstart.py [FOLDER]
 
-It takes seconds, because one variate and a few hundred rows are enough to show every step; the figures that it
+It takes seconds: one variate and a few hundred rows are enough to show every step. The figures that it
 prints are those of a toy.
 """
 
