@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 import pytest
 from factory import write_series
+from safetensors.numpy import save_file
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "examples" / "plugin"
-PASS = Path("tsfmc_sample_plugin", "round_weights.py")
+STEPS = ("record_teacher", "build_student", "weight_horizons", "distill", "round_weights", "fold_affine")
 COMPILE = [
-    *("--teacher", "cycle-24", "--student", "last_value", "--target", "matrix"),
+    *("--student", "last_value", "--target", "matrix"),
     *("--lookback", "48", "--horizon", "12", "--set", "passes.distill.epochs=1"),
     *("--set", "measure.duration_s=0.2", "--set", "measure.min_queries=64"),
+    *("--set", f"pipeline={json.dumps(STEPS)}"),
 ]
-STEPS = ("record_teacher", "build_student", "weight_horizons", "distill", "round_weights", "fold_affine")
-WITH_THE_PASS = ["--set", f"pipeline={json.dumps(STEPS)}"]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sample package installed in it."""
     folder = tmp_path_factory.mktemp("plugin")
     copytree(EXAMPLE, folder / "source")  # an install leaves a build folder in the source
@@ -41,6 +41,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=120,
     )
     return folder / "site"
+
+
+@pytest.fixture
+def site(installed: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may edit."""
+    return Path(copytree(installed, tmp_path / "site"))
 
 
 def tsfmc(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -55,9 +61,10 @@ def tsfmc(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
     )
 
 
-def compiled(site: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
-    """The manifest of a compile with everything from the package."""
-    done = tsfmc(site, "compile", "--data", data, "-o", out, *COMPILE, *more, "--json")
+def compiled(site: Path, folder: Path, name: str) -> dict[str, Any]:
+    """The manifest of a compile with all that the package adds, of what lies in ``folder``."""
+    files = ("--teacher", folder / "teacher", "--data", folder / "series.csv", "-o", folder / name)
+    done = tsfmc(site, "compile", *files, *COMPILE, "--json")
     assert done.returncode == 0, done.stderr
     manifest: dict[str, Any] = json.loads(done.stdout)["manifests"]["matrix"]
     return manifest
@@ -78,8 +85,12 @@ def test_what_it_adds_keeps_the_contracts(site: Path) -> None:
 
 
 def test_end_to_end(site: Path, tmp_path: Path) -> None:
-    data = write_series(tmp_path / "series.csv", rows=500)
-    first = compiled(site, data, tmp_path / "first", *WITH_THE_PASS)
+    write_series(tmp_path / "series.csv", rows=500)
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "config.json").write_text('{"model_type": "cycle", "period": 24}')
+    save_file({"weights": np.array([1, 0], np.float32)}, tmp_path / "teacher" / "model.safetensors")
+
+    first = compiled(site, tmp_path, "first")
     assert first["teacher"]["family"] == "cycle" and first["student"]["name"] == "last_value"
     assert first["level"] == "executed" and first["parity"]["passed"]
     assert first["student"]["config"]["kind"] == "affine"  # it was folded as it declares
@@ -90,25 +101,24 @@ def test_end_to_end(site: Path, tmp_path: Path) -> None:
     assert np.array_equal(grid, grid.round())
 
     # Nothing has changed: distill and the plugin's pass come from the cache, and the bytes are the same.
-    again = compiled(site, data, tmp_path / "again", *WITH_THE_PASS)
+    again = compiled(site, tmp_path, "again")
     assert {entry["name"] for entry in again["passes"] if entry["cached"]} == {"distill", "round_weights"}
     assert np.array_equal(np.load(tmp_path / "again" / "matrix" / "matrix.npy"), weights)
 
-    # One constant of the pass is edited: its old result is not served, in the student nor in the baseline.
-    source = site / PASS
-    text = source.read_text()
-    assert text.count("BITS = 10") == 1
-    try:
-        source.write_text(text.replace("BITS = 10", "BITS = 2"))
-        edited = compiled(site, data, tmp_path / "edited", *WITH_THE_PASS)
-    finally:
-        source.write_text(text)
+    # A constant of the pass and one of the teacher are edited: no old result is served, neither in the
+    # student nor in the baseline, nor from the store of the teacher's outputs.
+    edits = {"round_weights.py": ("BITS = 10", "BITS = 2"), "cycle.py": ("+ levels[", "+ 2 * levels[")}
+    for name, (old, new) in edits.items():
+        source = site / "tsfmc_sample_plugin" / name
+        assert source.read_text().count(old) == 1
+        source.write_text(source.read_text().replace(old, new))
+    edited = compiled(site, tmp_path, "edited")
     step = next(entry for entry in edited["passes"] if entry["name"] == "round_weights")
     assert not step["cached"] and step["metrics"]["bits"] == 2
     rows = {name: row["mse"] for name, row in edited["accuracy"]["test"].items()}
     before = {name: row["mse"] for name, row in first["accuracy"]["test"].items()}
-    assert rows["student"] != before["student"] and rows["supervised"] != before["supervised"]
-    assert rows["teacher"] == before["teacher"]
+    for row in ("student", "supervised", "teacher"):
+        assert rows[row] != before[row], row
 
     # What it made runs without the package and without the compiler.
     runner = tmp_path / "first" / "matrix" / "run.py"
