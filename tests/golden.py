@@ -68,7 +68,10 @@ def checkpoint(folder: Path) -> Path:
     written = Path(holder.name)
     (written / "config.json").write_text(json.dumps(meta["config"]))
     kind = getattr(torch, meta["dtype"])
-    state = {name: torch.from_numpy(_draw(name, shape)).to(kind) for name, shape in meta["tensors"].items()}
+    gain = meta.get("gain", 1.0)
+    state = {
+        name: torch.from_numpy(_draw(name, shape, gain)).to(kind) for name, shape in meta["tensors"].items()
+    }
     save_file(state, written / "model.safetensors")
     return written
 
@@ -76,10 +79,10 @@ def checkpoint(folder: Path) -> Path:
 _HOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def _draw(name: str, shape: list[int]) -> np.ndarray:
+def _draw(name: str, shape: list[int], gain: float) -> np.ndarray:
     from frontends.vectors.weights import draw
 
-    drawn: np.ndarray = draw(name, shape)
+    drawn: np.ndarray = draw(name, shape, gain)
     return drawn
 
 
