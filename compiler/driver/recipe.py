@@ -157,7 +157,7 @@ def _preset(student: Any) -> Mapping[str, Any]:
         return _read(PRESETS / "none.toml")
     if not isinstance(kind, str) or kind not in STUDENTS:
         return {}
-    preset: Mapping[str, Any] = STUDENTS[kind].preset()
+    preset: Mapping[str, Any] = STUDENTS[kind].preset(kind)
     return preset
 
 

@@ -40,14 +40,17 @@ class Student(Forecaster):
     embedding_dim: int
 
     @classmethod
-    def preset(cls) -> Mapping[str, Any]:
+    def preset(cls, kind: str) -> Mapping[str, Any]:
         """What a recipe with this student starts from, over ``base.toml`` and under what the user gives:
-        the TOML file beside its module and of the same name, where there is one.
+        the TOML file beside its module that is named after the kind, where there is one.
+
+        Args:
+            kind: the name that the student is registered under.
 
         Raises:
             RecipeError: the file is not TOML.
         """
-        path = Path(inspect.getfile(cls)).with_suffix(".toml")
+        path = Path(inspect.getfile(cls)).with_name(f"{kind}.toml")
         try:
             return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -146,7 +146,7 @@ class Presumptuous(DLinear):
     """Brings a preset with an option that it does not have."""
 
     @classmethod
-    def preset(cls) -> Mapping[str, Any]:
+    def preset(cls, kind: str) -> Mapping[str, Any]:
         return {"student": {"kind": "dlinear", "width": 3}}
 
 
