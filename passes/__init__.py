@@ -20,4 +20,6 @@ PASSES = Registry(
         "fold_affine": "passes.fold_affine:FoldAffine",
     },
     plural="passes",
+    contract="compiler.ir.passes:Pass",
 )
+"""Name -> :class:`~tsfmc.compiler.ir.passes.Pass`; plugins join through ``tsfmc.passes``."""

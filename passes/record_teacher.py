@@ -25,7 +25,7 @@ class RecordTeacher(Pass):
     """Adds ``teacher_store`` to the unit; a unit that came with one keeps it."""
 
     name = "record_teacher"
-    reads = frozenset({"data", "teacher"})
+    reads = frozenset({"data", "teacher", "teacher_store"})
     writes = frozenset({"teacher_store", "teacher_states"})
     needs_teacher = True
     summary = "run the teacher once over every window; keep forecasts, quantiles and states memory-mapped"

@@ -16,7 +16,9 @@ STUDENTS = Registry(
         "dlinear": "compiler.students.dlinear:DLinear",
         "itransformer": "compiler.students.itransformer:ITransformer",
     },
+    contract="compiler.ir.forecaster:Student",
 )
+"""Kind -> :class:`~tsfmc.compiler.ir.forecaster.Student`; plugins join through ``tsfmc.students``."""
 
 
 def build_student(kind: str, *, lookback: int, horizon: int, **options: Any) -> Student:
