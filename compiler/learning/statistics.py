@@ -112,7 +112,7 @@ def _products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tenso
     view = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon)
     total: Sums | None = None
     for start in range(0, len(view), CHUNK_WINDOWS):
-        piece = torch.from_numpy(np.ascontiguousarray(view[start : start + CHUNK_WINDOWS, None]))
+        piece = torch.from_numpy(view[start : start + CHUNK_WINDOWS, None].copy())
         piece -= piece[..., :1].clone()
         sums = window_sums(piece[..., :lookback], piece[..., lookback:])
         total = sums if total is None else total.accumulate(sums)
