@@ -60,7 +60,7 @@ class Grid:
     """Teachers and their weights, each a candidate of its own."""
 
     def targets(self) -> list[tuple[float, float, tuple[tuple[str, float], ...]]]:
-        """(lambda, tau, mix) of all targets, the truth alone first."""
+        """(lambda, tau, mix) of all targets that are judged, the truth alone first."""
         found: list[tuple[float, float, tuple[tuple[str, float], ...]]] = []
         for mix in ((), *self.mixes):
             for weight in self.distill if mix else (0.0,):
@@ -71,7 +71,11 @@ class Grid:
         return found
 
     def settings(self, lookback: int, horizon: int, variates: int) -> list[Setting]:
-        """All candidates; ranks that a dense map can not exceed are left out, as is what is the same."""
+        """All candidates; ranks that a dense map can not exceed are left out, as is what is the same.
+
+        The truth alone is one where there is no teacher, or where no weight is among the teacher's weights.
+        """
+        targets = [target for target in self.targets() if target[2] or not self.mixes or 0 in self.distill]
         found = []
         for form in self.forms:
             if form == "per-variate" and variates == 1 and "shared" in self.forms:
@@ -79,7 +83,7 @@ class Grid:
             limit = min(lookback - 1, horizon * variates)
             ranks = [rank for rank in self.ranks if rank <= limit] if form == "low-rank" else [0]
             for ridge in self.ridges:
-                for weight, tau, mix in self.targets():
+                for weight, tau, mix in targets:
                     found += [Setting(form, rank, ridge, weight, tau, mix) for rank in ranks]
         return found
 
@@ -129,7 +133,9 @@ def select(source: Folds, grid: Grid) -> Selection:
         for setting, found in errors.items()
     }
     variates, lookback, horizon = final.cross["truth"].shape
-    close = near_best(ratios, lambda setting: setting.flexibility(lookback, horizon))
+    # What all are compared with need not be among what was asked for.
+    asked = {setting: ratios[setting] for setting in grid.settings(lookback, horizon, variates)}
+    close = near_best(asked, lambda setting: setting.flexibility(lookback, horizon))
     chosen = mean_setting(close)
     solution = solve(final, chosen)
     table = [
