@@ -58,7 +58,7 @@ def forecasts(maps: Tensor, past: Tensor) -> Tensor:
 
 
 def penalised(maps: Tensor, setting: Setting, past: Tensor, truth: Tensor, teacher: Tensor) -> Tensor:
-    """The objective by its own terms, a mean over windows, variates and steps, and the ridge's share of it."""
+    """The objective by its own terms, means over windows, variates and steps, and the ridge's share."""
     forecast = forecasts(maps, past)
     batch = Batch(forecast, truth, None, teacher)
     kd = HorizonKD(HORIZON, setting.tau)
@@ -151,7 +151,7 @@ def test_the_teacher_alone_is_the_limit_of_large_weights(problem: tuple[Tensor, 
 @pytest.mark.parametrize("ratio", [(1.0, 3.0), (0.25, 0.75)])
 def test_teachers_are_mixed_by_their_weights(problem: tuple[Tensor, ...], ratio: tuple[float, float]) -> None:
     """The weights count against each other: as labels, a mix is the weighted mean of forecasts."""
-    past, truth, one, other, sums = problem
+    past, _, one, other, sums = problem
     mix = (("teacher", ratio[0]), ("other", ratio[1]))
     mixed = window_sums(past, 0.25 * one + 0.75 * other, "teacher")
     expected = Sums(sums.count, sums.gram, {**sums.cross, **mixed.cross}, sums.square)
@@ -305,7 +305,7 @@ def test_a_window_spans_a_direction(count: int) -> None:
 
 
 def test_the_ridge_counts_in_windows_of_noise(problem: tuple[Tensor, ...]) -> None:
-    """As if that many windows of white noise, as strong as the data and followed by their mean, were added."""
+    """As if that many windows of white noise were added, as strong as the data, followed by their mean."""
     past, truth, *_, sums = problem
     ridge = 12.0
     x = (past - past.mean(-1, keepdim=True))[:, 0]

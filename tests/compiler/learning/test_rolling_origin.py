@@ -221,7 +221,7 @@ def test_only_what_was_asked_for_is_judged(data: Dataset, forms: tuple[str, ...]
 @pytest.mark.parametrize("form", ["shared", "per-variate", "low-rank"])
 @pytest.mark.parametrize("distill", [0.5, math.inf])
 def test_what_is_fixed_by_hand_is_what_comes_out(data: Dataset, form: str, distill: float) -> None:
-    """The paper's setting: nothing is searched, so nothing else may be chosen, the plain candidate neither."""
+    """The paper's setting: nothing is searched, so nothing else may be chosen, not the plain one either."""
     grid = Grid(forms=(form,), ranks=(3,), ridges=(7.0,), distill=(distill,), taus=(1.0,), mixes=(MIX,))  # type: ignore[arg-type]
     chosen = select(source(data), grid).chosen
     assert (chosen.form, chosen.rank, chosen.teachers) == (form, 3 if form == "low-rank" else 0, MIX)
