@@ -62,7 +62,7 @@ def windows_of(data: Dataset, part: Any, lookback: int, horizon: int) -> tuple[T
 
 
 def teacher_of(data: Dataset, lookback: int, horizon: int, seed: int = 1) -> tuple[Labels, Tensor]:
-    """A made-up teacher, which repeats the window with noise: labels as a store gives them, and all of them."""
+    """A made-up teacher that repeats the window with noise: labels as a store gives them, and all of them."""
     past, _ = windows_of(data, "train", lookback, horizon)
     rng = np.random.default_rng(seed)
     repeated = past[..., torch.arange(horizon) % lookback - lookback].numpy()
