@@ -66,6 +66,7 @@ def test_the_key_is_of_what_the_sums_depend_on(unit: CompileUnit, taught: Compil
         gather(taught.with_(data=other)),
         gather(unit.with_(task=replace(unit.task, lookback=47))),
         gather(unit.with_(task=replace(unit.task, horizon=11))),
+        gather(taught, blocks=4),  # other folds, and so another choice
     )
     keys = {gather(taught).key, *(statistics.key for statistics in changed)}
     assert len(keys) == 1 + len(changed) and "" not in keys
