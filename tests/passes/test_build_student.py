@@ -29,6 +29,11 @@ def test_objective_has_kd_only_with_a_teacher(unit: CompileUnit) -> None:
     assert [term.name for _, term in alone.objective] == ["supervised"]
 
 
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        BuildStudent(kind="dlinear", lambda_kd=-1.0)
+
+
 def test_the_unit_that_came_in_is_unchanged(unit: CompileUnit) -> None:
     before = str(unit)
     BuildStudent(kind="dlinear").run(unit, PassContext())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from series import windows_of
 
 from tsfmc.compiler.base.errors import PassError
@@ -19,7 +20,7 @@ from tsfmc.compiler.ir.passes import PassContext, PassResult
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.cost import validation_mse
 from tsfmc.compiler.students.dlinear import DLinear
-from tsfmc.passes.build_student import BuildStudent, Supervised
+from tsfmc.passes.build_student import BuildStudent, Supervised, UniformKD
 from tsfmc.passes.fold_affine import FoldAffine
 from tsfmc.passes.gather_statistics import GatherStatistics
 from tsfmc.passes.solve_affine import SolveAffine
@@ -191,6 +192,53 @@ def test_warnings_reach_the_user_and_the_record(unit: CompileUnit) -> None:
     assert heard.lines == [f"    warning: {line}" for line in result.metrics["warnings"]]
 
 
+class Other(UniformKD):
+    """A term of another package: it says what it aims at, and has a name of its own."""
+
+    name = "imitate"
+
+
+def test_terms_count_by_what_they_aim_at_not_by_their_names(taught: CompileUnit) -> None:
+    unit = prepared(taught, lambda_kd=0.0)
+    named = unit.with_(objective=Objective(((1.0, Supervised()), (0.5, UniformKD()))))
+    other = unit.with_(objective=Objective(((1.0, Supervised()), (0.5, Other()))))
+    one, two = solved(named, search=()), solved(other, search=())
+    assert one[0].metrics["lambda"] == two[0].metrics["lambda"] == pytest.approx(0.5)
+    for name, tensor in one[1].state_dict().items():
+        assert torch.equal(tensor, two[1].state_dict()[name])
+    both = unit.with_(objective=Objective(((1.0, Supervised()), (0.5, Other()), (0.5, UniformKD()))))
+    with pytest.raises(PassError, match=r"imitate and kd both aim at the teacher"):
+        SolveAffine().requires(both)
+
+
+def test_a_rank_that_no_map_has_is_refused(taught: CompileUnit) -> None:
+    """12 steps of 3 variates have 36 outputs: a basis of 40 has no meaning."""
+    step = SolveAffine()
+    step.requires(prepared(taught, maps="low-rank", rank=36))
+    with pytest.raises(PassError, match=r"rank 40.*at most 36"):
+        step.requires(prepared(taught, maps="low-rank", rank=40))
+    with pytest.raises(PassError, match=r"rank 48.*at most 36"):
+        step.requires(prepared(taught, maps="low-rank", rank=48))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lambdas": (-1.0, 0.0)},
+        {"lambdas": ()},
+        {"ridges": (0.0,)},
+        {"ridges": ()},
+        {"ranks": (0,)},
+        {"ranks": ()},
+        {"ridge": 0},
+        {"lambdas": (math.nan,)},
+    ],
+)
+def test_options_without_a_meaning_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SolveAffine(**options)
+
+
 class Absolute(LossTerm):
     name = "absolute"
 
@@ -217,6 +265,4 @@ def test_refusals(unit: CompileUnit, taught: CompileUnit) -> None:
     for case, message in cases:
         with pytest.raises(PassError, match=message):
             step.requires(case)
-    with pytest.raises(ValueError, match="greater than 0"):
-        SolveAffine(ridge=0)
     assert math.isinf(SolveAffine().options.lambdas[-1])

@@ -168,13 +168,13 @@ def test_without_weight_or_teacher_the_target_is_the_truth(problem: tuple[Tensor
         assert target_products(sums, setting) is sums.cross["truth"]
 
 
-@pytest.mark.parametrize("tau", [-2.0, 0.0, 1.0, 4.0])
+@pytest.mark.parametrize("tau", [-2.0, 0.0, 1.0, 4.0, 1000.0])
 @pytest.mark.parametrize("horizon", [1, 2, 96])
 def test_horizon_weights_are_those_of_the_objective(tau: float, horizon: int) -> None:
     weights = horizon_weights(tau, horizon)
     torch.testing.assert_close(weights.float(), weights_of_the_term(horizon, tau), rtol=1e-6, atol=0)
     assert float(weights.mean()) == pytest.approx(1)
-    assert float(weights[-1] / weights[0]) == pytest.approx(math.exp(tau) if horizon > 1 else 1)
+    assert tau > 100 or float(weights[-1] / weights[0]) == pytest.approx(math.exp(tau) if horizon > 1 else 1)
 
 
 # --- low rank ----------------------------------------------------------------------------------------
