@@ -1,13 +1,14 @@
 """Do the tests bite?  Small faults, one at a time, each against the tests of its module.
 
-    python benchmarks/mutation.py                      240 faults of a seed, and the named ones
+    python benchmarks/mutation.py                      210 faults of a seed, and the named ones
     python benchmarks/mutation.py --only learning/     those of some modules
     python benchmarks/mutation.py --named              the named ones alone
 
 The working tree is copied, a fault is written into the copy, and a process forked from one that has the
 heavy libraries imported runs the module's own tests until the first failure.  A fault is killed when a test
 fails or none ends in time; else it survives, and ``mutation_judged.toml`` says why it may, or it is a hole.
-Faults already tried are not tried again as long as neither their module nor their tests have changed.
+A killed run goes on: what was killed before counts, survivors are tried again when their module or its tests
+have changed, and ``--again`` tries everything.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ def main() -> int:
         for number, mutant in enumerate(chosen, 1):
             state = _state(mutant)
             known = found["faults"].get(mutant.key)
-            if known is None or known["state"] != state or arguments.again:
+            stale = known is None or (known["outcome"] == "survived" and known["state"] != state)
+            if stale or arguments.again:
                 result = runner.try_out(mutant)
                 found["faults"][mutant.key] = {**_record(mutant), **result, "state": state}
                 kept.write(results, found)
@@ -161,7 +163,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=240, help="faults to draw")
+    parser.add_argument("--count", type=int, default=210, help="faults to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a part of the module's path")
     parser.add_argument("--named", action="store_true", help="the named faults alone")
