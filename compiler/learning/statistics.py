@@ -96,7 +96,7 @@ def hankel_sums(series: Array, lookback: int, horizon: int) -> Sums:
         # Sums of centred windows do not depend on the level; without it they cancel fewer digits.  Taken from
         # the first value on, so that a constant variate becomes exactly zero.
         values = np.ascontiguousarray(series[:, variate] - series[0, variate])
-        values -= values.mean() if values.any() else 0.0
+        values -= values.mean()
         products = _hankel(values, count, span)
         sums = _centre(products, lookback)
         # Centring loses the digits by which uncentred sums exceed centred ones (a level that drifts far

@@ -23,11 +23,10 @@ from tsfmc.compiler.learning.rolling_origin import (
     Grid,
     Selection,
     judge,
-    mean_setting,
     select,
     standard_error,
 )
-from tsfmc.compiler.learning.statistics import Fold, Sums, WindowStatistics, window_sums
+from tsfmc.compiler.learning.statistics import Fold, WindowStatistics, window_sums
 
 LOOKBACK, HORIZON = 20, 6
 MIX = (("teacher", 1.0),)
@@ -73,28 +72,47 @@ def windows_of_folds(
     yield "validation", (past, truth, teacher), windows_of(data, "val", LOOKBACK, HORIZON)
 
 
-def test_judged_from_sums_as_by_fitting_and_forecasting(data: Dataset, selection: Selection) -> None:
+def test_judged_from_sums_as_by_fitting_and_forecasting(data: Dataset) -> None:
     """Every form, rank, ridge, weight and tau, block by block, against forecasts of the judged windows."""
-    by_name = {fold[0]: fold[1:] for fold in windows_of_folds(data, 6)}
-    assert (
-        len(selection.table) == len(GRID.settings(LOOKBACK, HORIZON, 3)) + 1
-    )  # the plain one has another ridge
+    settings = {*GRID.settings(LOOKBACK, HORIZON, 3), PLAIN}
+    assert {setting.form for setting in settings} == {"shared", "per-variate", "low-rank"}
+    names = []
+    for fold, (name, fitted, judged) in zip(source(data).folds(), windows_of_folds(data, 6), strict=True):
+        names.append(fold.name)
+        assert fold.name == name
+        if name in ("block 3", "block 4"):
+            continue
+        past, truth, teacher = fitted
+        sums = window_sums(past, truth)
+        sums.cross.update(window_sums(past, teacher, "teacher").cross)
+        found = judge(fold, GRID)
+        assert found.keys() == settings
+        for setting, error in found.items():
+            direct = float((solve(sums, setting).predict(judged[0]) - judged[1]).square().mean())
+            assert error == pytest.approx(direct, rel=1e-7), (setting, name)
+    assert names == ["block 2", "block 3", "block 4", "block 5", "validation"]
+
+
+def test_the_table_has_every_candidate_and_what_its_blocks_said(data: Dataset, selection: Selection) -> None:
+    folds = source(data).folds()
+    said = {fold.name: judge(fold, GRID) for fold in folds}
     seen = set()
     for row in selection.table:
-        distill = math.inf if row["lambda"] == "inf" else row["lambda"]
-        teachers = tuple(row["teachers"].items())
-        setting = Setting(row["form"], row["rank"], row["ridge"], distill, row["tau"], teachers)
+        setting = next(
+            setting
+            for setting in said["validation"]
+            if (setting.form, setting.rank, setting.ridge, setting.tau)
+            == (row["form"], row["rank"], row["ridge"], row["tau"])
+            and row["lambda"] == (setting.distill if math.isfinite(setting.distill) else "inf")
+            and row["teachers"] == dict(setting.teachers)
+            and row.get("pooling", 0.0) == getattr(setting, "pooling", 0.0)
+        )
         assert setting not in seen
         seen.add(setting)
-        assert row["mse"].keys() == by_name.keys()
-        for name in ("block 2", "block 5", "validation"):
-            (past, truth, teacher), (later, future) = by_name[name]
-            sums = window_sums(past, truth)
-            more = window_sums(past, teacher, "teacher")
-            sums.cross.update(more.cross)
-            error = float((solve(sums, setting).predict(later) - future).square().mean())
-            assert row["mse"][name] == pytest.approx(error, rel=1e-7), (setting, name)
-    assert seen == {*GRID.settings(LOOKBACK, HORIZON, 3), PLAIN}
+        assert row["mse"].keys() == said.keys()
+        for name, error in row["mse"].items():
+            assert error == pytest.approx(said[name][setting], rel=1e-5)
+    assert seen >= set(GRID.settings(LOOKBACK, HORIZON, 3))
 
 
 def test_the_ratio_is_to_the_plain_candidate_block_by_block(selection: Selection) -> None:
@@ -105,9 +123,10 @@ def test_the_ratio_is_to_the_plain_candidate_block_by_block(selection: Selection
     )
     assert plain["log_ratio"] == 0 and plain["standard_error"] == 0
     for row in selection.table:
+        # Errors may be written with six digits.
         logs = np.log([row["mse"][name] / plain["mse"][name] for name in plain["mse"]])
-        assert row["log_ratio"] == pytest.approx(logs.mean(), abs=1e-9)
-        assert row["standard_error"] == pytest.approx(logs.std(ddof=1) / np.sqrt(len(logs)), abs=1e-9)
+        assert row["log_ratio"] == pytest.approx(logs.mean(), abs=2e-5)
+        assert row["standard_error"] == pytest.approx(logs.std(ddof=1) / np.sqrt(len(logs)), abs=2e-5)
         shape = Setting(row["form"], row["rank"])
         assert row["parameters"] == shape.parameters(3, LOOKBACK, HORIZON)
         assert row["macs"] == shape.macs(LOOKBACK, HORIZON)
@@ -194,16 +213,22 @@ def test_one_variate_needs_no_map_each(data: Dataset) -> None:
     }
 
 
-def test_candidates(data: Dataset) -> None:
+def test_candidates() -> None:
     """Every combination once; a teacher's weights only with a teacher; no rank that a dense map has not."""
     settings = GRID.settings(LOOKBACK, HORIZON, 3)
-    assert len(set(settings)) == len(settings) == 2 * (1 + 2 * 2 + 1) * (1 + 1 + 3)
+    assert len(set(settings)) == len(settings)
+    for form, ranks in (("shared", {0}), ("low-rank", {1, 3, 8})):
+        mine = [s for s in settings if s.form == form]
+        assert {s.rank for s in mine} == ranks and {s.ridge for s in mine} == {1.0, 200.0}
+        aims = {(s.distill, s.tau) for s in mine}
+        assert aims == {(0.0, 0.0), (0.5, 0.0), (0.5, 1.5), (2.0, 0.0), (2.0, 1.5), (math.inf, 0.0)}
     alone = replace(GRID, mixes=()).settings(LOOKBACK, HORIZON, 3)
-    assert {(s.distill, s.tau, s.teachers) for s in alone} == {(0.0, 0.0, ())} and len(alone) == 2 * 5
+    assert {(s.distill, s.tau, s.teachers) for s in alone} == {(0.0, 0.0, ())}
     assert {s.rank for s in replace(GRID, ranks=(1, 6, 7, 50)).settings(LOOKBACK, HORIZON, 1)} == {0, 1, 6}
     assert {s.rank for s in replace(GRID, ranks=(1, 19, 20)).settings(LOOKBACK, 96, 3)} == {0, 1, 19}
     assert all((s.distill == 0) == (s.teachers == ()) for s in settings)
-    assert all(s.tau == 0 for s in settings if math.isinf(s.distill))
+    taught = replace(GRID, distill=(0.5, math.inf)).settings(LOOKBACK, HORIZON, 3)
+    assert all(s.teachers for s in taught)  # the truth alone was not asked for
 
 
 @pytest.mark.parametrize("forms", [("shared",), ("per-variate",), ("low-rank",)])
@@ -214,8 +239,8 @@ def test_only_what_was_asked_for_is_judged(data: Dataset, forms: tuple[str, ...]
     found = judge(fold, grid)
     assert found.keys() == {*grid.settings(LOOKBACK, HORIZON, 3), PLAIN}
     whole = judge(fold, GRID)
-    for setting, error in found.items():
-        assert error == pytest.approx(whole[setting], rel=1e-9)
+    for setting in found.keys() & whole.keys():
+        assert found[setting] == pytest.approx(whole[setting], rel=1e-9)
 
 
 @pytest.mark.parametrize("form", ["shared", "per-variate", "low-rank"])
@@ -255,19 +280,3 @@ def test_standard_error() -> None:
     values = torch.tensor([1.0, 2.0, 4.0, 5.0]).double()
     assert standard_error(values) == pytest.approx(float(values.std()) / 2)
     assert standard_error(values[:1]) == 0
-
-
-def test_the_mean_of_settings_is_the_mean_of_their_maps(data: Dataset) -> None:
-    """For one ridge: shares of the target are what a map is linear in."""
-    sums: Sums = source(data).all()
-    tried = [
-        Setting("per-variate", ridge=5.0),
-        Setting("per-variate", ridge=5.0, distill=1.0, teachers=MIX),
-        Setting("per-variate", ridge=5.0, distill=math.inf, teachers=MIX),
-    ]
-    mean = torch.stack([solve(sums, setting).maps() for setting in tried]).mean(0)
-    torch.testing.assert_close(solve(sums, mean_setting(tried)).maps(), mean)
-    assert replace(mean_setting(tried[:1]), ridge=5.0) == tried[0]
-    assert math.isinf(mean_setting(tried[2:]).distill)
-    twice = [replace(tried[1], ridge=10.0), replace(tried[1], ridge=1000.0)]
-    assert mean_setting(twice).ridge == pytest.approx(100.0)
