@@ -22,7 +22,8 @@ from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_RIDGE, Form
-from ..compiler.learning.rolling_origin import Grid, Selection, select
+from ..compiler.learning.grid import Grid
+from ..compiler.learning.rolling_origin import Selection, select
 from ..compiler.learning.statistics import WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge"]
@@ -45,7 +46,8 @@ class SolveAffine(Pass):
 
         ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda,
         tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the paper's setting.
-        ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added.
+        ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added;
+        where it is searched, so is how far the variates' statistics are pooled.
         """
 
         search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge")
@@ -112,6 +114,7 @@ class SolveAffine(Pass):
             forms=forms,
             ranks=ranks,
             ridges=options.ridges if "ridge" in search else (options.ridge,),
+            poolings=Grid.poolings if "ridge" in search else (0.0,),
             distill=options.lambdas if "lambda" in search else (fixed,),
             taus=taus,
             mixes=() if teacher is None else ((("teacher", 1.0),),),
@@ -153,6 +156,7 @@ def _metrics(selection: Selection) -> dict[str, Any]:
     return {
         "maps": chosen.form,
         "rank": chosen.rank,
+        "pooling": chosen.pooling,
         "lambda": chosen.distill if math.isfinite(chosen.distill) else "inf",
         "tau": chosen.tau,
         "ridge": chosen.ridge,

@@ -372,4 +372,3 @@ def test_what_a_setting_costs() -> None:
     shared, each, low = Setting("shared"), Setting("per-variate"), Setting("low-rank", 8)
     assert [s.parameters(21, 512, 96) for s in (shared, each, low)] == [49_152, 1_032_192, 20_224]
     assert [s.macs(512, 96) for s in (shared, each, low)] == [49_152, 49_152, 4_864]
-    assert [s.flexibility(512, 96) for s in (shared, each, low)] == [0, 49_152, 768]

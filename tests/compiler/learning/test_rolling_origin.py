@@ -264,7 +264,9 @@ def test_many_variates_and_a_long_lookback_are_judged_almost_as_fitted() -> None
     found = judge(fold, Grid(ranks=(4, 8), ridges=(100.0,)))
     for setting, error in found.items():
         exact = squared_error(fold.judged, solve(fold.fit, setting))
-        assert error == pytest.approx(exact, rel=1e-3 if setting.form == "low-rank" else 1e-9)
+        # The directions are those of maps that are not pooled.
+        close = 1e-9 if setting.form != "low-rank" else 5e-3 if setting.pooling else 1e-3
+        assert error == pytest.approx(exact, rel=close)
 
 
 def test_a_source_without_folds_is_refused() -> None:
