@@ -42,7 +42,16 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "compiler/learning/training.py": ("tests/passes/test_distill.py", "tests/passes/test_finetune.py"),
     "compiler/learning/evaluate.py": ("tests/compiler/learning/test_cost.py",),
     "passes/surgery.py": ("tests/passes/test_prune_channels.py",),
-    "targets/artifact/": ("tests/targets/artifact", "tests/attacks/test_artifact_attacks.py"),
+    "targets/artifact/": (
+        "tests/targets/artifact/test_write.py",
+        "tests/attacks/test_artifact_attacks.py",
+    ),
+    "targets/artifact/run.py": ("tests/targets/artifact/test_run_py.py",),
+    "targets/artifact/device/": (
+        "tests/targets/artifact/test_rows.py",
+        "tests/targets/artifact/test_tables.py",
+        "tests/targets/artifact/test_run_py.py",
+    ),
 }
 # Those with a true clock say nothing on a machine that does other work.
 _LATENCY = "tests/targets/measure/test_latency.py::test_"

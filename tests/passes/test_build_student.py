@@ -20,7 +20,11 @@ def test_published_sizes() -> None:
 
 def test_objective_has_kd_only_with_a_teacher(unit: CompileUnit) -> None:
     step = BuildStudent(kind="dlinear", lambda_kd=0.5)
-    with_teacher = step.run(unit, PassContext()).unit
+    result = step.run(unit, PassContext())
+    with_teacher = result.unit
+    assert result.modified and with_teacher.student is not None
+    parameters = sum(parameter.numel() for parameter in with_teacher.student.parameters())
+    assert result.metrics == {"parameters": parameters}
     assert [(weight, term.name) for weight, term in with_teacher.objective] == [
         (1.0, "supervised"),
         (0.5, "kd"),

@@ -259,6 +259,26 @@ def test_a_full_disk_shows_before_the_work(
     assert write(unit, tmp_path / "store", states=()).key
 
 
+def test_files_are_as_long_as_their_arrays(unit: CompileUnit, tmp_path: Path) -> None:
+    store = write(unit, tmp_path / "store", states=())
+    for part, count in store.counts.items():
+        array = np.load(tmp_path / "store" / part / "forecast.npy", mmap_mode="r")
+        assert array.shape == (count, 3, 12) and array.dtype == np.float32
+        assert (tmp_path / "store" / part / "forecast.npy").stat().st_size == array.offset + array.nbytes
+
+
+def test_an_array_that_cannot_be_reserved_is_not_left_behind(
+    unit: CompileUnit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"cannot reserve forecast\.npy: No space left on device"):
+        write(unit, tmp_path / "store", states=())
+    assert not list((tmp_path / "store").rglob("*.npy"))
+
+
 def test_latency_is_measured_at_the_end_and_kept(unit: CompileUnit, tmp_path: Path) -> None:
     assert unit.teacher is not None and unit.teacher_info is not None
     seen = counted(unit)
