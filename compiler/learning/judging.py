@@ -129,7 +129,10 @@ class Subspace:
         relative = PLAIN.ridge / fold.fit.count
         pooled = fold.fit.gram.mean(0)
         whitening = factor(pooled, relative)
-        white = whitening.T @ torch.cat(_solved(fold.fit, relative, grid), dim=1)  # [L, D (1+M) H]
+        # Those of pooled maps too: they are no blends of the others.
+        ends = dict.fromkeys((0.0, max(grid.poolings))) if len(fold.fit.gram) > 1 else (0.0,)
+        maps = [part for pooling in ends for part in _solved(fold.fit.blended(pooling), relative, grid)]
+        white = whitening.T @ torch.cat(maps, dim=1)  # [L, 2 D (1+M) H]
         leading = torch.linalg.eigh(white @ white.T)[1].flip(1)[:, :WORKING_DIRECTIONS]
         basis = basis_of(whitening, leading)  # [K, L]
         return cls(
