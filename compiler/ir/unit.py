@@ -19,7 +19,15 @@ from .provenance import TeacherInfo
 from .teacher_store import TeacherStore
 
 PartName = Literal[
-    "task", "data", "teacher", "teacher_store", "teacher_states", "student", "objective", "statistics"
+    "task",
+    "data",
+    "teacher",
+    "teacher_store",
+    "teacher_states",
+    "student",
+    "objective",
+    "statistics",
+    "judged",
 ]
 """The parts of a unit that passes declare to read or write: attributes of ``CompileUnit``."""
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -71,6 +79,7 @@ class CompileUnit:
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
+        judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         record: what each pass did.
@@ -86,6 +95,7 @@ class CompileUnit:
     statistics: Statistics | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
+    judged: Forecaster | None = None
 
     def with_(self, **changes: Any) -> CompileUnit:
         """A copy with some parts replaced; the first teacher to be replaced stays as the original."""
@@ -107,6 +117,11 @@ class CompileUnit:
             raise ValueError("a unit has neither student nor teacher")
         return model
 
+    @property
+    def judged_model(self) -> Forecaster:
+        """Whose accuracy may be told: ``model``, or what it was before it saw the rows that judge it."""
+        return self.judged if self.judged is not None else self.model
+
     def __str__(self) -> str:
         task = self.task
         lines = [
@@ -117,6 +132,7 @@ class CompileUnit:
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
+        lines += [f"  judged    {describe_module(self.judged)}"] if self.judged is not None else []
         lines += ["  objective"] + [f"    {line}" for line in self.objective.lines()]
         lines += ["  record"] + [
             f"    {n:03d} {entry.name} {_mapping(entry.config)}" for n, entry in enumerate(self.record)

@@ -54,7 +54,7 @@ class Grid:
     def settings(self, lookback: int, horizon: int, variates: int) -> list[Setting]:
         """All candidates; ranks that a dense map can not exceed are left out, as is what is the same.
 
-        The truth alone is one where there is no teacher, or where no weight is among the teacher's weights.
+        The truth alone is one where there is no teacher, or where 0 is among the teacher's weights.
         """
         targets = [target for target in self.targets() if target[2] or not self.mixes or 0 in self.distill]
         found = []
