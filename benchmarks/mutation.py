@@ -140,39 +140,32 @@ def main() -> int:
     paths = [path for pattern in MODULES for path in sorted(ROOT.glob(pattern))]
     modules = [path.relative_to(ROOT).as_posix() for path in paths]
     every = [mutant for module in modules for mutant in mutants_of(ROOT / module, module)]
-    chosen = [] if arguments.named else draw(every, arguments.count, arguments.seed)
-    chosen = [
-        *(named_mutants() if not arguments.only else []),
-        *(m for m in chosen if arguments.only in m.module),
-    ]
+    named, drawn = named_mutants(), draw(every, arguments.count, arguments.seed)
+    wanted = named if arguments.named else [m for m in (*named, *drawn) if arguments.only in m.module]
     results = arguments.results
-    found = kept.read(results, {"faults": {}})
+    faults = kept.read(results, {"faults": {}})["faults"]
+    faults = {mutant.key: faults[mutant.key] for mutant in (*named, *drawn) if mutant.key in faults}
+    found = {"seed": arguments.seed, "drawn": len(drawn), "in_all": len(every), "faults": faults}
+    if not arguments.report:
+        try_all(wanted, found, results, again=arguments.again)
+    kept.write(results, found)
+    results.with_suffix(".md").write_text(render(found))
+    return 1 if any(faults[m.key]["outcome"] == "survived" for m in named if m.key in faults) else 0
+
+
+def try_all(mutants: Sequence[Mutant], found: dict[str, Any], results: Path, *, again: bool) -> None:
+    """Tries what has not been tried, and keeps what it finds after every fault."""
+    faults = found["faults"]
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         runner = Runner(copy_of_the_tree(Path(folder)))
-        for number, mutant in enumerate(chosen, 1):
-            state = _state(mutant)
-            known = found["faults"].get(mutant.key)
+        for number, mutant in enumerate(mutants, 1):
+            state, known = _state(mutant), faults.get(mutant.key)
             stale = known is None or (known["outcome"] == "survived" and known["state"] != state)
-            if stale or arguments.again:
-                result = runner.try_out(mutant)
-                found["faults"][mutant.key] = {**_record(mutant), **result, "state": state}
+            if stale or again:
+                faults[mutant.key] = {**_record(mutant), **runner.try_out(mutant), "state": state}
                 kept.write(results, found)
-            outcome = found["faults"][mutant.key]["outcome"]
-            print(
-                f"{number}/{len(chosen)}  {outcome:8}  {mutant.module}:{mutant.line}  {mutant.operator}",
-                flush=True,
-            )
-    if not arguments.only and not arguments.named:
-        wanted = {mutant.key for mutant in chosen}
-        found["faults"] = {key: value for key, value in found["faults"].items() if key in wanted}
-        found |= {"seed": arguments.seed, "faults_in_all": len(every)}
-        kept.write(results, found)
-        results.with_suffix(".md").write_text(render(found))
-    return (
-        1
-        if any(m.operator == "named" and found["faults"][m.key]["outcome"] == "survived" for m in chosen)
-        else 0
-    )
+            place = f"{mutant.module}:{mutant.line}  {mutant.operator}"
+            print(f"{number}/{len(mutants)}  {faults[mutant.key]['outcome']:8}  {place}", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -182,6 +175,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="a part of the module's path")
     parser.add_argument("--named", action="store_true", help="the named faults alone")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--report", action="store_true", help="write the page anew and try nothing")
     parser.add_argument("--again", action="store_true", help="also what was tried before")
     return parser.parse_args()
 
@@ -336,11 +330,11 @@ def render(found: Mapping[str, Any]) -> str:
     lines = [
         "# Mutation run",
         "",
-        f"{len(drawn)} of {found['faults_in_all']} faults, seed {found['seed']}, each against the tests of "
-        "its module.",
+        f"{found['drawn']} of {found['in_all']} faults were drawn with seed {found['seed']}, "
+        f"{len(drawn)} of them tried so far, each against the tests of its module.",
         "",
-        f"Survived: {len(left)} ({len(left) / len(drawn):.1%}), of which {len(equal)} cannot be noticed by "
-        f"their results and {len(left) - len(equal)} are holes.",
+        f"Survived: {len(left)} ({len(left) / max(1, len(drawn)):.1%}), of which {len(equal)} cannot be "
+        f"noticed by their results and {len(left) - len(equal)} are holes.",
         "",
         "| module | faults | killed | survived |",
         "|---|---|---|---|",

@@ -88,6 +88,16 @@ def test_options_reach_the_store(unit: CompileUnit) -> None:
     assert record(unit).array("train", "states").dtype == "float16"
 
 
+def test_defaults() -> None:
+    """What a store costs in labelling and on disk when nothing is said."""
+    assert RecordTeacher().config() == {
+        "states": True,
+        "states_dtype": "float16",
+        "state_positions": 64,
+        "train_windows": 0,
+    }
+
+
 def test_states_are_kept_only_for_who_reads_them() -> None:
     later: Any = frozenset({"data", "teacher_states"})
     assert RecordTeacher.follow(RecipeView({}, later)) == {"states": True}
