@@ -41,6 +41,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "compiler/learning/affine.py": ("tests/compiler/learning/test_rolling_origin.py",),
     "compiler/learning/training.py": ("tests/passes/test_distill.py", "tests/passes/test_finetune.py"),
     "compiler/learning/evaluate.py": ("tests/compiler/learning/test_cost.py",),
+    "passes/align_temporal.py": ("tests/compiler/ir/test_objective.py",),
     "passes/surgery.py": ("tests/passes/test_prune_channels.py",),
     "targets/artifact/": (
         "tests/targets/artifact/test_write.py",
