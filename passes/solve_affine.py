@@ -134,9 +134,9 @@ def _forms(
 
 def _check_rank(unit: CompileUnit) -> None:
     config = {} if unit.student is None else unit.student.config
-    rank, task = int(config.get("rank", 0)), unit.task
+    rank, task = config.get("rank"), unit.task
     most = min(task.lookback - 1, task.horizon * len(task.variates))
-    if config.get("maps") == "low-rank" and rank > most:
+    if config.get("maps") == "low-rank" and rank is not None and rank > most:
         raise PassError(
             f"no map of {task.lookback} steps of {len(task.variates)} variates to {task.horizon} has "
             f"rank {rank}, it has at most {most}",
