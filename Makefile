@@ -20,6 +20,7 @@ lint: $(VENV)/test.ok
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .build && ln -sfn .. .build/tsfmc
+	cd .build && PYTHONPATH=. ../$(BIN)/lint-imports --no-cache ../pyproject.toml
 	cd .build && ../$(BIN)/mypy --config-file ../pyproject.toml -p tsfmc.compiler -p tsfmc.passes -p tsfmc.targets
 
 wheel: $(VENV)/test.ok

@@ -55,7 +55,9 @@ def candidates(models: dict[str, Forecaster], windows: np.ndarray, folder: Path)
         for name, model in models.items():
             directory = folder / kind / name.replace(" ", "_")
             directory.mkdir(parents=True)
-            payload = target.lower(model, shape, directory, options=target.Options(), calibration=windows)
+            payload = target.lower_model(
+                model, shape, directory, options=target.Options(), calibration=windows
+            )
             engine = target.load(directory, payload, threads=1)
             parity = check_parity(engine, _torch(model), hard_windows(windows[:16]), target.tolerance)
             if not parity.passed:

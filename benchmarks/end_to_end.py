@@ -63,7 +63,7 @@ def one(options: argparse.Namespace, data: str, name: str) -> dict[str, Any]:
     """One compile; its manifest's figures."""
     progress = for_stderr()
     progress.line(f"{data}, {options.student}, {name}")
-    chosen = {"teacher": options.teacher, "data": data, "student__kind": options.student}
+    chosen = {"teacher": options.teacher, "data": data, "student": options.student}
     before = PIPELINES[name]
     pipeline = [*before, *api.make_recipe(**chosen).pipeline]
     recipe = api.make_recipe(**chosen, seed=options.seed, pipeline=pipeline, set=FINETUNE if before else [])

@@ -62,7 +62,7 @@ def recipe_for(teacher: str, data: str, student: str, name: str, seed: int) -> a
     return api.make_recipe(
         teacher=teacher,
         data=data,
-        student__kind=student,
+        student=student,
         seed=seed,
         pipeline=["record_teacher", *pipeline],
         set=["passes.record_teacher.states=true", *settings],
@@ -74,11 +74,8 @@ def one(teacher: str, data: str, student: str, name: str, seed: int) -> dict[str
     progress = for_stderr()
     progress.line(f"{data} {student} {name} seed {seed}")
     recipe = recipe_for(teacher, data, student, name, seed)
-    source = api.open_source(recipe, progress)
     # The store does not depend on the seed of the student.
-    unit = api.run_passes(
-        recipe, source, api.build_pipeline(recipe), out=Path(), cache=True, progress=progress
-    )
+    unit = api.transform(recipe, progress=progress)
     windows = unit.data.windows("test", recipe.task.lookback, recipe.task.horizon)
     return evaluate(model_predictor(unit.model), windows, naive_scale(unit.data)).to_dict()
 
@@ -89,9 +86,7 @@ def reference(found: dict[str, dict[str, float]], teacher: str, data: str) -> No
         return
     progress = for_stderr()
     recipe = recipe_for(teacher, data, "dlinear", "uniform KD", 0)
-    source = api.open_source(recipe, progress)
-    passes = api.build_pipeline(recipe)[:1]
-    unit = api.run_passes(recipe, source, passes, out=Path(), cache=True, progress=progress)
+    unit = api.transform(recipe, stop_after="record_teacher", progress=progress)
     windows = unit.data.windows("test", recipe.task.lookback, recipe.task.horizon)
     store, scale = unit.teacher_store, naive_scale(unit.data)
     found[f"{data}/teacher"] = evaluate(lambda i, past: store.forecast("test", i), windows, scale).to_dict()

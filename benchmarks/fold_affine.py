@@ -47,7 +47,7 @@ def main() -> None:
                     place = Path(folder) / form
                     place.mkdir()
                     shape = Shape(variates, LOOKBACK, HORIZON)
-                    payload = target.lower(
+                    payload = target.lower_model(
                         model.eval(), shape, place, options=target.Options(), calibration=windows
                     )
                     engines[form] = target.load(place, payload, 1)

@@ -135,7 +135,7 @@ def candidate(model: Teacher, engine: str, folder: Path, past: np.ndarray) -> Ca
     folder.mkdir()
     target = TARGETS["onnx"]
     shape = Shape(model.variates, model.lookback, model.horizon)
-    payload = target.lower(model.eval(), shape, folder, options=target.Options(), calibration=past)
+    payload = target.lower_model(model.eval(), shape, folder, options=target.Options(), calibration=past)
     call: Callable[[np.ndarray], Any] = target.load(folder, payload, 1)
     return call
 

@@ -29,7 +29,6 @@ import kept
 
 from tsfmc.compiler import api
 from tsfmc.compiler.base.progress import for_stderr
-from tsfmc.compiler.data.dataset import SpreadWindows
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.cost import cost_of
 from tsfmc.compiler.learning.evaluate import evaluate, model_predictor, naive_scale
@@ -112,15 +111,12 @@ def tuned(options: argparse.Namespace, data: str, row: str, seed: int) -> Compil
     recipe = api.make_recipe(
         teacher=options.teacher,
         data=data,
-        student__kind="none",
+        student="none",
         seed=seed,
         pipeline=ROWS[row],
         passes={name: passes[name] for name in ROWS[row] if name in passes},
     )
-    source = api.open_source(recipe, progress)
-    return api.run_passes(
-        recipe, source, api.build_pipeline(recipe), out=Path(), cache=True, progress=progress
-    )
+    return api.transform(recipe, progress=progress)
 
 
 def one(options: argparse.Namespace, data: str, row: str, seed: int) -> dict[str, Any]:
@@ -141,8 +137,7 @@ def latency(unit: CompileUnit, seconds: float) -> dict[str, Any]:
     """The pruned model and the one it came from, in one run for each engine."""
     task = unit.task
     shape = Shape(len(task.variates), task.lookback, task.horizon)
-    windows = SpreadWindows(unit.data.windows("test", task.lookback, task.horizon), MIN_WINDOWS)
-    past = windows.batch(range(MIN_WINDOWS))[0].numpy()
+    past = unit.data.windows("test", task.lookback, task.horizon).spread(MIN_WINDOWS)
     models = {"teacher": unit.original_teacher or unit.model, "artifact": unit.model}
     report: dict[str, Any] = {}
     forms = dict.fromkeys(models, "eager, fp32, inference_mode")
@@ -153,7 +148,9 @@ def latency(unit: CompileUnit, seconds: float) -> dict[str, Any]:
         for name, model in models.items():
             where = Path(folder) / name
             where.mkdir()
-            payload = target.lower(model.eval(), shape, where, options=target.Options(), calibration=past)
+            payload = target.lower_model(
+                model.eval(), shape, where, options=target.Options(), calibration=past
+            )
             engines[name] = target.load(where, payload, 1)
         forms = dict.fromkeys(models, "onnxruntime, fp32")
         report["onnxruntime"] = measure(engines, past, duration_s=seconds, forms=forms).to_manifest()

@@ -241,7 +241,7 @@ def main() -> int:
     torch.set_float32_matmul_precision("highest")  # no TF32, neither for student nor teacher
     data = load_data(options.data, lookback=LOOKBACK, horizon=HORIZON)
     test = data.windows("test", LOOKBACK, HORIZON)
-    windows = test.batch(np.linspace(0, len(test) - 1, 64).astype(int))[0].numpy()
+    windows = test.spread(64)
     record: dict[str, Any] = {"host": host_record(), "data": str(data), "precision": "fp32, no TF32"}
     record["rehearsal_on_cpu"] = options.device == "cpu"
     record["models"], calls = {}, {}

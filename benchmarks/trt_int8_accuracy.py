@@ -16,20 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.data import Dataset, load_data
+from tsfmc.compiler.ir.program import Shape, export_program
 from tsfmc.compiler.learning.evaluate import Predict, evaluate, model_predictor, naive_scale
 from tsfmc.compiler.learning.training import TrainingPlan, train
 from tsfmc.compiler.students import build_student
-from tsfmc.targets.base import Shape
-from tsfmc.targets.onnx.export import export_onnx
-from tsfmc.targets.onnx.precision import to_fp16
-from tsfmc.targets.onnx.quantize import quantize
+from tsfmc.targets.onnx_graph.precision import to_fp16
+from tsfmc.targets.onnx_graph.quantize import quantize
+from tsfmc.targets.onnx_graph.translate import to_onnx
 from tsfmc.targets.trt.vectors import open_session
 
 LOOKBACK, HORIZON, GATE = 512, 96, 0.02
@@ -83,14 +82,13 @@ def rows(kind: str, data: Dataset, epochs: int, options: dict[str, Any]) -> dict
     """Test accuracy and file size of every precision of one student."""
     student = trained(kind, data, epochs, options)
     windows = data.windows("train", LOOKBACK, HORIZON)
-    calibration = windows.batch(np.linspace(0, len(windows) - 1, 256).astype(int))[0].numpy()
+    calibration = windows.spread(256)
     test, scale = data.windows("test", LOOKBACK, HORIZON), naive_scale(data)
     table: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        plain = export_onnx(
-            student, Shape(len(data.variates), LOOKBACK, HORIZON), path, calibration=calibration
-        )
+        shape = Shape(len(data.variates), LOOKBACK, HORIZON)
+        plain = to_onnx(export_program(student, shape, calibration))
         files = {
             "fp32": plain,
             "fp16": to_fp16(plain),

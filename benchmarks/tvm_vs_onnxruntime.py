@@ -195,7 +195,7 @@ def lower(case: Case, directory: Path, device: str, tune: bool) -> dict[str, Any
     for kind, options in (("tvm", {"device": device, "form": "both", "tune": tune}), ("onnx", {"batch": 1})):
         target = TARGETS[kind]
         (directory / kind).mkdir()
-        payload = target.lower(
+        payload = target.lower_model(
             model, shape, directory / kind, options=target.Options(**options), calibration=past[:, 0]
         )
         (directory / f"{kind}.json").write_text(json.dumps({**payload.details, "entry": payload.entry}))

@@ -1,9 +1,11 @@
-"""The target protocol: probe, lower, load, describe.
+"""The target protocol: probe, rewrites, lower, load, describe.
 
-A target turns an exported model into files that a device can run.  It knows no pass, and nothing
+A target turns the exported program into files that a device can run.  It knows no pass, and nothing
 outside ``targets/`` knows a target's name.  Heavy imports live inside methods.
 
-The driver does the rest for every target alike: ``lower -> check -> measure -> pack``.
+    program --the target's own rewrites, one by one--> graph --lower--> payload
+
+The driver does the rest for every target alike: ``check -> measure -> pack``.
 """
 
 from __future__ import annotations
@@ -17,8 +19,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from ..compiler.base.errors import MissingError
+from ..compiler.ir.program import Program, Shape, export_program
+from .artifact.runner import engine_class
+
+__all__ = ["Availability", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target", "TargetOptions"]
+
 Engine = Callable[[np.ndarray], np.ndarray]
 """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, host memory."""
+Say = Callable[[str], None]
+"""Takes a line of progress."""
 
 
 class TargetOptions(BaseModel):
@@ -41,12 +51,19 @@ class Availability:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Static sizes of the program: D variates, L lookback, H horizon; the batch is dynamic unless fixed."""
+class Rewrite:
+    """One named step of a target from a form of the program to the next, before ``lower`` writes it.
 
-    variates: int
-    lookback: int
-    horizon: int
+    Attributes:
+        name: verb_object, as it stands in the list of stages.
+        summary: what it does, in a line.
+        apply: ``(graph, calibration [N, D, L]) -> graph``; the first one of a target is given the program,
+            the others what the one before returned.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[Any, np.ndarray], Any]
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,34 @@ class Target:
         """What this machine has."""
         raise NotImplementedError
 
+    def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
+        """What the target makes of the program before it is lowered, in order."""
+        return ()
+
     def lower(
+        self,
+        program: Program,
+        graph: Any,
+        directory: Path,
+        *,
+        options: TargetOptions,
+        calibration: np.ndarray,
+        progress: Say = lambda line: None,
+    ) -> Payload:
+        """Writes the payload into ``directory`` (empty, temporary).
+
+        Args:
+            program: as the unit has it: what the payload is held to.
+            graph: what the last of ``rewrites`` returned, the program itself where there is none.
+            calibration: real training windows ``[N, D, L]`` float32, N <= 256.
+
+        Raises:
+            LoweringError: an operator, a shape or a precision that the target cannot take.
+            MissingError: a tool that is not installed.
+        """
+        raise NotImplementedError
+
+    def lower_model(
         self,
         model: nn.Module,
         shape: Shape,
@@ -95,19 +139,20 @@ class Target:
         *,
         options: TargetOptions,
         calibration: np.ndarray,
-        progress: Callable[[str], None] = lambda line: None,
+        progress: Say = lambda line: None,
     ) -> Payload:
-        """Writes the payload into ``directory`` (empty, temporary).
+        """Exports ``model``, rewrites and lowers it in one go, for those who have no unit.
 
         Args:
             model: in eval mode, fp32, CPU, ``past [B, D, L] -> [B, D, H]``.
-            calibration: real training windows ``[N, D, L]`` float32, N <= 256, for tracing and quantisation.
-
-        Raises:
-            LoweringError: an operator, a shape or a precision that the target cannot take.
-            MissingError: a tool that is not installed.
         """
-        raise NotImplementedError
+        program = export_program(model, shape, calibration)
+        graph: Any = program
+        for rewrite in self.rewrites(options):
+            graph = rewrite.apply(graph, calibration)
+        return self.lower(
+            program, graph, directory, options=options, calibration=calibration, progress=progress
+        )
 
     def engine_source(self) -> Path:
         """The file with ``class Engine`` that is pasted into the artifact's ``run.py``.
@@ -125,9 +170,6 @@ class Target:
         Raises:
             MissingError: the runtime is not installed here.
         """
-        from ..compiler.base.errors import MissingError
-        from .artifact.runner import engine_class
-
         manifest = {"target": {"kind": self.kind, "entry": payload.entry, **payload.details}}
         try:
             engine: Engine = engine_class(self.engine_source())(directory, manifest, threads)

@@ -79,7 +79,7 @@ def make_artifact(final: Path, **fields: Any) -> dict[str, Any]:
     model, windows = make_model(), make_windows()
 
     def build(directory: Path) -> dict[str, Any]:
-        payload = TARGET.lower(model, SHAPE, directory, options=TARGET.Options(), calibration=windows)
+        payload = TARGET.lower_model(model, SHAPE, directory, options=TARGET.Options(), calibration=windows)
         return {**manifest_fields(dict(payload.details), payload.entry), **fields}
 
     vectors = raw(windows[:3]), raw(reference(model, windows[:3]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,8 +20,11 @@ import tsfmc
 from tsfmc.compiler.cli import cli, main
 from tsfmc.targets.artifact.hashes import payload_sha256
 
+PIPELINE = ["record_teacher", "build_student", "weight_horizons", "align_temporal", "distill", "fold_affine"]
+# The exact solution of the default pipeline searches a grid; one epoch of distillation is quick.
 SMALL = [
-    "--lookback", "48", "--horizon", "12", "--set", "passes.distill.epochs=1",
+    "--lookback", "48", "--horizon", "12", "--set", f"pipeline={json.dumps(PIPELINE)}",
+    "--set", "student.embedding=16", "--set", "passes.distill.epochs=1",
     "--set", "measure.duration_s=0.2", "--set", "measure.min_queries=64",
 ]  # fmt: skip
 
@@ -73,9 +77,7 @@ def test_compile_json(place: Path) -> None:
     assert set(manifest["accuracy"]["test"]) == {"student", "supervised", "teacher", "seasonal_naive"}
     assert manifest["data"]["windows"]["test"] == manifest["accuracy"]["test"]["student"]["windows"]
     assert manifest["latency"]["speedup"] > 0 and "interleaved with teacher" in manifest["latency"]["method"]
-    assert [entry["name"] for entry in manifest["passes"]] == [
-        "record_teacher", "build_student", "weight_horizons", "align_temporal", "distill", "fold_affine",
-    ]  # fmt: skip
+    assert [entry["name"] for entry in manifest["passes"]] == PIPELINE
     assert manifest["student"]["parameters"] == 48 * 12
     assert "distill" in (place / "compile.log").read_text()
 
@@ -159,10 +161,31 @@ def test_stop_after_writes_no_artifact(place: Path, monkeypatch: Any, capsys: An
     )
     assert code == 0 and out == ""
     assert sorted(path.name for path in (place / "stopped").rglob("*.txt")) == [
-        "001_record_teacher.txt",
-        "002_build_student.txt",
+        "001_import.txt",
+        "002_record_teacher.txt",
+        "003_build_student.txt",
     ]
     assert not (place / "stopped/onnx").exists()
+
+
+def test_stages_are_dumped_and_stopped_after_like_passes(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    """After ``lower`` the dump has the payload's files and hashes, and nothing of it stays."""
+    arguments = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "--no-baseline"]
+    arguments += ["-o", "lowered", "--stop-after", "onnx.lower", "--dump-after", "onnx.lower", "--json"]
+    texts = []
+    for _ in range(2):
+        code, out, _ = run(place, monkeypatch, capsys, *arguments)
+        assert code == 0 and json.loads(out)["artifacts"] == {}
+        assert [path.name for path in (place / "lowered").iterdir()] == ["dump"]
+        (dump,) = (place / "lowered/dump").iterdir()
+        assert dump.name.endswith("_onnx.lower.txt")
+        texts.append(dump.read_text())
+    assert texts[0] == texts[1]
+    digest = hashlib.sha256((place / "out/onnx/model.onnx").read_bytes()).hexdigest()
+    assert (
+        f"model.onnx bytes={(place / 'out/onnx/model.onnx').stat().st_size} sha256={digest[:16]}" in texts[0]
+    )
+    assert "program   past [batch, 3, 48] -> forecast [batch, 3, 12]" in texts[0]
 
 
 def test_teacher_store_needs_no_teacher(place: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -209,7 +232,7 @@ def test_cross_compiled_for_a_raspberry_pi(place: Path, monkeypatch: Any, capsys
         (["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "--variates", "v9"], 2, "v9"),
         (["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL, "--split", "9,9,9"], 2, "split"),
         (["compile", "--recipe", "absent.toml"], 2, "absent.toml"),
-        (["compile", "--set", "passes.distill.epochs=x"], 2, "passes.distill.epochs"),
+        (["compile", *SMALL, "--set", "passes.distill.epochs=x"], 2, "passes.distill.epochs"),
         (["compile", "--lookback", "many"], 2, "many"),
         (["compile", "--teacher-store", "nowhere"], 3, "nowhere"),
         (["inspect", "nowhere"], 3, "nowhere"),
@@ -219,6 +242,8 @@ def test_cross_compiled_for_a_raspberry_pi(place: Path, monkeypatch: Any, capsys
             "--train-windows",
         ),
         (["compile", "--device", "raspberry-pi-4"], 2, "target onnx has no devices"),
+        (["compile", "--stop-after", "onnx.lowr"], 2, "did you mean 'onnx.lower'"),
+        (["compile", "--dump-after", "tvm.lower"], 2, "unknown step of this pipeline 'tvm.lower'"),
         (["forecast", "out/onnx", "--input", "absent.csv"], 2, "absent.csv"),
     ],
 )
@@ -258,7 +283,7 @@ def test_commercial_policy(place: Path, monkeypatch: Any, capsys: Any) -> None:
 
 def test_interrupt_leaves_nothing_half_written(place: Path) -> None:
     """SIGINT in the middle of a compile: exit code 130, no artifact, and the next run completes."""
-    arguments = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL[:4], "-o", "broken"]
+    arguments = ["compile", "--teacher", "teacher", "--data", "series.csv", *SMALL[:8], "-o", "broken"]
     arguments += ["--set", "passes.distill.epochs=500", "--set", "passes.distill.patience=500"]
     environment = {**os.environ, "TSFMC_CACHE": str(place / "cache")}
     process = subprocess.Popen(
@@ -292,9 +317,10 @@ def test_dry_run_prints_the_method(place: Path, monkeypatch: Any, capsys: Any) -
     code, out, _ = run(place, monkeypatch, capsys, "compile", "--dry-run")
     assert code == 0
     steps = [line.split()[0] for line in out.splitlines()[1:]]
-    assert steps[:7] == [
-        "import", "record_teacher", "build_student", "weight_horizons", "align_temporal", "distill",
-        "fold_affine",
+    assert steps == [
+        "import", "record_teacher", "build_student", "weight_horizons", "gather_statistics", "solve_affine",
+        "fold_affine", "train_baseline", "evaluate_references", "export",
+        "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.pack",
     ]  # fmt: skip
 
 

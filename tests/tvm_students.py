@@ -67,7 +67,7 @@ def student(name: str) -> nn.Module:
 
 def lower(model: nn.Module, directory: Path, lines: list[str] | None = None, **options: Any) -> Payload:
     directory.mkdir(exist_ok=True)
-    return TARGET.lower(
+    return TARGET.lower_model(
         model,
         SHAPE,
         directory,

@@ -34,12 +34,13 @@ def command(
 
     ``--format gha`` prints github-action-benchmark JSON (customSmallerIsBetter).
     """
+    from .. import api
     from ..base.progress import for_stderr
-    from ..driver import bench
+    from ..driver.bench import COLUMNS, check_gates
 
     progress = for_stderr()
     reports = [
-        bench.run(
+        api.bench(
             path,
             against=against,
             teacher=teacher,
@@ -55,5 +56,5 @@ def command(
     elif style == "gha":
         print_json([entry for report in reports for entry in report.github_action_benchmark()])
     else:
-        print_table(bench.COLUMNS, [row for report in reports for row in report.rows()])
-    bench.check_gates(reports, min_speedup=min_speedup, max_p90_us=max_p90_us)
+        print_table(COLUMNS, [row for report in reports for row in report.rows()])
+    check_gates(reports, min_speedup=min_speedup, max_p90_us=max_p90_us)

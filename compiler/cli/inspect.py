@@ -14,10 +14,10 @@ from .output import as_json, print_json
 @as_json
 def command(artifact: Path, as_json: bool) -> None:
     """Show what ARTIFACT is: task, teacher, passes, accuracy, latency, and the level of each claim."""
-    from ...targets.artifact.open import read_manifest
+    from .. import api
     from ..driver.summary import summary_lines
 
-    manifest = read_manifest(artifact)
+    manifest = api.inspect(artifact)
     if as_json:
         print_json(manifest)
         return

@@ -15,9 +15,9 @@ from .output import as_json, print_json
 @as_json
 def command(artifact: Path, threads: int, as_json: bool) -> None:
     """Check the hashes of ARTIFACT and run its self-test; exit code 5 when it fails."""
-    from ...targets.artifact.open import verify_artifact
+    from .. import api
 
-    findings = verify_artifact(artifact, threads=threads)
+    findings = api.verify(artifact, threads=threads)
     if as_json:
         print_json({"artifact": str(artifact), "ok": True, "checks": findings})
         return

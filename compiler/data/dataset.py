@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..base.spread import spread
 from .scaling import Scaling
 from .splits import Part, Splits, require_windows
 from .timeline import Stamps, steps_per_season
@@ -97,6 +98,10 @@ class Dataset:
         return text
 
 
+NO_DATA = Dataset("none", "", (), None, 0, Splits(0, 0, 0), np.empty(0), np.empty(0), np.empty((0, 0)))
+"""Before any are loaded."""
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """Scaled windows of one part: stride 1, none dropped.
@@ -136,6 +141,13 @@ class Windows:
         window = torch.from_numpy(scaled.astype(np.float32))
         return window[..., : self.lookback].contiguous(), window[..., self.lookback :].contiguous()
 
+    def spread(self, count: int) -> npt.NDArray[np.float32]:
+        """The pasts of ``count`` windows spread evenly over the part, repeated where it is shorter:
+        ``[count, D, L]``."""
+        past, _ = self.batch(spread(len(self), count))
+        pasts: npt.NDArray[np.float32] = past.numpy()
+        return pasts
+
 
 class SpreadWindows:
     """At most ``limit`` windows of a part, evenly spread over it; all of them for ``limit = 0``."""
@@ -143,7 +155,7 @@ class SpreadWindows:
     def __init__(self, windows: Windows, limit: int) -> None:
         count = min(limit, len(windows)) if limit else len(windows)
         self.windows = windows
-        self.chosen = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
+        self.chosen = spread(len(windows), count)
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -152,5 +152,4 @@ def _windows(engine: Forecaster, data: str | None) -> np.ndarray:
         data, lookback=task["lookback"], horizon=task["horizon"], variates=",".join(task["variates"])
     )
     windows = series.windows("test", task["lookback"], task["horizon"])
-    past, _ = windows.batch(np.linspace(0, len(windows) - 1, WINDOWS).astype(int))
-    return past.numpy()
+    return windows.spread(WINDOWS)

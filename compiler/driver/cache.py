@@ -24,7 +24,7 @@ from ..base.content import content_key, file_hash
 from ..base.errors import PassError, TsfmcError
 from ..ir.effects import code_of, content_of
 from ..ir.objective import LossTerm, Objective
-from ..ir.passes import Pass
+from ..ir.passes import Step
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit, PartName
 from ..students import from_config
@@ -47,7 +47,7 @@ class Codec(Protocol):
     def load(self, before: CompileUnit, folder: Path) -> Any: ...
 
 
-def pass_key(step: Pass, unit: CompileUnit, stream: int) -> str:
+def pass_key(step: Step, unit: CompileUnit, stream: int) -> str:
     """What the result of ``step`` on ``unit`` depends on.
 
     Args:
@@ -72,7 +72,7 @@ class PassCache:
         return folder
 
     def save(
-        self, key: str, step: Pass, after: CompileUnit, modified: bool, metrics: Mapping[str, Any]
+        self, key: str, step: Step, after: CompileUnit, modified: bool, metrics: Mapping[str, Any]
     ) -> None:
         """Keeps the parts that ``step`` declares to write; removes the workspace."""
         final = self.root / "passes" / key[:24]
@@ -94,7 +94,7 @@ class PassCache:
         partial.rename(final)
         shutil.rmtree(self.workspace(key), ignore_errors=True)
 
-    def load(self, key: str, step: Pass, before: CompileUnit) -> CachedResult | None:
+    def load(self, key: str, step: Step, before: CompileUnit) -> CachedResult | None:
         """The unit that ``step`` would make of ``before``, or None unless it is here, whole and unedited."""
         folder = self.root / "passes" / key[:24]
         kept = _intact(folder, key)

@@ -11,9 +11,8 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from ..base.progress import Progress, Silent
-from ..data import SpreadWindows
 from ..ir.forecaster import Forecaster
-from ..ir.passes import Pass
+from ..ir.passes import Step
 from ..ir.unit import CompileUnit, PassRecord
 from ..learning.cost import cost_of, validation_mse
 from .instruments import Instrument
@@ -45,10 +44,10 @@ class CostInstrument(Instrument):
         self.earlier: CompileUnit | None = None
         self.known: tuple[Forecaster, dict[str, Any]] | None = None
 
-    def before(self, number: int, step: Pass, unit: CompileUnit) -> None:
+    def before(self, number: int, step: Step, unit: CompileUnit) -> None:
         self.earlier = unit
 
-    def after(self, number: int, step: Pass, unit: CompileUnit, record: PassRecord) -> None:
+    def after(self, number: int, step: Step, unit: CompileUnit, record: PassRecord) -> None:
         earlier = self.earlier
         if earlier is None or _model(earlier) is None or unit.model is _model(earlier):
             return
@@ -77,8 +76,7 @@ class CostInstrument(Instrument):
         from ...targets.measure.latency import MIN_WINDOWS, measure, torch_candidate
 
         task = after.task
-        windows = SpreadWindows(after.data.windows("val", task.lookback, task.horizon), MIN_WINDOWS)
-        past = windows.batch([at % len(windows) for at in range(MIN_WINDOWS)])[0].numpy()
+        past = after.data.windows("val", task.lookback, task.horizon).spread(MIN_WINDOWS)
         report = measure(
             {"before": torch_candidate(before.model), "after": torch_candidate(after.model)},
             past,

@@ -1,7 +1,7 @@
-"""The pass manager: runs passes in order and holds them to what they declare.
+"""The manager: runs steps (import, passes, stages) in order and holds them to what they declare.
 
-A pass maps a unit to a new unit.  Everything around it (progress, time, dumps, verification, cache) is an
-instrument of the manager and never code inside a pass.  Enforced after every pass: nothing differs but what
+A step maps a unit to a new unit.  Everything around it (progress, time, dumps, verification, cache) is an
+instrument of the manager and never code inside a step.  Enforced after every step: nothing differs but what
 it declares to write, nothing that it was given was changed in place, ``modified`` is true exactly when the
 unit is another one, and ``preserves_function`` holds on real windows.
 """
@@ -19,9 +19,9 @@ from torch import nn
 
 from ..base.errors import PassError, TsfmcError
 from ..ir.effects import changed_parts
-from ..ir.passes import Pass, PassContext, PassResult
+from ..ir.passes import PassContext, PassResult, Step
 from ..ir.unit import CompileUnit, PassRecord, fingerprint
-from ..ir.verify import verify_function, verify_unit
+from ..ir.verify import VERIFIED, verify_function, verify_unit
 from .cache import PassCache, pass_key
 from .instruments import Instrument
 
@@ -37,51 +37,50 @@ def random_stream(seed: int, name: str, occurrence: int) -> int:
 
 @dataclass
 class PassManager:
-    """Runs passes in order.
+    """Runs steps in order.
 
     Attributes:
-        passes: the pipeline.
+        steps: in order.
         instruments: watchers, called in order.
-        cache: where cacheable passes are looked up and kept; None switches it off.
-        stop_after: name of the last pass to run.
-        check_purity: compare the weights of what a pass was given by their hash before and after; without
+        cache: where cacheable steps are looked up and kept; None switches it off.
+        stop_after: name of the last step to run.
+        check_purity: compare the weights of what a step was given by their hash before and after; without
             it the version counters of the tensors are compared, which costs nothing and misses only
             writes through ``.data`` or numpy.
     """
 
-    passes: Sequence[Pass]
+    steps: Sequence[Step]
     instruments: Sequence[Instrument] = ()
     cache: PassCache | None = None
     stop_after: str | None = None
     check_purity: bool = False
 
     def run(self, unit: CompileUnit, context: PassContext) -> CompileUnit:
-        """The unit after all passes.
+        """The unit after all steps.
 
         Raises:
-            TsfmcError: from a pass, with the pass and those before it added to the hint.
+            TsfmcError: from a step, with the step (and the passes before a pass) added to the hint.
         """
         occurrences: Counter[str] = Counter()
-        for number, step in enumerate(self.passes, start=1):
+        for number, step in enumerate(self.steps, start=1):
             stream = random_stream(context.seed, step.name, occurrences[step.name])
             occurrences[step.name] += 1
             for instrument in self.instruments:
                 instrument.before(number, step, unit)
             try:
-                unit = self._run_one(step, unit, replace(context, seed=stream))
+                unit, record = self._run_one(step, unit, replace(context, seed=stream))
             except TsfmcError as error:
-                done = ", ".join(earlier.name for earlier in self.passes[: number - 1]) or "nothing"
-                where = f"in pass {step.name}, after {done}"
+                where = step.place(self.steps[: number - 1])
                 error.hint = f"{error.hint}; {where}" if error.hint else where
                 raise
             for instrument in self.instruments:
-                instrument.after(number, step, unit, unit.record[-1])
+                instrument.after(number, step, unit, record)
             if step.name == self.stop_after:
                 break
         return unit
 
-    def _run_one(self, step: Pass, unit: CompileUnit, context: PassContext) -> CompileUnit:
-        """One pass; ``context.seed`` is that of its own stream."""
+    def _run_one(self, step: Step, unit: CompileUnit, context: PassContext) -> tuple[CompileUnit, PassRecord]:
+        """One step; ``context.seed`` is that of its own stream."""
         started = time.perf_counter()
         step.requires(unit)
         key = pass_key(step, unit, context.seed) if self.cache is not None and step.cacheable else None
@@ -95,7 +94,8 @@ class PassManager:
             result = self._execute(step, unit, replace(context, workspace=workspace))
             if self.cache is not None and key is not None:
                 self.cache.save(key, step, result.unit, result.modified, result.metrics)
-        verify_unit(result.unit)
+        if step.writes & VERIFIED:
+            verify_unit(result.unit)
         metrics = dict(result.metrics)
         if step.preserves_function and result.modified:
             metrics["function_change"] = verify_function(unit, result.unit, step.name)
@@ -107,9 +107,10 @@ class PassManager:
             metrics,
             cached is not None,
         )
-        return result.unit.with_(record=(*unit.record, record))
+        after = result.unit.with_(record=(*unit.record, record)) if step.recorded else result.unit
+        return after, record
 
-    def _execute(self, step: Pass, unit: CompileUnit, context: PassContext) -> PassResult:
+    def _execute(self, step: Step, unit: CompileUnit, context: PassContext) -> PassResult:
         before = _weights(unit, thorough=self.check_purity)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
@@ -117,14 +118,14 @@ class PassManager:
         if _weights(unit, thorough=self.check_purity) != before:
             raise PassError(
                 f"{step.name} changed weights of the unit that it was given",
-                hint="a pass works on a copy and returns a new unit",
+                hint="a step works on a copy and returns a new unit",
             )
         changed = changed_parts(unit, result.unit)
         if undeclared := changed - step.writes:
             raise PassError(
                 f"{step.name} changed {', '.join(sorted(undeclared))}, "
                 f"and declares to write {', '.join(sorted(step.writes)) or 'nothing'}",
-                hint="add the part to the pass's writes",
+                hint="add the part to its writes",
             )
         if result.modified != bool(changed):
             says = "changed something" if result.modified else "changed nothing"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..base.errors import RecipeError, unknown_name
+from ..base.errors import RecipeError, UsageError, unknown_name
+from .settings import Settings, recipe_fields
 
 if TYPE_CHECKING:
     from ..ir.passes import Pass
@@ -123,6 +124,42 @@ class Recipe(_Section):
     def to_toml(self) -> str:
         """Stable TOML text; reading it gives an equal recipe."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def make_recipe(**settings: Unpack[Settings]) -> Recipe:
+    """The resolved recipe of the settings of a call.
+
+    Raises:
+        RecipeError: naming the field, what was given and what is expected.
+        UsageError: a device, and no target that has devices.
+    """
+    file, device = settings.get("recipe"), settings.get("device")
+    budgets = (f"budget.{budget}" for budget in settings.get("budget", ()))
+    resolved = resolve(
+        file=Path(file) if file else None,
+        named=recipe_fields(settings),
+        settings=(*settings.get("set", ()), *budgets),
+    )
+    return on_device(resolved, device) if device else resolved
+
+
+def on_device(recipe: Recipe, device: str) -> Recipe:
+    """The recipe with ``device`` for every target that has devices.
+
+    Raises:
+        UsageError: none of the recipe's targets has.
+    """
+    from ...targets import TARGETS
+
+    options = {kind: dict(given) for kind, given in recipe.target_options.items()}
+    kinds = [kind for kind in recipe.targets if "device" in TARGETS[kind].Options.model_fields]
+    if not kinds:
+        raise UsageError(
+            f"--device {device}: target {', '.join(recipe.targets)} has no devices", hint="see tsfmc targets"
+        )
+    for kind in kinds:
+        options.setdefault(kind, {})["device"] = device
+    return recipe.model_copy(update={"target_options": options})
 
 
 def resolve(

@@ -1,8 +1,9 @@
 """Teachers by name: one file per TSFM family, and the loader they share."""
 
-from .checkpoint import build_teacher, rebuild_teacher, save_teacher
+from .checkpoint import save_teacher
 from .families import FRONTENDS
 from .loading import cards, find_card, load_teacher, open_teacher, revision_notes
+from .recognise import build_teacher, rebuild_teacher
 
 __all__ = [
     "FRONTENDS",

@@ -1,6 +1,6 @@
 """Checkpoints on disk: a directory with ``config.json`` and ``model.safetensors``, read strictly.
 
-1. The family is recognised from ``config.json``; the module is constructed by its frontend and then
+1. The module is constructed by its family's frontend (``recognise.py`` finds it) and then
    filled (construct, then load: buffers that no file holds keep the values the constructor gave them).
 2. Every tensor of the module must be in the file, with its shape, and no other; values are cast to the
    module's float32 and must be finite.
@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +28,6 @@ from torch import Tensor
 from ..base.errors import MissingError, TeacherError
 from ..ir.forecaster import Teacher
 from .base import Frontend
-from .families import FRONTENDS
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -75,26 +74,8 @@ def _json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def family_of(config: Mapping[str, Any], where: str) -> str:
-    """Name of the family that a configuration belongs to.
-
-    Raises:
-        TeacherError: no family recognises it.
-    """
-    saved = config.get("tsfmc", {}).get("family")
-    if saved is not None:
-        return cast("Frontend", FRONTENDS[saved]).family
-    for name in FRONTENDS:
-        if FRONTENDS[name].recognises(config):
-            return name
-    kind = config.get("model_type") or config.get("architectures")
-    raise TeacherError(
-        f"{where}: no teacher family recognises this {CONFIG} (model_type or architectures: {kind!r})",
-        hint=f"families: {', '.join(sorted(FRONTENDS))}",
-    )
-
-
-def build_teacher(
+def build_with(
+    frontend: Frontend,
     config: Mapping[str, Any],
     *,
     lookback: int | None = None,
@@ -102,18 +83,19 @@ def build_teacher(
     variates: int | None = None,
     **options: Any,
 ) -> Teacher:
-    """A teacher with untrained weights, in evaluation mode; ``teacher.config`` rebuilds an equal one.
+    """An untrained teacher of one family, in evaluation mode; its ``config`` rebuilds an equal one.
 
     Args:
+        frontend: the family.
         config: upstream configuration, or the ``config`` of another teacher (whose task and options are
-            the defaults here, so ``build_teacher(teacher.config)`` is enough).
+            the defaults here, so ``build_with(frontend, teacher.config)`` is enough).
         lookback: steps of the past.
         horizon: steps of the forecast.
         variates: number of variates.
         options: options of the family.
 
     Raises:
-        TeacherError: the family is not recognised, or it cannot take the configuration or the task.
+        TeacherError: the family cannot take the configuration or the task.
     """
     saved = config.get("tsfmc", {})
     task: dict[str, int] = {}
@@ -123,10 +105,9 @@ def build_teacher(
             raise TeacherError(f"teacher {name} is {value!r}, expected a positive integer")
         task[name] = value
     options = {**saved.get("options", {}), **options}
-    family = family_of(config, "teacher")
-    teacher: Teacher = FRONTENDS[family].build(config, **task, **options)
+    teacher = frontend.build(config, **task, **options)
     options |= teacher.options
-    own = {**teacher.config.get("tsfmc", {}), **saved, "family": family, **task, "options": options}
+    own = {**teacher.config.get("tsfmc", {}), **saved, "family": frontend.family, **task, "options": options}
     teacher.config = {**teacher.config, "tsfmc": own}
     return teacher.eval()
 
@@ -230,23 +211,9 @@ def fill(teacher: Teacher, state: Mapping[str, Tensor], where: str) -> None:
     teacher.load_state_dict(state, strict=True)
 
 
-def read_teacher(directory: Path, **task_and_options: Any) -> tuple[Teacher, list[Path]]:
-    """The teacher of a checkpoint directory and its weight files.
-
-    Raises:
-        TeacherError: see :func:`read_config`, :func:`weight_files`, :func:`build_teacher`, :func:`fill`.
-    """
-    config = read_config(directory)
-    family = family_of(config, str(directory))
-    files = weight_files(directory)
-    teacher = build_teacher(config, **task_and_options)
-    fill(teacher, FRONTENDS[family].rename(read_weights(files)), str(directory))
-    return teacher, files
-
-
-def rebuild_teacher(teacher: Teacher, **options: Any) -> Teacher:
+def rebuild_with(frontend: Frontend, teacher: Teacher, **options: Any) -> Teacher:
     """The same teacher with the same weights, built with other ``options`` (``drop_dead=True``)."""
-    rebuilt = build_teacher(teacher.config, **options)
+    rebuilt = build_with(frontend, teacher.config, **options)
     fill(rebuilt, teacher.state_dict(), "teacher")
     return rebuilt
 

@@ -32,7 +32,7 @@ from torch.nn import functional
 from ..base.errors import MissingError, TeacherError
 from ..ir.forecaster import Teacher, TeacherOutputs
 from .base import Frontend, TeacherCard
-from .checkpoint import WEIGHTS, build_teacher, fill, read_config, read_weights
+from .checkpoint import WEIGHTS, build_with, fill, read_config, read_weights
 from .settings import Settings, known_options
 
 # Its README names autogluon/fev_datasets (which holds ETT and Jena weather), autogluon/chronos_datasets
@@ -257,8 +257,8 @@ class FracastFrontend(Frontend):
         self, name: str, *, lookback: int, horizon: int, variates: int, **options: Any
     ) -> tuple[Teacher, Path]:
         weights = Path(_package().__file__).parents[1] / "weights"
-        teacher = build_teacher(
-            read_config(weights), lookback=lookback, horizon=horizon, variates=variates, **options
+        teacher = build_with(
+            self, read_config(weights), lookback=lookback, horizon=horizon, variates=variates, **options
         )
         fill(teacher, read_weights([weights / WEIGHTS]), f"package fracast ({WEIGHTS})")
         return teacher, weights / WEIGHTS

@@ -15,9 +15,10 @@ from ..base.errors import TeacherError, unknown_name
 from ..ir.forecaster import Teacher, parameter_count
 from ..ir.provenance import TeacherInfo
 from .base import COMMIT, TeacherCard
-from .checkpoint import CONFIG, read_teacher, weights_sha256
+from .checkpoint import CONFIG, weights_sha256
 from .families import FRONTENDS
 from .hub import REPO_ID, commit_of, fetch, offline_copy
+from .recognise import read_teacher
 
 
 def cards() -> list[TeacherCard]:

@@ -35,6 +35,7 @@ from .blocks.decoder import (
     structure_of,
 )
 from .blocks.layers import Entry, GatedFfn, RmsNorm
+from .checkpoint import rebuild_with
 from .options import choose
 from .settings import Settings
 
@@ -320,10 +321,8 @@ class TimeMoe(Teacher):
 
     def without_dead_weights(self) -> Teacher:
         """Without the heads that this horizon does not use."""
-        from .checkpoint import rebuild_teacher
-
         used = {str(head) for head, _ in self.plan}
-        return self if set(self.lm_heads) == used else rebuild_teacher(self, used_heads_only=True)
+        return self if set(self.lm_heads) == used else rebuild_with(FRONTEND, self, used_heads_only=True)
 
     @contextmanager
     def sample_major(self) -> Iterator[None]:

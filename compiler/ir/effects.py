@@ -1,6 +1,6 @@
-"""Effects as data: the parts of a unit that a pass reads and writes, and the content of each part.
+"""Effects as data: the parts of a unit that a step reads and writes, and the content of each part.
 
-A pass names parts; the manager derives everything else from these names: what may differ afterwards,
+A step names parts; the manager derives everything else from these names: what may differ afterwards,
 what a cached result depends on and holds, which passes a compile without a teacher keeps.
 """
 
@@ -81,4 +81,9 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "judged": lambda unit: _module(unit.judged),
     "objective": _objective,
     "statistics": lambda unit: unit.statistics and unit.statistics.key,
+    "supervised": lambda unit: unit.supervised and content_of(unit.supervised, "student"),
+    "accuracy": lambda unit: {name: str(row) for name, row in unit.accuracy.items()},
+    "program": lambda unit: unit.program and unit.program.key,
+    "build": lambda unit: unit.build and unit.build.lines(),
+    "artifacts": lambda unit: sorted(unit.artifacts),
 }

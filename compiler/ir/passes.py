@@ -1,9 +1,13 @@
-"""What a pass is: a named map from a unit to a unit, with typed options."""
+"""What a step is: a named map from a unit to a unit.  A pass is a step with typed options.
+
+Import, passes and stages are steps of one manager over one unit; see ``driver/pipeline.py``.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,11 +33,13 @@ class PassContext:
         seed: every random choice derives from it.
         workspace: folder for checkpoints of long work; a rerun of the same pass finds them again.
         progress: where to report.
+        cleanup: what has to be undone when the run ends, however it ends, such as unfinished folders.
     """
 
     seed: int = 0
     workspace: Path = Path()
     progress: Progress = field(default_factory=Silent)
+    cleanup: ExitStack = field(default_factory=ExitStack)
 
 
 @dataclass(frozen=True)
@@ -61,27 +67,50 @@ class RecipeView:
     refit: str = "none"
 
 
-class Pass:
-    """One transformation.  Subclasses set the class variables and implement ``run``.
+class Step:
+    """One step from a unit to the next.  Subclasses set the attributes and implement ``run``.
 
-    The declared effects are enforced and used: only what is in ``writes`` may differ afterwards, a cached
-    result is keyed by the content of ``reads`` and holds ``writes``, and a compile without a teacher keeps
-    every pass that does not set ``needs_teacher``.
+    The declared effects are enforced and used: only what is in ``writes`` may differ afterwards, and a cached
+    result is keyed by the content of ``reads`` and holds ``writes``.
     """
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
+    name: str
+    summary: str
     reads: ClassVar[frozenset[PartName]] = frozenset()
     """Parts of the unit that the result depends on; the task always is."""
     writes: ClassVar[frozenset[PartName]] = frozenset()
     """Parts that may differ afterwards."""
-    needs_teacher: ClassVar[bool] = False
-    """It means nothing without a teacher, or what one has left behind."""
-    Options: ClassVar[type[PassOptions]] = PassOptions
     cacheable: ClassVar[bool] = False
     """Long work: what it writes is kept and found again by the content of what it reads."""
     preserves_function: ClassVar[bool] = False
     """The model forecasts the same before and after (1e-5 relative); the manager checks it."""
+    recorded: ClassVar[bool] = False
+    """What it did stands in the unit's record, and so in the manifest."""
+
+    def requires(self, unit: CompileUnit) -> None:
+        """Raises ``PassError`` when this step cannot run on ``unit``."""
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        """Returns the new unit; never changes ``unit`` or its modules in place."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """The options as they stand in recipes and records."""
+        return {}
+
+    def place(self, before: Sequence[Step]) -> str:
+        """Where this is, for an error: it follows the steps ``before``."""
+        return f"in {self.name}"
+
+
+class Pass(Step):
+    """One transformation of teacher, student or objective; a compile without a teacher keeps every pass that
+    does not set ``needs_teacher``."""
+
+    recorded = True
+    needs_teacher: ClassVar[bool] = False
+    """It means nothing without a teacher, or what one has left behind."""
+    Options: ClassVar[type[PassOptions]] = PassOptions
 
     def __init__(self, **options: Any) -> None:
         self.options: Any = self.Options(**options)
@@ -94,15 +123,11 @@ class Pass:
         """
         return {}
 
-    def requires(self, unit: CompileUnit) -> None:
-        """Raises ``PassError`` when this pass cannot run on ``unit``."""
-
-    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
-        """Returns the new unit; never changes ``unit`` or its modules in place."""
-        raise NotImplementedError
+    def place(self, before: Sequence[Step]) -> str:
+        done = ", ".join(step.name for step in before if isinstance(step, Pass)) or "nothing"
+        return f"in pass {self.name}, after {done}"
 
     def config(self) -> dict[str, Any]:
-        """The options as they stand in recipes and records."""
         fields: dict[str, Any] = json.loads(self.options.model_dump_json())
         return fields
 

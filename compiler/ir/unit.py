@@ -13,8 +13,10 @@ from typing import Any, Literal, Protocol, get_args
 from torch import nn
 
 from ..data import Dataset
+from ..data.dataset import NO_DATA
 from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
+from .program import Program
 from .provenance import TeacherInfo
 from .teacher_store import TeacherStore
 
@@ -28,8 +30,13 @@ PartName = Literal[
     "objective",
     "statistics",
     "judged",
+    "supervised",
+    "accuracy",
+    "program",
+    "build",
+    "artifacts",
 ]
-"""The parts of a unit that passes declare to read or write: attributes of ``CompileUnit``."""
+"""The parts of a unit that steps declare to read or write: attributes of ``CompileUnit``."""
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
 
@@ -67,9 +74,16 @@ class Statistics(Protocol):
         """Hash of everything that the sums depend on."""
 
 
+class Build(Protocol):
+    """The artifact of one target while it is being made; ``driver/build.py`` has what it holds."""
+
+    def lines(self) -> list[str]:
+        """Stable text: the target, the graph, and the payload's files with their hashes."""
+
+
 @dataclass(frozen=True)
 class CompileUnit:
-    """The unit of compilation.  Passes map a unit to a new unit and never change one in place.
+    """The unit of compilation.  Passes and stages map a unit to a new unit and never change one in place.
 
     Attributes:
         task: what is forecast.
@@ -82,11 +96,17 @@ class CompileUnit:
         judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
+        supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
+        accuracy: the rows of test accuracy that no target changes, by name.
+        program: the model as every target takes it, once it is exported.
+        build: the artifact that is being made, between a target's first stage and its last.
+        artifacts: target -> manifest of what is in place.
         record: what each pass did.
+        warnings: remarks for the user, one line each.
     """
 
     task: Task
-    data: Dataset
+    data: Dataset = NO_DATA
     teacher: Teacher | None = None
     teacher_info: TeacherInfo | None = None
     teacher_store: TeacherStore | None = None
@@ -96,6 +116,12 @@ class CompileUnit:
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
     judged: Forecaster | None = None
+    supervised: CompileUnit | None = None
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    program: Program | None = None
+    build: Build | None = None
+    artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def with_(self, **changes: Any) -> CompileUnit:
         """A copy with some parts replaced; the first teacher to be replaced stays as the original."""
@@ -137,6 +163,12 @@ class CompileUnit:
         lines += ["  record"] + [
             f"    {n:03d} {entry.name} {_mapping(entry.config)}" for n, entry in enumerate(self.record)
         ]
+        if self.program is not None:
+            lines.append(f"  program   {self.program}")
+        if self.build is not None:
+            lines += ["  build"] + [f"    {line}" for line in self.build.lines()]
+        if self.artifacts:
+            lines.append(f"  artifacts {', '.join(self.artifacts)}")
         return "\n".join(lines) + "\n"
 
 

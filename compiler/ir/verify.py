@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from ..base.errors import VerificationError
-from .unit import CompileUnit
+from ..base.spread import spread
+from .unit import CompileUnit, PartName
 
 FUNCTION_TOLERANCE = 1e-5
+VERIFIED: frozenset[PartName] = frozenset({"task", "data", "teacher", "student", "objective"})
+"""The parts that ``verify_unit`` looks at."""
 
 
 def verify_unit(unit: CompileUnit) -> None:
@@ -39,8 +42,7 @@ def verify_unit(unit: CompileUnit) -> None:
 def probe_windows(unit: CompileUnit, count: int = 8) -> torch.Tensor:
     """Real training windows, a constant one and a nearly constant one: ``[count + 2, D, L]``."""
     windows = unit.data.windows("train", unit.task.lookback, unit.task.horizon)
-    chosen = torch.linspace(0, len(windows) - 1, min(count, len(windows))).long().tolist()
-    past, _ = windows.batch(chosen)
+    past, _ = windows.batch(spread(len(windows), min(count, len(windows))))
     constant = torch.full_like(past[:1], 1.5)
     noise = torch.randn(past[:1].shape, generator=torch.Generator().manual_seed(0)) * 1e-4
     return torch.cat([past, constant, constant + noise])

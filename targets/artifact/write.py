@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,20 +25,56 @@ RUNNER = "run.py"
 
 
 def write_artifact(
+    final: Path, build: Callable[[Path], Mapping[str, Any]], **completion: Any
+) -> dict[str, Any]:
+    """Builds an artifact in a temporary sibling of ``final`` and puts it in place in one step.
+
+    Args:
+        final: the artifact directory.
+        build: writes the payload into the directory it is given and returns the manifest's fields.
+        completion: the other arguments of ``finish``.
+
+    Returns, raises: as ``draft`` and ``finish``.
+    """
+    with draft(final) as directory:
+        return finish(directory, final, build(directory), **completion)
+
+
+@contextmanager
+def draft(final: Path) -> Iterator[Path]:
+    """A temporary sibling of ``final`` to build an artifact in; what is still there at the end is removed.
+
+    An artifact at ``final`` is kept until ``finish`` has a complete new one.
+
+    Raises:
+        UsageError: ``final`` is something else than an artifact or an empty directory.
+    """
+    if final.is_symlink() or final.exists():
+        _refuse_foreign(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(final)
+    directory = final.parent / f".{final.name}.{os.getpid()}.{uuid4().hex[:8]}.new"
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def finish(
+    directory: Path,
     final: Path,
-    build: Callable[[Path], Mapping[str, Any]],
+    fields: Mapping[str, Any],
     *,
     engine_source: Path,
     selftest: tuple[np.ndarray, np.ndarray],
     tolerance: float = 1e-4,
     measure_sealed: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Builds an artifact in a temporary sibling of ``final`` and puts it in place in one step.
+    """Completes the artifact in ``directory``, a draft with its payload, and renames it to ``final``.
 
     Args:
-        final: the artifact directory; an artifact that is there is kept until the new one is complete.
-        build: writes the payload into the directory it is given and returns the manifest's fields;
-            ``files``, ``size`` and ``selftest`` are filled in here.
+        fields: of the manifest; ``files``, ``size`` and ``selftest`` are filled in here.
         engine_source: the target's file with ``class Engine``, which becomes part of ``run.py``.
         selftest: windows ``[N, D, L]`` and the original PyTorch model's forecasts ``[N, D, H]``, both in
             the units of the data.
@@ -48,26 +85,15 @@ def write_artifact(
         The manifest as it was written.
 
     Raises:
-        UsageError: ``final`` is something else than an artifact or an empty directory.
         VerificationError: a field of the manifest is missing, of a wrong type, or not a finite number.
     """
-    if final.is_symlink() or final.exists():
-        _refuse_foreign(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(final)
-    directory = final.parent / f".{final.name}.{os.getpid()}.{uuid4().hex[:8]}.new"
-    directory.mkdir()
-    try:
-        fields = dict(build(directory))
-        fields["selftest"] = {"tolerance": fields.get("target", {}).get("tolerance", tolerance)}
-        (directory / RUNNER).write_text(render_runner(engine_source), encoding="utf-8")
-        write_selftest(directory, *selftest)
-        manifest = seal(directory, fields)
-        if measure_sealed is not None:
-            manifest = seal(directory, {**fields, **measure_sealed(directory)})
-        _replace(directory, final)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    fields = {**fields, "selftest": {"tolerance": fields.get("target", {}).get("tolerance", tolerance)}}
+    (directory / RUNNER).write_text(render_runner(engine_source), encoding="utf-8")
+    write_selftest(directory, *selftest)
+    manifest = seal(directory, fields)
+    if measure_sealed is not None:
+        manifest = seal(directory, {**fields, **measure_sealed(directory)})
+    _replace(directory, final)
     return manifest
 
 

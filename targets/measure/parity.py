@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.base.spread import spread
 from ..artifact.device.forecaster import window_scale
 
 BATCHES = (8, 1)
@@ -70,7 +71,7 @@ def hard_windows(real: np.ndarray) -> dict[str, np.ndarray]:
     tiny (1e5 and 1e-5 times the real ones), ramp (no two steps equal, the mean far from the last value).
     """
     count, steps = max(BATCHES), real.shape[-1]
-    windows = real[np.linspace(0, len(real) - 1, count).astype(int)].astype(np.float32)
+    windows = real[spread(len(real), count)].astype(np.float32)
     constant = np.broadcast_to(windows.mean(axis=-1, keepdims=True), windows.shape)
     noise = np.random.default_rng(0).standard_normal(windows.shape) * CONSTANT_NOISE
     slope = np.ptp(windows, axis=-1, keepdims=True)

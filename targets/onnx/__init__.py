@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from torch import nn
 
-from ..base import Availability, Payload, Shape, Target, TargetOptions
+from ..base import Availability, Payload, Program, Rewrite, Say, Target, TargetOptions
 
 ENTRY = "model.onnx"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -24,7 +23,7 @@ class OnnxOptions(TargetOptions):
 
 
 class OnnxTarget(Target):
-    """Lowers to ONNX opset 18 with weights inside the file; see ``export.py``."""
+    """Lowers to ONNX opset 18 with weights inside the file; see ``onnx_graph/translate.py``."""
 
     kind = "onnx"
     summary = "one ONNX file for onnxruntime on x86-64 and ARM CPUs, dynamic batch"
@@ -41,27 +40,35 @@ class OnnxTarget(Target):
                 problems.append(f"{package} is not installed: pip install {package}")
         return Availability(not problems, not problems, tuple(problems), facts)
 
+    def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
+        from ..onnx_graph.translate import OPSET, to_onnx
+
+        settings = OnnxOptions.model_validate(options.model_dump())
+        summary = f"ONNX opset {OPSET}, batch {settings.batch or 'symbolic'}, simplified and checked"
+        return (
+            Rewrite("to_onnx", summary, lambda program, calibration: to_onnx(program, batch=settings.batch)),
+        )
+
     def lower(
         self,
-        model: nn.Module,
-        shape: Shape,
+        program: Program,
+        graph: Any,
         directory: Path,
         *,
         options: TargetOptions,
         calibration: np.ndarray,
-        progress: Callable[[str], None] = lambda line: None,
+        progress: Say = lambda line: None,
     ) -> Payload:
-        from .export import OPSET, export_onnx
+        from ..onnx_graph.translate import OPSET, serialised
 
         settings = OnnxOptions.model_validate(options.model_dump())
-        progress(f"exporting {type(model).__name__} to ONNX opset {OPSET}")
-        proto = export_onnx(model, shape, directory / ENTRY, calibration=calibration, batch=settings.batch)
+        (directory / ENTRY).write_bytes(serialised(graph))
         details = {
             "kind": self.kind,
             "entry": ENTRY,
             "opset": OPSET,
             "batch": settings.batch or "dynamic",
-            "nodes": len(proto.graph.node),
+            "nodes": len(graph.graph.node),
         }
         return Payload(files=(ENTRY,), entry=ENTRY, level="exported", runs_here=True, details=details)
 

@@ -91,6 +91,11 @@ class TrtOptions(TargetOptions):
         return self
 
     @property
+    def fixed_batch(self) -> int | None:
+        """The program's one batch size, or None for a symbolic one."""
+        return self.batch.max if self.batch.is_static else None
+
+    @property
     def chosen(self) -> Preset | None:
         """The preset's table entry."""
         return PRESETS[self.preset] if self.preset else None

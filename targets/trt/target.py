@@ -15,7 +15,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
@@ -23,10 +23,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from ...compiler.base.errors import LoweringError, MissingError, RecipeError, VerificationError
-from ..base import Availability, Payload, Shape, Target, TargetOptions
+from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions
 from .child import RTX_MODULE, ChildResult, run_script
 from .device.trt_engine import Cuda, DeviceError
 from .options import LADDER, Level, TrtOptions
@@ -47,7 +46,6 @@ SCRIPTS = ("trt_engine.py", "build_engine.py", "check_engine.py")
 ONNX, PROGRAM, PLAN, SPEC = "model.onnx", "model.pt2", "model.engine", "engine.json"
 MADE_ON_DEVICE = (PLAN, f"{PLAN}.json", "model.trtexec.engine")
 """An engine belongs to one device: it is made beside the payload and never travels with it."""
-Say = Callable[[str], None]
 Report = dict[str, dict[str, Any]]
 """Level -> what was shown."""
 
@@ -80,10 +78,33 @@ class TensorRT(Target):
         can_run = gpu is not None and importlib.util.find_spec("tensorrt") is not None
         return Availability(can_lower=True, can_run=can_run, problems=tuple(problems), facts=facts)
 
+    def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
+        from ..onnx_graph.precision import to_fp16
+        from ..onnx_graph.quantize import quantize
+        from ..onnx_graph.translate import to_onnx
+
+        chosen = _options(options)
+        precision = chosen.precision
+        steps = [
+            Rewrite(
+                "to_onnx",
+                f"ONNX, batch {chosen.fixed_batch or 'symbolic'}, simplified and checked",
+                lambda program, calibration: to_onnx(program, batch=chosen.fixed_batch),
+            )
+        ]
+        if precision == "fp16":
+            steps.append(
+                Rewrite("to_fp16", "an fp16 core around which what grows stays fp32", lambda g, _: to_fp16(g))
+            )
+        elif precision in ("int8", "fp8"):
+            summary = f"{precision} in the graph around every linear layer, ranges from training windows"
+            steps.append(Rewrite(f"quantize_{precision}", summary, lambda g, c: quantize(g, c, precision)))
+        return steps
+
     def lower(
         self,
-        model: nn.Module,
-        shape: Shape,
+        program: Program,
+        graph: Any,
         directory: Path,
         *,
         options: TargetOptions,
@@ -95,16 +116,13 @@ class TensorRT(Target):
         Raises:
             LoweringError: TensorRT does not take the program; names node, operator and what to do.
             MissingError: ``require`` cannot be reached on this machine.
-            VerificationError: the exported file, or an engine built here, does not agree with the model.
+            VerificationError: the exported file, or an engine built here, does not agree with the program.
         """
-        if not isinstance(options, TrtOptions):
-            raise RecipeError(
-                f"target trt got {type(options).__name__}, TrtOptions is expected",
-                hint="pass TARGET.Options(...)",
-            )
-        report: Report = {"exported": self._export(model, shape, directory, options, calibration, progress)}
+        options = _options(options)
+        shape = program.shape
+        report: Report = {"exported": self._export(program, graph, directory, options, calibration, progress)}
         missing = self._compile_check(directory, options, report, progress)
-        missing = self._on_device(model, directory, options, report, progress) or missing
+        missing = self._on_device(directory, options, report, progress) or missing
         reached = max((LADDER.index(level) for level in LADDER if level in report), default=0)
         statement = _statement(options, report, LADDER[reached], missing)
         _write_device_files(directory, shape, options, statement)
@@ -147,8 +165,8 @@ class TensorRT(Target):
 
     def _export(
         self,
-        model: nn.Module,
-        shape: Shape,
+        program: Program,
+        graph: Any,
         directory: Path,
         options: TrtOptions,
         calibration: np.ndarray,
@@ -157,35 +175,21 @@ class TensorRT(Target):
         """Writes model.onnx, model.pt2, vectors and engine.json; proves the file on onnxruntime."""
         import onnx
 
-        from ..onnx.export import export_onnx, export_program
-        from ..onnx.precision import to_fp16
-        from ..onnx.quantize import quantize
-
-        progress(f"exporting model.onnx, {options.precision}")
-        static = options.batch.max if options.batch.is_static else None
-        program = export_program(model, shape, calibration=calibration, batch=static)
-        torch.export.save(program, directory / PROGRAM)
-        plain = export_onnx(
-            model, shape, directory / ONNX, calibration=calibration, batch=static, program=program
-        )
-        final = plain
-        if options.precision == "fp16":
-            final = to_fp16(plain)
-        elif options.precision in ("int8", "fp8"):
-            final = quantize(plain, calibration, options.precision)
-        onnx.save(final, directory / ONNX)
+        progress(f"writing {ONNX}, {options.precision}")
+        torch.export.save(program.at(options.fixed_batch), directory / PROGRAM)
+        onnx.save(graph, directory / ONNX)
         onnx.checker.check_model(str(directory / ONNX), full_check=True)
-        refuse_new_operators(final)
+        refuse_new_operators(graph)
         digest = hashlib.sha256((directory / ONNX).read_bytes()).hexdigest()
-        progress("comparing model.onnx on onnxruntime with the model")
-        parity, entries = self._parity(model, directory, options, calibration)
-        spec = engine_spec(shape, options.batch, options.precision, digest, entries)
+        progress("comparing model.onnx on onnxruntime with the program")
+        parity, entries = self._parity(program, directory, options, calibration)
+        spec = engine_spec(program.shape, options.batch, options.precision, digest, entries)
         (directory / SPEC).write_text(json.dumps(spec, indent=2) + "\n")
-        opset = next(entry.version for entry in final.opset_import if entry.domain in ("", "ai.onnx"))
+        opset = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
         return {"onnx_sha256": digest, "opset": opset, "parity": parity}
 
     def _parity(
-        self, model: nn.Module, directory: Path, options: TrtOptions, calibration: np.ndarray
+        self, program: Program, directory: Path, options: TrtOptions, calibration: np.ndarray
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         run = open_session(directory / ONNX)
         pool = write_pool(directory, calibration)
@@ -193,8 +197,7 @@ class TensorRT(Target):
         parity, entries = [], []
         for vector in plan_vectors(options.batch):
             past = vector.windows(pool)
-            with torch.no_grad():
-                truth = model(torch.from_numpy(past)).numpy()
+            truth = program(past)
             got = run(past)
             worst = float(errors(past, got, truth).max())
             if not np.isfinite(worst) or (tolerance is not None and worst > tolerance):
@@ -243,9 +246,7 @@ class TensorRT(Target):
             )
         return _explain(result, "TensorRT-RTX")
 
-    def _on_device(
-        self, model: nn.Module, directory: Path, options: TrtOptions, report: Report, progress: Say
-    ) -> str:
+    def _on_device(self, directory: Path, options: TrtOptions, report: Report, progress: Say) -> str:
         """Builds and checks the engine where this machine has a GPU; returns what is missing for more."""
         gpu = _gpu()
         if gpu is None:
@@ -275,6 +276,15 @@ class TensorRT(Target):
 
             report["executed"]["torch_tensorrt"] = build_with_torch_tensorrt(directory, options.batch)
         return ""
+
+
+def _options(options: TargetOptions) -> TrtOptions:
+    if not isinstance(options, TrtOptions):
+        raise RecipeError(
+            f"target trt got {type(options).__name__}, TrtOptions is expected",
+            hint="pass TARGET.Options(...)",
+        )
+    return options
 
 
 def refuse_new_operators(model: Any) -> None:

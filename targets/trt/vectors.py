@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.base.spread import spread
 from ..artifact.device.forecaster import window_scale
 from ..base import Shape
 from .options import BatchProfile
@@ -60,7 +61,7 @@ def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import onnx
     import onnxruntime as ort  # type: ignore[import-untyped]
 
-    from ..onnx.precision import round_every_half
+    from ..onnx_graph.precision import round_every_half
 
     content = round_every_half(onnx.load(path)).SerializeToString()
     options = ort.SessionOptions()
@@ -80,7 +81,7 @@ def errors(past: np.ndarray, got: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def write_pool(directory: Path, calibration: np.ndarray) -> np.ndarray:
     """Stores up to 64 windows, evenly spread over the calibration windows; returns them."""
-    picks = np.linspace(0, len(calibration) - 1, min(POOL, len(calibration))).astype(int)
+    picks = spread(len(calibration), min(POOL, len(calibration)))
     pool = np.ascontiguousarray(calibration[picks], np.float32)
     (directory / "vectors").mkdir()
     (directory / "vectors" / "past.f32").write_bytes(pool.astype("<f4").tobytes())

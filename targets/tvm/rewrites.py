@@ -88,11 +88,6 @@ def where(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Te
     return torch.where(condition, one, two)
 
 
-def tensor_where(input: Tensor, condition: Tensor, other: Tensor | float) -> Tensor:
-    """The same as a method."""
-    return where(condition, input, other)
-
-
 def scatter(base: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """Distinct indices along the last axis, by comparison; TVM's scatter has no kernel here."""
     if dim not in (-1, base.ndim - 1):
@@ -126,6 +121,7 @@ def layer_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    cudnn_enable: bool = True,
 ) -> Tensor:
     """The torch frontend fails without weight and bias."""
     weight = torch.ones(tuple(normalized_shape)) if weight is None else weight
@@ -133,29 +129,30 @@ def layer_norm(
     return torch.layer_norm(tensor, tuple(normalized_shape), weight, bias, eps)
 
 
+_ATEN = torch.ops.aten
+
 _REWRITES: dict[Any, Callable[..., Any]] = {
-    torch.nn.functional.scaled_dot_product_attention: attention,
-    torch.nn.functional.layer_norm: layer_norm,
-    torch.topk: topk,
-    Tensor.topk: topk,
-    torch.sort: sort,
-    Tensor.sort: sort,
-    torch.lerp: lerp,
-    Tensor.lerp: lerp,
-    torch.where: where,
-    Tensor.where: tensor_where,
-    Tensor.scatter: scatter,
-    torch.scatter: scatter,
-    Tensor.view_as: view_as,
-    Tensor.squeeze: squeeze,
-    torch.squeeze: squeeze,
-    Tensor.unsqueeze: unsqueeze,
-    torch.unsqueeze: unsqueeze,
+    _ATEN.scaled_dot_product_attention.default: attention,
+    _ATEN.layer_norm.default: layer_norm,
+    _ATEN.topk.default: topk,
+    _ATEN.sort.default: sort,
+    _ATEN.sort.stable: sort,
+    _ATEN.lerp.Scalar: lerp,
+    _ATEN.lerp.Tensor: lerp,
+    _ATEN.where.Scalar: where,
+    _ATEN.where.ScalarOther: where,
+    _ATEN.where.ScalarSelf: where,
+    _ATEN.scatter.src: scatter,
+    _ATEN.view_as.default: view_as,
+    _ATEN.squeeze.default: squeeze,
+    _ATEN.squeeze.dim: squeeze,
+    _ATEN.squeeze.dims: squeeze,
+    _ATEN.unsqueeze.default: unsqueeze,
 }
 
 
 class Rewrites(TorchFunctionMode):
-    """While active, calls of the listed functions trace as their rewrites."""
+    """While active, the listed operators of a program trace as their rewrites."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _REWRITES.get(func, func)(*args, **(kwargs or {}))

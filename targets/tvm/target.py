@@ -1,6 +1,6 @@
 """The tvm target: one page from a model to an artifact.
 
-torch.export -> child process: Relax import -> fuse -> schedule kernels -> LLVM object
+program -> batch fixed, operators rewritten -> child process: Relax -> fuse -> schedule kernels -> LLVM object
   runtime-free: plan an arena, write C, link  .so, .a        (no TVM on the device)
   vm:           the same kernels in TVM's virtual machine
 -> run the result here, or under qemu-user, against the model on hard windows
@@ -13,17 +13,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
+from ...compiler.base.content import cache_root, content_key
 from ...compiler.base.errors import LoweringError, VerificationError
-from ..base import Availability, Engine, Payload, Shape, Target, TargetOptions
+from ...compiler.ir.program import program_key
+from ..base import Availability, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
 from .devices import DEVICES, Device, find_device, lesser_devices
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
@@ -69,15 +70,28 @@ class TvmTarget(Target):
         with tempfile.TemporaryDirectory() as folder:
             return run_child(Job("smoke"), Path(folder), time_limit_s)
 
+    def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
+        from .centre import centre
+        from .importer import rewrite_operators
+
+        settings = TvmOptions.model_validate(options.model_dump())
+        batch = settings.batch
+        summary = f"batch {batch}, operators that TVM's frontends lack or read wrongly replaced"
+        steps = [Rewrite("rewrite_operators", summary, lambda program, _: rewrite_operators(program, batch))]
+        if settings.precision != "fp32":
+            summary = "the window's mean goes round rounded weights, where the program is affine"
+            steps.append(Rewrite("centre_windows", summary, lambda graph, _: centre(graph, input_of(graph))))
+        return steps
+
     def lower(
         self,
-        model: nn.Module,
-        shape: Shape,
+        program: Program,
+        graph: Any,
         directory: Path,
         *,
         options: TargetOptions,
         calibration: np.ndarray,
-        progress: Callable[[str], None] = lambda line: None,
+        progress: Say = lambda line: None,
     ) -> Payload:
         settings = TvmOptions.model_validate(options.model_dump())
         device = find_device(settings.device)
@@ -89,7 +103,7 @@ class TvmTarget(Target):
             )
         require_compiler(device)
         with tempfile.TemporaryDirectory(prefix="tsfmc-tvm-") as scratch:
-            lowering = _Lowering(self, model, shape, settings, device, Path(scratch), calibration, progress)
+            lowering = _Lowering(self, program, graph, settings, device, Path(scratch), calibration, progress)
             return lowering.payload(directory)
 
     def engine_source(self) -> Path:
@@ -110,28 +124,30 @@ class _Lowering:
     def __init__(
         self,
         target: TvmTarget,
-        model: nn.Module,
-        shape: Shape,
+        program: Program,
+        graph: torch.export.ExportedProgram,
         options: TvmOptions,
         device: Device,
         work: Path,
         calibration: np.ndarray,
-        progress: Callable[[str], None],
+        progress: Say,
     ) -> None:
-        self.target, self.model, self.options, self.device = target, model, options, device
-        self.shape, self.work, self.calibration, self.progress = shape, work, calibration, progress
+        self.target, self.program, self.graph = target, program, graph
+        self.options, self.device = options, device
+        self.work, self.calibration, self.progress = work, calibration, progress
+        shape = self.shape = program.shape
         self.input = (options.batch, shape.variates, shape.lookback)
         self.output = (options.batch, shape.variates, shape.horizon)
         self.tolerance = target.tolerance if options.precision == "fp32" else INT8_TOLERANCE
 
     def payload(self, directory: Path) -> Payload:
-        key, exported = self.key()
+        key = self.key()
         cached = _cache_root() / key
         if self.options.cache and (cached / "answer.json").is_file():
             self.progress("found in the compile cache")
             answer = json.loads((cached / "answer.json").read_text())
         else:
-            answer = self.compile(exported, key)
+            answer = self.compile(key)
             if self.options.cache:
                 self.keep(answer, cached)
         built = cached if self.options.cache else self.work / "out"
@@ -168,31 +184,8 @@ class _Lowering:
         level = ("executed" if native else "emulated") if checked else "compiled"
         return Payload(tuple(names), entry, level, native, details, RUNTIME if entry == VM else ())
 
-    def key(self) -> tuple[str, Any]:
-        """The content hash of everything that determines the result, and the exported program."""
-        from .centre import centre
-        from .importer import export_static
-
-        self.progress("exporting with torch.export")
-        try:
-            exported = export_static(self.model, self.input)
-            if self.options.precision != "fp32":
-                exported = centre(exported, self.input)
-            graph = exported.graph_module.code
-        except Exception as error:  # torch.export raises many types; ONNX may still know the operator
-            self.progress(f"torch.export refused: {str(error).splitlines()[0][:120]}")
-            exported, graph = None, repr(self.model)
-        digest = hashlib.sha256(graph.encode())
-        for name, tensor in sorted(
-            {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}.items()
-        ):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        for name, value in sorted((exported.constants if exported is not None else {}).items()):
-            digest.update(
-                name.encode()
-                + (value.detach().numpy().tobytes() if torch.is_tensor(value) else repr(value).encode())
-            )
+    def key(self) -> str:
+        """The content hash of everything that determines the result."""
         settings = self.options.model_dump(exclude={"cache", "time_limit_s"})
         about = [
             settings,
@@ -202,15 +195,14 @@ class _Lowering:
             _code_hash(),
             version("apache-tvm"),
         ]
-        digest.update(json.dumps(about, sort_keys=True, default=str).encode())
-        return digest.hexdigest()[:32], exported
+        return content_key(program_key(self.graph), about)[:32]
 
-    def compile(self, exported: Any, key: str) -> dict[str, Any]:
+    def compile(self, key: str) -> dict[str, Any]:
         """Runs the child: by the torch frontend, or by ONNX where that lacks an operator."""
         reasons = []
         for frontend in ("torch", "onnx"):
             try:
-                source = self.source(frontend, exported)
+                source = self.source(frontend)
                 return {**self.compile_source(source, key), "frontend": frontend}
             except LoweringError as error:
                 if not _is_frontend_refusal(error):
@@ -219,22 +211,16 @@ class _Lowering:
                 self.progress(error.what)
         raise LoweringError("; ".join(reasons), hint="write the operator differently, or use the onnx target")
 
-    def source(self, frontend: str, exported: Any) -> Path:
+    def source(self, frontend: str) -> Path:
         """The file that the child imports."""
         if frontend == "torch":
-            if exported is None:
-                raise LoweringError(
-                    "tvm: the torch frontend does not take this model: torch.export refused it"
-                )
             path = self.work / "model.pt2"
-            torch.export.save(exported, path)
+            torch.export.save(self.graph, path)
             return path
-        from ..onnx.export import export_onnx
-        from .rewrites import Rewrites
+        from ..onnx_graph.translate import serialised, translate
 
         path = self.work / "model.onnx"
-        with Rewrites():
-            export_onnx(self.model, self.shape, path, calibration=self.calibration, batch=self.options.batch)
+        path.write_bytes(serialised(translate(self.graph, self.shape, batch=self.options.batch)))
         return path
 
     def compile_source(self, source: Path, key: str) -> dict[str, Any]:
@@ -276,17 +262,12 @@ class _Lowering:
         partial.rename(cached)
 
     def _check(self, built: Path) -> dict[str, Any] | None:
-        """Runs what was built, natively or under qemu, against the model on hard windows.
+        """Runs what was built, natively or under qemu, against the program on hard windows.
 
         Raises:
             VerificationError: it departs from the model, or cannot run.
         """
         from ..measure.parity import check_parity, hard_windows
-
-        def reference(past: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                forecast: np.ndarray = self.model(torch.from_numpy(past)).numpy()
-            return forecast
 
         device = self.device
         runner = "this machine" if device.native else (device.toolchain.emulator or ("",))[0]
@@ -294,7 +275,7 @@ class _Lowering:
         worst = 0.0
         for form, program in programs.items():
             self.progress(f"running the {form} form on {runner}")
-            parity = check_parity(program, reference, hard_windows(self.calibration), self.tolerance)
+            parity = check_parity(program, self.program, hard_windows(self.calibration), self.tolerance)
             if not parity.passed:
                 raise VerificationError(
                     f"tvm: on {device.name} ({runner}) the {form} form departs from the model: "
@@ -306,7 +287,7 @@ class _Lowering:
         found = {"ran_on": runner, "forms": list(programs), "max_rel": worst, "tolerance": self.tolerance}
         if self.options.precision != "fp32":
             past = self.calibration[:: max(1, len(self.calibration) // CHANGE_WINDOWS)]
-            change = next(iter(programs.values()))(past) - reference(past)
+            change = next(iter(programs.values()))(past) - self.program(past)
             found["rms_change"] = float(np.sqrt(np.mean(np.square(change, dtype=np.float64))))
         return found
 
@@ -336,13 +317,19 @@ class _Lowering:
         return found
 
 
+def input_of(graph: torch.export.ExportedProgram) -> tuple[int, int, int]:
+    """The input's shape ``[B, D, L]``."""
+    (name,) = graph.graph_signature.user_inputs
+    node = next(node for node in graph.graph.nodes if node.name == name)
+    batch, variates, lookback = node.meta["val"].shape
+    return int(batch), int(variates), int(lookback)
+
+
 def _is_frontend_refusal(error: LoweringError) -> bool:
     return "frontend does not take" in error.what or "no schedule for" in error.what
 
 
 def _cache_root() -> Path:
-    from ...compiler.base.content import cache_root
-
     return cache_root() / "tvm"
 
 

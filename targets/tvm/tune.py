@@ -103,7 +103,7 @@ class _Bench:
         from .arena import ALIGNMENT
         from .build import SHARED, compile_kernels, link_shared
         from .emit_c import write_sources
-        from .worker import program_of
+        from .scheduled import program_of
 
         program = program_of(self.module, self.job, self.device, tiles)
         folder = Path(self.job.work) / f"tune{self.count}"

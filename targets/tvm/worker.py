@@ -16,6 +16,7 @@ from ...compiler.base.errors import LoweringError, TsfmcError
 from .devices import Device, find_device
 from .features import needed
 from .job import Job
+from .scheduled import line_of, load_module, program_of
 
 
 def main(request: Path, answer: Path) -> int:
@@ -48,49 +49,6 @@ def _smoke(job: Job) -> dict[str, Any]:
     return {"tvm": tvm.__version__, "bytes": len(text)}
 
 
-def load_module(job: Job) -> Any:
-    """The fused Relax module of the job's source.
-
-    Raises:
-        LoweringError: the frontend does not take it; names the operator.
-    """
-    import torch
-
-    from .importer import import_exported, import_onnx, optimise
-
-    source = Path(job.source)
-    try:
-        if source.suffix == ".onnx":
-            return optimise(import_onnx(source, job.shape))
-        return optimise(import_exported(torch.export.load(source)))
-    except Exception as error:  # frontends raise whatever type their failing check has
-        raise LoweringError(
-            f"tvm: the {'ONNX' if source.suffix == '.onnx' else 'torch'} frontend does not take this model: "
-            f"{_line(error)}",
-            hint="write the operator with supported ones, or use the onnx target",
-        ) from error
-
-
-def program_of(module: Any, job: Job, device: Device, tiles: Any) -> Any:
-    """The scheduled program.
-
-    Raises:
-        LoweringError: names the kernel or the construct that has no schedule.
-    """
-    from .program import build_program
-    from .schedule import Choices
-    from .tir import Unsupported
-
-    try:
-        return build_program(
-            module, Choices(device.processor, tiles, int8_weights=job.precision == "int8-weights")
-        )
-    except Unsupported as error:
-        raise LoweringError(
-            f"tvm: no schedule for {error}", hint="use the onnx target for this model"
-        ) from error
-
-
 def _compile(job: Job) -> dict[str, Any]:
     from .build import build_runtime_free, build_vm
     from .emit_c import supported_types
@@ -116,7 +74,7 @@ def _compile(job: Job) -> dict[str, Any]:
     except TsfmcError:
         raise
     except Exception as error:  # LLVM and TVM raise several types of their own
-        raise LoweringError(f"tvm: compiling for {device.name} failed: {_line(error)}") from error
+        raise LoweringError(f"tvm: compiling for {device.name} failed: {line_of(error)}") from error
     products = {",".join(map(str, sizes)): [tile.rows, tile.vectors] for sizes, tile in _products(program)}
     return {
         "sizes": sizes,
@@ -163,7 +121,7 @@ def _checked(device: Device) -> Device:
         return device
     except Exception as error:
         raise LoweringError(
-            f"tvm: device {device.name}: {_line(error)}", hint="see tsfmc targets for presets that work"
+            f"tvm: device {device.name}: {line_of(error)}", hint="see tsfmc targets for presets that work"
         ) from error
 
 
@@ -171,11 +129,6 @@ def _known(triple: str, targets: list[str]) -> bool:
     names = {"armv7l": "arm", "armv7a": "arm", "armv7": "arm", "arm64": "aarch64"}
     architecture = triple.split("-")[0]
     return names.get(architecture, architecture) in targets
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
 
 
 if __name__ == "__main__":

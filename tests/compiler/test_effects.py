@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+import tempfile
 from importlib import import_module, reload
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from tsfmc.compiler import api
 from tsfmc.compiler.base import content
 from tsfmc.compiler.base.errors import PassError, RecipeError
-from tsfmc.compiler.base.progress import Silent
+from tsfmc.compiler.driver.baseline import TrainBaseline
 from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.instruments import Instrument
 from tsfmc.compiler.driver.manager import PassManager, random_stream
+from tsfmc.compiler.driver.pipeline import build_passes
+from tsfmc.compiler.driver.recipe import Recipe, make_recipe
 from tsfmc.compiler.ir.passes import Pass, PassContext, PassResult
 from tsfmc.compiler.ir.unit import CompileUnit, PassRecord, fingerprint
 from tsfmc.passes import PASSES
@@ -224,19 +226,28 @@ def test_a_plugin_edited_in_one_constant_is_not_served_from_the_cache(
     assert prints[0] == prints[1] != prints[2]
 
 
+def supervised(unit: CompileUnit, recipe: Recipe, cache: PassCache | None = None) -> CompileUnit:
+    """The baseline that a compile of ``recipe`` trains."""
+    step = TrainBaseline(build_passes(recipe), seed=recipe.seed, cache=cache)
+    with tempfile.TemporaryDirectory() as folder:
+        baseline = PassManager([step]).run(unit, PassContext(workspace=Path(folder))).supervised
+    assert baseline is not None
+    return baseline
+
+
 def test_a_pass_of_a_user_stays_in_the_supervised_baseline(
     unit: CompileUnit, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin(2.0)
     monkeypatch.setitem(PASSES._table(), "scale", "scale_plugin:Scale")
-    recipe = api.make_recipe(
+    recipe = make_recipe(
         set=[
             'pipeline=["record_teacher","build_student","weight_horizons","scale","distill"]',
             "passes.distill.epochs=1",
             "student.embedding=8",
         ]
     )
-    baseline = api.train_baseline(recipe, api.Source(unit), cache=False, progress=Silent())
+    baseline = supervised(unit, recipe)
     assert [record.name for record in baseline.record] == ["build_student", "scale", "distill"]
     assert baseline.teacher is None and baseline.teacher_store is None
 
@@ -245,21 +256,18 @@ def test_supervised_row_and_distilled_student_differ_with_a_store(
     taught: CompileUnit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cache, a teacher store, a pipeline that both compiles share: two students."""
-    recipe = api.make_recipe(
-        set=['pipeline=["build_student","distill","fold_affine"]', "student.embedding=8"]
-    )
-    source = api.Source(taught.with_(teacher=None))
-    kwargs: dict[str, Any] = {"cache": True, "progress": Silent()}
-    distilled = api.run_passes(recipe, source, api.build_pipeline(recipe), out=tmp_path, **kwargs)
-    supervised = api.train_baseline(recipe, source, **kwargs)
-    assert not any(record.cached for record in supervised.record)
-    assert fingerprint(distilled.model) != fingerprint(supervised.model)
+    recipe = make_recipe(set=['pipeline=["build_student","distill","fold_affine"]', "student.embedding=8"])
+    cache, unit = PassCache(tmp_path / "cache"), taught.with_(teacher=None)
+    distilled = PassManager(build_passes(recipe), cache=cache).run(unit, PassContext())
+    baseline = supervised(unit, recipe, cache)
+    assert not any(record.cached for record in baseline.record)
+    assert fingerprint(distilled.model) != fingerprint(baseline.model)
 
 
 @pytest.mark.parametrize("name", ["finetune", "distil"])
 def test_options_of_an_absent_pass_are_refused(name: str) -> None:
     with pytest.raises(RecipeError, match=f"passes.{name}"):
-        api.build_pipeline(api.make_recipe(set=[f"passes.{name}.epochs=1"]))
+        build_passes(make_recipe(set=[f"passes.{name}.epochs=1"]))
 
 
 def test_every_pass_draws_from_a_stream_of_its_own(built: CompileUnit) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tsfmc.compiler.api import build_pipeline
 from tsfmc.compiler.base.errors import RecipeError, UsageError
-from tsfmc.compiler.driver.recipe import resolve
+from tsfmc.compiler.driver.pipeline import build_passes
+from tsfmc.compiler.driver.recipe import make_recipe, resolve
+from tsfmc.compiler.driver.settings import known_settings
 
 
 def test_defaults_are_the_method() -> None:
@@ -17,8 +18,9 @@ def test_defaults_are_the_method() -> None:
         "record_teacher",
         "build_student",
         "weight_horizons",
-        "align_temporal",
-        "distill",
+        "gather_statistics",
+        "solve_affine",
+        "refit_affine",
         "fold_affine",
     )
     assert (recipe.task.lookback, recipe.task.horizon, recipe.seed, recipe.threads) == (512, 96, 0, 1)
@@ -72,6 +74,38 @@ def test_bad_files(tmp_path: Path) -> None:
 
 def test_pass_options_are_checked() -> None:
     with pytest.raises(RecipeError, match=r"passes\.distill\.epocs.*did you mean 'passes\.distill\.epochs'"):
-        build_pipeline(resolve(settings=["passes.distill.epocs=4"]))
+        build_passes(resolve(named={"student.kind": "itransformer"}, settings=["passes.distill.epocs=4"]))
     with pytest.raises(UsageError, match=r"passes\.distil: unknown pass of this pipeline"):
-        build_pipeline(resolve(settings=["passes.distil.epochs=4"]))
+        build_passes(resolve(settings=["passes.distil.epochs=4"]))
+
+
+def test_settings_and_recipe_are_one_table() -> None:
+    """Every setting that names a field of the recipe reaches exactly that field."""
+    given = {
+        "teacher": "t", "data": "d", "target": "tvm", "student": "itransformer", "lookback": 7, "horizon": 3,
+        "variates": "a", "split": "1,1,1", "missing": "ffill", "refit": "all",
+        "teacher_store": Path("s"), "licence_policy": "commercial",
+        "baseline": False, "seed": 5, "threads": 2, "pipeline": ("build_student",),
+        "passes": {"build_student": {"lambda_kd": 2.0}},
+    }  # fmt: skip
+    fields = {name: setting.path for name, (setting, _) in known_settings().items() if setting.path}
+    assert set(fields) == set(given)
+    recipe = make_recipe(**given).model_dump()
+    for name, path in fields.items():
+        value = recipe
+        for part in path.split("."):
+            value = value[part]
+        expected = {"target": ("tvm",), "teacher_store": "s"}.get(name, given[name])
+        assert value == expected, name
+
+
+def test_an_unknown_setting_is_a_wrong_keyword() -> None:
+    with pytest.raises(TypeError, match="unknown setting 'lookbak'"):
+        make_recipe(lookbak=3)  # type: ignore[call-arg]
+
+
+def test_a_device_goes_to_the_targets_that_have_devices() -> None:
+    recipe = make_recipe(target=["onnx", "tvm"], device="raspberry-pi-4")
+    assert recipe.target_options == {"tvm": {"device": "raspberry-pi-4"}}
+    with pytest.raises(UsageError, match="target onnx has no devices"):
+        make_recipe(device="raspberry-pi-4")

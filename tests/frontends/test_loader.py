@@ -453,7 +453,7 @@ def hub(checkpoint: Path) -> Iterator[tuple[str, list[str]]]:
 
 CHILD = """
 import json, sys, torch
-from tsfmc.compiler.errors import TsfmcError
+from tsfmc.compiler.base.errors import TsfmcError
 from tsfmc.compiler.frontends import open_teacher, revision_notes
 told = {}
 for name in sys.argv[1:]:

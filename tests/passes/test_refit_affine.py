@@ -11,9 +11,10 @@ import torch
 from factory import write_series, write_teacher
 
 import tsfmc
-from tsfmc.compiler.api import build_pipeline, make_recipe, plan
+from tsfmc.compiler.api import make_recipe, plan
 from tsfmc.compiler.base.errors import PassError, RecipeError
 from tsfmc.compiler.data.splits import PARTS, Part
+from tsfmc.compiler.driver.pipeline import build_passes
 from tsfmc.compiler.driver.summary import summary_lines
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, PassRecord
@@ -133,17 +134,17 @@ def test_it_refits_only_what_was_just_solved(taught: CompileUnit) -> None:
 
 
 def test_it_is_in_the_pipeline_where_the_recipe_asks() -> None:
-    names = [step.name for step in build_pipeline(make_recipe())]
-    asked = build_pipeline(make_recipe(refit="all"))
+    names = [step.name for step in build_passes(make_recipe())]
+    asked = build_passes(make_recipe(refit="all"))
     assert "refit_affine" not in names
     assert [step.name for step in asked] == [*names[:-1], "refit_affine", names[-1]]
     assert asked[-2].config() == {"until": "all"}
-    assert "refit_affine" in [step["name"] for step in plan(make_recipe(refit="train+val"))["pipeline"]]
+    assert "refit_affine" in [step["name"] for step in plan(make_recipe(refit="train+val"))["steps"]]
 
 
 def test_a_refit_that_no_pass_does_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"refit: 'all', and no pass of the pipeline"):
-        build_pipeline(make_recipe(refit="all", student__kind="itransformer"))
+        build_passes(make_recipe(refit="all", student="itransformer"))
     with pytest.raises(RecipeError, match="refit"):
         make_recipe(refit="some")
 

@@ -16,19 +16,21 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tsfmc.compiler.base.errors import LoweringError, MissingError
+from tsfmc.compiler.ir.program import export_program
 from tsfmc.compiler.students.dlinear import DLinear
 from tsfmc.compiler.students.itransformer import ITransformer
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Payload, Shape
 from tsfmc.targets.measure.parity import check_parity, hard_windows
 from tsfmc.targets.onnx import TARGET
-from tsfmc.targets.onnx.export import export_onnx
 
 WINDOWS = make_windows()
 
 
 def lower(model: nn.Module, directory: Path, batch: int | None = None) -> tuple[Payload, onnx.ModelProto]:
-    payload = TARGET.lower(model, SHAPE, directory, options=TARGET.Options(batch=batch), calibration=WINDOWS)
+    payload = TARGET.lower_model(
+        model, SHAPE, directory, options=TARGET.Options(batch=batch), calibration=WINDOWS
+    )
     return payload, onnx.load(directory / payload.entry)
 
 
@@ -119,9 +121,10 @@ EXPORT_AND_HASH = """
 import sys, hashlib, pathlib, torch
 sys.path.insert(0, {tests!r})
 from artifacts import SHAPE, make_model, make_windows
-from tsfmc.targets.onnx.export import export_onnx
+from tsfmc.compiler.ir.program import export_program
+from tsfmc.targets.onnx_graph.translate import serialised, to_onnx
 path = pathlib.Path(sys.argv[1])
-export_onnx(make_model(), SHAPE, path, calibration=make_windows())
+path.write_bytes(serialised(to_onnx(export_program(make_model(), SHAPE, make_windows()))))
 print(hashlib.sha256(path.read_bytes()).hexdigest())
 """
 
@@ -203,9 +206,9 @@ def test_a_refusal_names_operator_or_shape_and_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
-def test_calibration_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_calibration_of_another_shape_is_refused() -> None:
     with pytest.raises(LoweringError, match=r"\[64, 3, 32\], expected .* \[N, 7, 32\]"):
-        export_onnx(make_model(), Shape(7, 32, 8), tmp_path / "m.onnx", calibration=WINDOWS)
+        export_program(make_model(), Shape(7, 32, 8), WINDOWS)
 
 
 def test_threads_reach_the_session(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def student(name: str) -> nn.Module:
 def lower(model: nn.Module, directory: Path, **options: Any) -> Payload:
     """Lowers into a new folder."""
     directory.mkdir(exist_ok=True)
-    return TARGET.lower(model, SHAPE, directory, options=TrtOptions(**options), calibration=windows())
+    return TARGET.lower_model(model, SHAPE, directory, options=TrtOptions(**options), calibration=windows())
 
 
 def has_gpu() -> bool:

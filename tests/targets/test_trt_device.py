@@ -37,7 +37,7 @@ def lowered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("artifact")
     rng = np.random.default_rng(0)
-    payload = TARGET.lower(
+    payload = TARGET.lower_model(
         from_config({"kind": "dlinear", "lookback": SHAPE.lookback, "horizon": SHAPE.horizon}).eval(),
         SHAPE,
         folder,

@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tsfmc.compiler.base.errors import LoweringError
+from tsfmc.compiler.ir.program import Shape, export_program
 from tsfmc.compiler.students import from_config
-from tsfmc.targets.base import Shape
-from tsfmc.targets.onnx.export import export_onnx
-from tsfmc.targets.onnx.precision import HALF, bound_linear_inputs, degrees_of_homogeneity, to_fp16
-from tsfmc.targets.onnx.quantize import quantize
-from tsfmc.targets.onnx.rewrite import GraphEditor
+from tsfmc.targets.onnx_graph.editor import GraphEditor
+from tsfmc.targets.onnx_graph.precision import HALF, bound_linear_inputs, degrees_of_homogeneity, to_fp16
+from tsfmc.targets.onnx_graph.quantize import quantize
+from tsfmc.targets.onnx_graph.translate import to_onnx
 from tsfmc.targets.trt.vectors import open_session
 
 SHAPE = Shape(3, 64, 16)
@@ -57,10 +57,9 @@ def student(name: str) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProto]:
+def plain() -> dict[str, onnx.ModelProto]:
     """fp32 ONNX of every student."""
-    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    return {name: export_onnx(student(name), SHAPE, path, calibration=windows()) for name in STUDENTS}
+    return {name: to_onnx(export_program(student(name), SHAPE, windows())) for name in STUDENTS}
 
 
 def run(model: onnx.ModelProto, past: np.ndarray, folder: Path) -> np.ndarray:
@@ -142,7 +141,7 @@ class PlainCast(nn.Module):
 def test_a_plain_cast_fails_where_the_core_holds(
     name: str, plain: dict[str, onnx.ModelProto], tmp_path: Path
 ) -> None:
-    cast = export_onnx(PlainCast(student(name)), SHAPE, tmp_path / "cast.onnx", calibration=windows())
+    cast = to_onnx(export_program(PlainCast(student(name)), SHAPE, windows()))
     failed = {}
     for scale in (1.0, 1e2, 1e5):
         past = windows() * np.float32(scale)

@@ -34,7 +34,7 @@ def test_a_pruned_teacher_compiles(family: str, tmp_path: Path) -> None:
     pruned = slice_teacher(teacher, {name: tuple(units) for name, units in keep.items()}).eval()
     _, lookback, horizon = TINY[family]
     windows = np.random.default_rng(0).normal(size=(8, VARIATES, lookback)).cumsum(-1).astype(np.float32)
-    payload = TARGET.lower(
+    payload = TARGET.lower_model(
         pruned,
         Shape(VARIATES, lookback, horizon),
         tmp_path,

@@ -382,7 +382,7 @@ def lower_teacher(
     lookback, horizon, variates = sizes
     rng = np.random.default_rng(0)
     past = rng.normal(size=(8, variates, lookback)).cumsum(-1).astype(np.float32)
-    return TARGET.lower(
+    return TARGET.lower_model(
         teacher.eval(),
         Shape(variates, lookback, horizon),
         directory,

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tsfmc.compiler.ir import program as ir
 from tsfmc.targets.tvm.arena import ALIGNMENT, lifetimes, plan, size_of
 from tsfmc.targets.tvm.devices import AVX2, AVX512, DEVICES, RV64, host
-from tsfmc.targets.tvm.importer import export_static, import_exported, optimise
+from tsfmc.targets.tvm.importer import import_exported, optimise, rewrite_operators
 from tsfmc.targets.tvm.matmul import pack, packed_size
 from tsfmc.targets.tvm.program import Program, build_program
 from tsfmc.targets.tvm.quantize import quantize_columns
@@ -27,9 +28,17 @@ TILES = [(1, 1), (3, 2), (5, 3)]
 PROCESSORS = {name: device.processor for name, device in DEVICES.items()}
 
 
-def program_of(model: nn.Module, shape: tuple[int, ...], **choices: Any) -> Program:
+def relax_of(model: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """The fused Relax module of ``model`` at input ``shape [B, D, L]``."""
+    exported = torch.export.export(model.eval(), (torch.zeros(shape),))
+    batch, variates, lookback = shape
+    program = ir.Program(exported, ir.Shape(variates, lookback, horizon=0))
+    return optimise(import_exported(rewrite_operators(program, batch)))
+
+
+def program_of(model: nn.Module, shape: tuple[int, int, int], **choices: Any) -> Program:
     """The scheduled program of ``model`` for this machine."""
-    module = optimise(import_exported(export_static(model.eval(), shape)))  # type: ignore[arg-type]
+    module = relax_of(model, shape)
     return build_program(module, Choices(host().processor, choices.pop("tiles", {}), **choices))
 
 
@@ -209,6 +218,6 @@ def test_values_that_live_together_do_not_overlap() -> None:
 
 def test_a_processor_without_vectors_uses_scalars() -> None:
     cpu = Processor(1, 8, 1, 1, 3)
-    module = optimise(import_exported(export_static(nn.Linear(5, 3).eval(), (1, 2, 5))))
+    module = relax_of(nn.Linear(5, 3), (1, 2, 5))
     (step,) = build_program(module, Choices(cpu, {})).steps
     assert "Ramp" not in step.kernel.func.script()

@@ -40,6 +40,7 @@ from ...ir.forecaster import Teacher, TeacherOutputs
 from ...ir.prunable import Group, Kept, Member, PrunableStructure, Span, Tap, residual_group
 from ..base import Frontend
 from ..blocks.layers import Entry, ResidualMlp, RmsNorm, project, sized_linear, value_group
+from ..checkpoint import build_with, fill
 from ..options import choose
 from ..settings import Settings
 from .cards import BOLT_CARDS
@@ -492,8 +493,6 @@ class ChronosBolt(Teacher):
 
     def without_dead_weights(self) -> Teacher:
         """One matrix per decoder block in place of its self-attention, unless v and o are smaller by now."""
-        from ..checkpoint import build_teacher, fill
-
         if self.fold_decoder:
             return self
         own = {name: part for name, part in self.named_modules() if isinstance(part, _OneToken)}
@@ -508,7 +507,7 @@ class ChronosBolt(Teacher):
             state[f"{name}.o.weight"] = (wide.double() @ narrow.double()).to(wide) if fold else wide.clone()
             if not fold:
                 state[f"{name}.v.weight"] = narrow.clone()
-        smaller = build_teacher(self.config, drop_dead=True, fold_decoder=fold)
+        smaller = build_with(FRONTEND, self.config, drop_dead=True, fold_decoder=fold)
         fill(smaller, state, "teacher")
         return smaller
 

@@ -24,7 +24,7 @@ from ...ir.forecaster import Teacher, TeacherOutputs
 from ...ir.provenance import Overlap
 from ...ir.prunable import Kept, Member, PrunableStructure
 from ..base import Frontend, TeacherCard
-from ..checkpoint import build_teacher
+from ..checkpoint import build_with
 from ..options import choose
 from ..settings import Settings
 from .encoder import STREAM, Encoder, TokenLayout, check_encoder, location_and_scale
@@ -144,7 +144,8 @@ class Moirai(Teacher):
         if len(patch_sizes(self.config)) == 1:
             return self
         config, state = keep_one_patch_size(self.config, self.state_dict(), self.patch_size)
-        smaller = build_teacher(
+        smaller = build_with(
+            FRONTEND,
             config,
             lookback=self.lookback,
             horizon=self.horizon,

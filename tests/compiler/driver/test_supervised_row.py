@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from tsfmc.compiler.api import Source, build_pipeline, make_recipe, run_passes, train_baseline
-from tsfmc.compiler.base.progress import Silent
+from tsfmc.compiler.driver.baseline import TrainBaseline
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.driver.pipeline import build_passes
+from tsfmc.compiler.driver.recipe import make_recipe
+from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.affine import solve, squared_error
 from tsfmc.compiler.learning.statistics import WindowStatistics
@@ -32,10 +35,11 @@ def table(unit: CompileUnit, *, taught: bool) -> dict[Key, dict[str, Any]]:
 @pytest.fixture
 def both(unit: CompileUnit, tmp_path: Path) -> tuple[CompileUnit, CompileUnit]:
     """The unit of a default compile, and that of its supervised row."""
-    recipe = make_recipe(task__lookback=48, task__horizon=12, refit="all")
-    passes, source = build_pipeline(recipe), Source(unit)
-    artifact = run_passes(recipe, source, passes, out=tmp_path, cache=False, progress=Silent())
-    return artifact, train_baseline(recipe, source, cache=False, progress=Silent())
+    recipe = make_recipe(lookback=48, horizon=12, refit="all")
+    passes, context = build_passes(recipe), PassContext(recipe.seed, tmp_path)
+    artifact = PassManager([*passes, TrainBaseline(passes, seed=recipe.seed)]).run(unit, context)
+    assert artifact.supervised is not None
+    return artifact, artifact.supervised
 
 
 def test_the_same_candidates_less_those_of_the_teacher(both: tuple[CompileUnit, CompileUnit]) -> None:

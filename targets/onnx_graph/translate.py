@@ -1,8 +1,8 @@
-"""PyTorch -> ONNX, the one export that every target that reads ONNX shares.
+"""torch.export -> ONNX, the one translation that every target that reads ONNX shares.
 
-    torch.export, batch symbolic -> torch.onnx -> simplify -> strip -> infer shapes -> check -> write
+    program, batch symbolic or fixed -> torch.onnx -> simplify -> strip -> infer shapes -> check
 
-Equal models give equal bytes: names come from the graph, and doc strings, stack traces and every other
+Equal programs give equal bytes: names come from the graph, and doc strings, stack traces and every other
 metadata that could carry a path are removed.  Weights always stand inside the file, never in external data.
 """
 
@@ -13,92 +13,45 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from ...compiler.base.errors import LoweringError
-from ..base import Shape
+from ...compiler.ir.program import BATCH, Program, Shape, first_line
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
 """Taken by onnxruntime, by TVM's importer and by every TensorRT from 10.3 on."""
-INPUT, OUTPUT, BATCH = "past", "forecast", "batch"
+INPUT, OUTPUT = "past", "forecast"
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 
 
-def export_onnx(
-    model: nn.Module,
-    shape: Shape,
-    path: Path,
-    *,
-    calibration: np.ndarray,
-    opset: int = OPSET,
-    batch: int | None = None,
-    program: torch.export.ExportedProgram | None = None,
-) -> onnx.ModelProto:
-    """Writes ``model`` as one self-contained ONNX file and returns what was written.
+def to_onnx(program: Program, *, batch: int | None = None, opset: int = OPSET) -> onnx.ModelProto:
+    """``program`` as one self-contained ONNX graph.
 
     Args:
-        model: eval mode, fp32, CPU, ``past [B, D, L] -> [B, D, H]``.
-        shape: D, L and H of the program.
-        path: the file to write.
-        calibration: real windows ``[N, D, L]`` float32; the first ones are traced.
         batch: a fixed batch size, or None for a symbolic dimension named ``batch``.
-        program: what ``export_program`` returned for the same arguments, where a caller keeps it too.
 
     Raises:
         LoweringError: names the operator or the shape that has no ONNX form.
     """
-    program = program or export_program(model, shape, calibration=calibration, batch=batch)
-    proto = _finish(_translate(program, opset), shape, batch)
-    payload = proto.SerializeToString(deterministic=True)
-    path.write_bytes(payload)
-    return proto
+    return translate(program.at(batch), program.shape, batch=batch, opset=opset)
 
 
-def export_program(
-    model: nn.Module, shape: Shape, *, calibration: np.ndarray, batch: int | None = None
-) -> torch.export.ExportedProgram:
-    """``torch.export`` of ``model`` with a symbolic or a fixed batch; arguments as in ``export_onnx``.
-
-    Raises:
-        LoweringError: the model branches on data, bakes the batch size in or returns another shape.
-    """
-    example = _example(calibration, shape, batch)
-    dynamic = None if batch is not None else ({0: torch.export.Dim(BATCH, min=1)},)
-    with torch.no_grad(), _quiet():
-        try:
-            got = tuple(model(example).shape)
-            program = torch.export.export(model, (example,), dynamic_shapes=dynamic)
-        except Exception as error:  # torch.export has no common base class for what a model may do wrong
-            raise LoweringError(
-                f"{type(model).__name__} cannot be exported by torch.export: {_first_line(error)}",
-                hint="write the forward pass without branches on data and without fixed batch sizes",
-            ) from error
-    expected = (len(example), shape.variates, shape.horizon)
-    if got != expected:
-        raise LoweringError(
-            f"{type(model).__name__} returns shape {list(got)}, expected [B, D, H] = {list(expected)}",
-            hint="a target takes a point forecast for every variate and step",
-        )
-    return program
+def translate(
+    exported: torch.export.ExportedProgram, shape: Shape, *, batch: int | None, opset: int = OPSET
+) -> onnx.ModelProto:
+    """``to_onnx`` of a program that is already at ``batch``, with other operators perhaps."""
+    return _finish(_translate(exported, opset), shape, batch)
 
 
-def _example(calibration: np.ndarray, shape: Shape, batch: int | None) -> torch.Tensor:
-    if calibration.ndim != 3 or calibration.shape[1:] != (shape.variates, shape.lookback):
-        raise LoweringError(
-            f"calibration windows have shape {list(calibration.shape)}, "
-            f"expected [N, D, L] = [N, {shape.variates}, {shape.lookback}]"
-        )
-    # A traced batch of 0 or 1 would be specialised to that size, so a symbolic batch is traced with 2.
-    rows = np.resize(np.arange(len(calibration)), batch or 2)
-    return torch.from_numpy(np.ascontiguousarray(calibration[rows], dtype=np.float32))
+def serialised(proto: onnx.ModelProto) -> bytes:
+    """The bytes of the file; equal graphs give equal bytes."""
+    payload: bytes = proto.SerializeToString(deterministic=True)
+    return payload
 
 
 def _translate(program: torch.export.ExportedProgram, opset: int) -> Any:
@@ -157,7 +110,7 @@ def _finish(model: Any, shape: Shape, batch: int | None) -> onnx.ModelProto:
         proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise LoweringError(f"the ONNX program is not valid: {_first_line(error)}") from error
+        raise LoweringError(f"the ONNX program is not valid: {first_line(error)}") from error
     return proto
 
 
@@ -201,12 +154,7 @@ def _operator(error: BaseException) -> str:
         if match := re.search(r"OpOverload\(op='([^']+)'|target=torch\.ops\.([\w.]+)\]", str(link)):
             return next(group for group in match.groups() if group)
         link = link.__cause__
-    return f"(unnamed: {_first_line(error)})"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return f"(unnamed: {first_line(error)})"
 
 
 @contextmanager

@@ -20,8 +20,8 @@ import onnx
 from onnx import TensorProto
 
 from ...compiler.base.errors import LoweringError
+from .editor import GraphEditor
 from .precision import bound_linear_inputs
-from .rewrite import GraphEditor
 
 Scheme = Literal["int8", "fp8"]
 

@@ -1,0 +1,46 @@
+"""Options of the command line that are settings of a recipe, made from the one table of them."""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from ..driver.settings import Setting, known_settings
+
+MANY = (collections.abc.Iterable, collections.abc.Sequence)
+
+
+def recipe_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Adds the options of these settings; the command gets those that were given as ``settings``."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def packed(**values: Any) -> Any:
+            given = {name: values.pop(name) for name in names}
+            settings = {name: value for name, value in given.items() if value not in (None, ())}
+            return command(settings=settings, **values)
+
+        with_options: Callable[..., Any] = packed
+        known = known_settings()
+        for name in reversed(names):
+            with_options = _option(name, *known[name], required=name in required)(with_options)
+        return with_options
+
+    return decorate
+
+
+def _option(
+    name: str, setting: Setting, kinds: tuple[Any, ...], *, required: bool
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    flag = f"--{name.replace('_', '-')}"
+    facts: dict[str, Any] = {"help": setting.help, "metavar": setting.metavar, "required": required}
+    if bool in kinds:
+        return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, **facts)
+    if choices := [kind for kind in kinds if get_origin(kind) is Literal]:
+        return click.option(flag, name, type=click.Choice(get_args(choices[0])), **facts)
+    many = any(get_origin(kind) in MANY for kind in kinds)
+    return click.option(flag, name, type=int if int in kinds else str, multiple=many, **facts)

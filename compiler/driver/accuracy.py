@@ -1,0 +1,80 @@
+"""Test accuracy: every row of a manifest is computed here.
+
+seasonal_naive, supervised, teacher     once, whatever the targets          ``EvaluateReferences``
+student                                 the payload, where it runs here     ``artifact_rows``
+model                                   the model that was lowered, where the payload does not run here
+                                        or computes in another precision
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ...targets.base import Engine
+from ..base.progress import Progress
+from ..ir.passes import PassContext, PassResult, Step
+from ..ir.unit import CompileUnit
+from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
+
+
+class EvaluateReferences(Step):
+    """The rows that no target changes."""
+
+    name = "evaluate_references"
+    summary = "test accuracy of the seasonal naive forecast, the baseline and the teacher as it was loaded"
+    reads = frozenset({"data", "teacher", "teacher_store", "supervised"})
+    writes = frozenset({"accuracy"})
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        rows = evaluate_rows(unit, reference_predictors(unit), context.progress)
+        return PassResult(unit.with_(accuracy=rows), True)
+
+
+def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:
+    """Forecasts to compare with; of a teacher that passes have replaced, the one that was loaded."""
+    rows = {"seasonal_naive": seasonal_naive(unit.data.seasonality, unit.task.horizon)}
+    if unit.supervised is not None:
+        rows["supervised"] = model_predictor(unit.supervised.judged_model)
+    store, original = unit.teacher_store, unit.original_teacher or unit.teacher
+    if store is not None and unit.original_teacher is None:
+        rows["teacher"] = lambda indices, past: store.forecast("test", indices)
+    elif original is not None:
+        rows["teacher"] = model_predictor(original)
+    return rows
+
+
+def artifact_rows(
+    unit: CompileUnit, engine: Engine | None, precision: str, progress: Progress
+) -> dict[str, Accuracy]:
+    """The payload's row, and the model's beside it where the two differ or only the model runs here."""
+    rows: dict[str, Predict] = {}
+    if engine is None or precision != "fp32":
+        rows["model"] = model_predictor(unit.judged_model)
+    if engine is not None and unit.judged is None:
+        rows["student"] = engine_predictor(engine)
+    elif engine is not None and unit.judged is not None and precision == "fp32":
+        # It has seen rows that judge it.  Before that it was this model; parity says no more is lost.
+        rows["student"] = model_predictor(unit.judged)
+    return evaluate_rows(unit, rows, progress)
+
+
+def engine_predictor(engine: Engine) -> Predict:
+    """Evaluates a loaded payload."""
+
+    def predict(indices: Sequence[int], past: Tensor) -> Tensor:
+        return torch.from_numpy(engine(past.numpy()))
+
+    return predict
+
+
+def evaluate_rows(unit: CompileUnit, rows: Mapping[str, Predict], progress: Progress) -> dict[str, Accuracy]:
+    """Test accuracy of each predictor, every window."""
+    test = unit.data.windows("test", unit.task.lookback, unit.task.horizon)
+    scale = naive_scale(unit.data)
+    return {
+        name: evaluate(predict, test, scale, progress=progress, title=f"test {name}")
+        for name, predict in rows.items()
+    }

@@ -1,0 +1,92 @@
+"""What the manifest of an artifact says about it: task, provenance, passes, and what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...targets.measure.host import host_record
+from ..base.errors import UsageError
+from ..data.timeline import step_seconds
+from ..ir.forecaster import nonzero_count, parameter_count
+from ..ir.provenance import TeacherInfo
+from ..ir.unit import CompileUnit
+from .build import Build, Job
+from .verdict import accuracy_part
+
+
+def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]:
+    """The manifest but for files, sizes and self-test, which are known when the artifact is sealed."""
+    _, payload = build.lowered
+    task, data, info = unit.task, unit.data, unit.teacher_info
+    if info is None:
+        raise ValueError("the unit has no provenance of its teacher")
+    rows = {**unit.accuracy, **build.accuracy}
+    counts = {part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")}
+    return {
+        "target": {"kind": build.kind, "entry": payload.entry, **payload.details},
+        "task": {
+            "lookback": task.lookback,
+            "horizon": task.horizon,
+            "variates": list(task.variates),
+            "frequency": task.frequency,
+            "step_seconds": step_seconds(task.frequency),
+            "missing": job.recipe.task.missing,
+        },
+        "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
+        "teacher": {
+            "name": info.name,
+            "family": info.family,
+            "parameters": info.parameters,
+            "sha256": info.sha256,
+            "licence": info.licence,
+            "source": info.source,
+            "revision": info.revision or None,
+            "commit": info.commit or None,
+            "pretraining_overlap": overlap_with(info, data.overlap_name),
+        },
+        "student": {
+            "name": job.recipe.student.kind,
+            "parameters": parameter_count(unit.model),
+            "nonzero_parameters": nonzero_count(unit.model),
+            "config": dict(unit.model.config),
+        },
+        "data": {
+            "name": data.name,
+            "sha256": data.sha256,
+            "split": str(data.splits),
+            "filled": {"cells": data.filled.cells, "rows": data.filled.rows},
+            "windows": counts,
+        },
+        "passes": [
+            {
+                "name": entry.name,
+                "config": dict(entry.config),
+                "modified": entry.modified,
+                "cached": entry.cached,
+                "seconds": round(entry.seconds, 3),
+                "metrics": dict(entry.metrics),
+            }
+            for entry in unit.record
+        ],
+        "parity": build.parity and dict(build.parity),
+        "accuracy": accuracy_part(rows, unit),
+        "latency": build.latency,
+        "level": "executed" if build.parity is not None and payload.level == "exported" else payload.level,
+        "runtime_requirements": [*job.target.runtime_requirements, *payload.requires],
+        "environment": host_record()["packages"],
+        "licence": {
+            "spdx": info.licence,
+            "commercial": info.commercial,
+            "warning": None if info.commercial else f"distilled from weights under {info.licence}",
+        },
+    }
+
+
+def overlap_with(info: TeacherInfo, data: str) -> str:
+    """Whether the teacher's pre-training may have seen ``data``: yes, no or unknown."""
+    from ..frontends import find_card
+
+    try:
+        return str(find_card(info.name).overlap.get(data, "unknown"))
+    except UsageError:
+        return str(info.pretraining_overlap)

@@ -1,0 +1,171 @@
+"""The straight road: a recipe as one list of steps over one unit.
+
+import -> passes -> train_baseline -> evaluate_references -> export
+       -> for every target: its rewrites -> lower -> check -> measure -> pack
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ...passes import PASSES
+from ...targets import TARGETS
+from ...targets.base import Target
+from ..base.content import cache_root
+from ..base.errors import MissingError, RecipeError, unknown_name
+from ..base.progress import Progress
+from ..ir.passes import Pass, PassContext, RecipeView, Step
+from ..ir.unit import CompileUnit
+from ..students import check_student
+from .accuracy import EvaluateReferences
+from .baseline import TrainBaseline
+from .build import Job
+from .cache import PassCache
+from .costing import CostInstrument
+from .importing import Import, empty_unit
+from .instruments import DumpInstrument, Instrument, ReportInstrument
+from .manager import PassManager
+from .recipe import Recipe, check_refit, pass_options
+from .stages import Export, target_stages
+
+
+def build_steps(recipe: Recipe, *, out: Path, cache: bool = True) -> list[Step]:
+    """Everything that a compile does, in order.
+
+    Raises:
+        UsageError: an unknown pass, student or target.
+        RecipeError: options that a pass or a target does not have.
+    """
+    return [*learning_steps(recipe, cache=cache), *target_steps(recipe, out)]
+
+
+def learning_steps(recipe: Recipe, *, cache: bool = True) -> list[Step]:
+    """Import, passes and baseline: what every process of a run takes part in."""
+    passes = build_passes(recipe)
+    steps: list[Step] = [Import(recipe), *passes]
+    if recipe.baseline:
+        steps.append(
+            TrainBaseline(passes, seed=recipe.seed, cache=find_cache(cache), check_purity=purity_is_checked())
+        )
+    return steps
+
+
+def target_steps(recipe: Recipe, out: Path) -> list[Step]:
+    """From a unit with its model to artifacts ``out/<target>/``."""
+    for kind in recipe.target_options:
+        TARGETS[kind]
+    steps: list[Step] = [EvaluateReferences(), Export()]
+    for kind in recipe.targets:
+        steps += target_stages(target_job(recipe, kind, out / kind))
+    return steps
+
+
+def build_passes(recipe: Recipe) -> list[Pass]:
+    """The passes of a recipe with their options.
+
+    Raises:
+        UsageError: an unknown pass or student.
+        RecipeError: options that the pass does not have.
+    """
+    if recipe.student.kind != "none":
+        check_student(recipe.student.kind, recipe.student.config)
+    kinds: dict[str, type[Pass]] = {name: PASSES[name] for name in recipe.pipeline}
+    read_later = frozenset().union(*(kind.reads for kind in kinds.values()))
+    view = RecipeView(recipe.student.model_dump(), read_later, recipe.refit)
+    passes = []
+    for name in recipe.pipeline:
+        follow = kinds[name].follow(view)
+        if follow is not None:
+            passes.append(kinds[name](**pass_options(recipe, name, kinds[name].Options, follow)))
+    check_refit(recipe, passes)
+    return passes
+
+
+def target_job(recipe: Recipe, kind: str, final: Path) -> Job:
+    """What a recipe asks of one target.
+
+    Raises:
+        UsageError: an unknown target.
+        RecipeError: options that it does not have.
+    """
+    target: Target = TARGETS[kind]
+    try:
+        options = target.Options(**recipe.target_options.get(kind, {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(("target_options", kind, *(str(part) for part in first["loc"])))
+        raise RecipeError(f"{field}: got {first['input']!r}: {first['msg'].lower()}") from None
+    return Job(target, options, recipe, final)
+
+
+def require_targets(recipe: Recipe) -> None:
+    """Checks before anything long starts that every target can lower here.
+
+    Raises:
+        MissingError: one cannot.
+    """
+    for kind in recipe.targets:
+        here = TARGETS[kind].probe()
+        if not here.can_lower:
+            raise MissingError(
+                f"target {kind} cannot lower here: {here.problems[0]}", hint="see tsfmc doctor"
+            )
+
+
+def run_steps(
+    recipe: Recipe,
+    steps: Sequence[Step],
+    *,
+    unit: CompileUnit | None = None,
+    cache: bool = True,
+    dump: Path = Path("dump"),
+    dump_after: Sequence[str] = (),
+    stop_after: str | None = None,
+    progress: Progress,
+) -> CompileUnit:
+    """The unit after ``steps``; whatever was left unfinished on disk is removed, also after an error.
+
+    Args:
+        unit: where to start; by default before the import.
+        dump: folder for the texts of ``dump_after``.
+        dump_after, stop_after: names that ``check_names`` has seen.
+    """
+    instruments: list[Instrument] = [ReportInstrument(progress)]
+    if any("teacher" in step.writes for step in steps if isinstance(step, Pass)):
+        instruments.append(CostInstrument(threads=recipe.threads, progress=progress))
+    if dump_after:
+        instruments.append(DumpInstrument(dump, dump_after))
+    manager = PassManager(
+        steps,
+        instruments,
+        cache=find_cache(cache),
+        stop_after=stop_after,
+        check_purity=purity_is_checked(),
+    )
+    with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace, ExitStack() as cleanup:
+        context = PassContext(recipe.seed, Path(workspace), progress, cleanup)
+        return manager.run(unit or empty_unit(recipe), context)
+
+
+def check_names(steps: Sequence[Step], stop_after: str | None = None, dump_after: Sequence[str] = ()) -> None:
+    """Raises ``UsageError`` for a name that no step has."""
+    names = [step.name for step in steps]
+    for name in (*([stop_after] if stop_after else []), *dump_after):
+        if name not in (*names, "all"):
+            raise unknown_name("step of this pipeline", name, names)
+
+
+def find_cache(wanted: bool) -> PassCache | None:
+    """The user's cache, unless it is not wanted."""
+    return PassCache(cache_root()) if wanted else None
+
+
+def purity_is_checked() -> bool:
+    """Whether weights are hashed before and after every step; tests ask for it."""
+    return "TSFMC_CHECK_PURITY" in os.environ

@@ -1,0 +1,128 @@
+"""The settings of a compile: one table for the keywords of the Python face and the options of the CLI.
+
+Each entry says where its value stands in the recipe, and what it is, in the words of ``--help``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        path: where it stands in the recipe, by dots; empty for what is not one field of it.
+        help: a line.
+        metavar: how a value is written, where its type does not say it.
+    """
+
+    path: str
+    help: str
+    metavar: str | None = None
+
+
+class OtherSettings(TypedDict, total=False):
+    """The settings that ``compile`` takes by keyword; None and what is left out come from the recipe."""
+
+    device: Annotated[
+        str | None,
+        Setting("", "For targets that have devices, see tsfmc targets. Default: this machine."),
+    ]
+    student: Annotated[
+        str | None,
+        Setting("student.kind", "dlinear (default), itransformer, or none: the teacher itself is lowered."),
+    ]
+    lookback: Annotated[int | None, Setting("task.lookback", "Steps in. Default: 512.")]
+    horizon: Annotated[int | None, Setting("task.horizon", "Steps out. Default: 96.")]
+    variates: Annotated[str | None, Setting("task.variates", "'all' or a,b,c. Default: all.")]
+    split: Annotated[
+        str | None,
+        Setting("task.split", "'ltsf', fractions 0.7,0.1,0.2 or row counts. Default: ltsf."),
+    ]
+    missing: Annotated[
+        Literal["error", "ffill", "interpolate"] | None,
+        Setting("task.missing", "Empty cells and missing rows: refused or filled. Default: error."),
+    ]
+    recipe: Annotated[str | Path | None, Setting("", "A recipe in TOML.")]
+    set: Annotated[Iterable[str], Setting("", "Override a field of the recipe.", metavar="KEY.PATH=VALUE")]
+    budget: Annotated[
+        Iterable[str], Setting("", "A gate, e.g. max_mse_over_teacher=5%.", metavar="NAME=VALUE")
+    ]
+    teacher_store: Annotated[
+        str | Path | None, Setting("teacher_store", "Stored teacher outputs (tsfmc teach).")
+    ]
+    licence_policy: Annotated[
+        Literal["warn", "commercial"] | None, Setting("licence_policy", "Refuse non-commercial weights.")
+    ]
+    baseline: Annotated[bool | None, Setting("baseline", "Also train the student without the teacher.")]
+    refit: Annotated[
+        Literal["none", "train+val", "all"] | None,
+        Setting(
+            "refit",
+            "Solve what is shipped again on all rows up to there, after it was judged. Default: none.",
+        ),
+    ]
+    seed: Annotated[int | None, Setting("seed", "Every random choice derives from it. Default: 0.")]
+    threads: Annotated[
+        int | None, Setting("threads", "Threads of teacher and artifact while measuring. Default: 1.")
+    ]
+    pipeline: Annotated[Sequence[str] | None, Setting("pipeline", "Names of the passes, in order.")]
+    passes: Annotated[Mapping[str, Mapping[str, Any]] | None, Setting("passes", "Options of passes.")]
+
+
+class Settings(OtherSettings, total=False):
+    """All settings."""
+
+    teacher: Annotated[
+        str | Path | None,
+        Setting("teacher", "Short name, hub id or directory. Default: the embedded demo teacher."),
+    ]
+    data: Annotated[
+        str | Path | None,
+        Setting("data", "Known data set, 'sample', or a CSV or Parquet file. Default: sample."),
+    ]
+    target: Annotated[
+        str | Sequence[str] | None,
+        Setting("targets", "Where it will run; may be repeated. Default: onnx."),
+    ]
+
+
+def known_settings() -> dict[str, tuple[Setting, tuple[Any, ...]]]:
+    """Keyword -> its setting and the types that its value may have, None aside."""
+    found = {}
+    for name, hint in get_type_hints(Settings, include_extras=True).items():
+        kind, setting = get_args(hint)
+        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        found[name] = (setting, tuple(each for each in kinds if each is not type(None)))
+    return found
+
+
+def recipe_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that are one field of the recipe, by their dotted path, as TOML has them.
+
+    Raises:
+        TypeError: a keyword that no setting has.
+    """
+    known = known_settings()
+    fields = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise TypeError(f"unknown setting {name!r}; known are {', '.join(known)}")
+        setting, _ = known[name]
+        if setting.path and value is not None:
+            fields[setting.path] = _plain(name, value)
+    return fields
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if name == "target" and isinstance(value, str):
+        return [value]
+    return value

@@ -1,0 +1,208 @@
+"""What happens to a unit once the passes are done: exported once, then for every target
+
+    (its rewrites)  the program in the target's own form, one named rewrite after the other
+    lower           the payload, written into a temporary sibling of the artifact
+    check           parity of that very payload with the model, on hard windows
+    measure         accuracy of the payload on the test split, latency against the teacher in the same run
+    pack            manifest, self-test vectors, device-side runner, hashes; renamed into place at the end
+
+A stage is a step like a pass: it declares what it reads and writes, takes the unit and gives the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ...targets.artifact.open import read_manifest
+from ...targets.artifact.write import draft, finish
+from ...targets.base import Rewrite
+from ...targets.measure.latency import cold_start
+from ...targets.measure.parity import check_parity, hard_windows
+from ..base.errors import VerificationError
+from ..ir.passes import PassContext, PassResult, Step
+from ..ir.program import Shape, export_program
+from ..ir.unit import CompileUnit
+from .accuracy import artifact_rows
+from .build import Build, Job, build_of, program_of
+from .latency import artifact_latency, rotation
+from .manifest import manifest_fields
+
+CALIBRATION_WINDOWS = 256
+SELFTEST_WINDOWS = 3
+
+
+class Export(Step):
+    """The one export that all targets share."""
+
+    name = "export"
+    summary = "torch.export of the student, or of the teacher where there is none, batch symbolic"
+    reads = frozenset({"data", "teacher", "student"})
+    writes = frozenset({"program"})
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        task = unit.task
+        shape = Shape(len(task.variates), task.lookback, task.horizon)
+        program = export_program(unit.model.eval(), shape, calibration(unit))
+        return PassResult(unit.with_(program=program), True)
+
+
+class Stage(Step):
+    """A step of one target.
+
+    Args:
+        job: what the target is asked for.
+    """
+
+    reads = frozenset({"data", "program", "build"})
+    writes = frozenset({"build"})
+    verb: ClassVar[str]
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.name = f"{job.target.kind}.{self.verb}"
+
+    def config(self) -> dict[str, Any]:
+        options: dict[str, Any] = self.job.options.model_dump(mode="json")
+        return options
+
+
+class Rewritten(Stage):
+    """One of the target's own rewrites."""
+
+    verb = "rewrite"
+
+    def __init__(self, job: Job, rewrite: Rewrite) -> None:
+        super().__init__(job)
+        self.rewrite = rewrite
+        self.name, self.summary = f"{job.target.kind}.{rewrite.name}", rewrite.summary
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        graph = unit.build.graph if isinstance(unit.build, Build) else program_of(unit)
+        build = Build(self.job.target.kind, self.rewrite.apply(graph, calibration(unit)))
+        return PassResult(unit.with_(build=build), True)
+
+
+class Lower(Stage):
+    """The target writes its payload."""
+
+    verb = "lower"
+    summary = "write the payload into a temporary sibling of the artifact"
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        program, target = program_of(unit), self.job.target
+        build = unit.build if isinstance(unit.build, Build) else Build(target.kind, program)
+        directory = context.cleanup.enter_context(draft(self.job.final))
+        payload = target.lower(
+            program,
+            build.graph,
+            directory,
+            options=self.job.options,
+            calibration=calibration(unit),
+            progress=lambda line: context.progress.line(f"    {line}"),
+        )
+        return PassResult(unit.with_(build=build.with_(directory=directory, payload=payload)), True)
+
+
+class Check(Stage):
+    """Runs the payload against the model, where it runs here.
+
+    Raises:
+        VerificationError: the payload departs from the model.
+    """
+
+    verb = "check"
+    summary = "compare the payload with the model on hard windows"
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        build, target = build_of(unit), self.job.target
+        directory, payload = build.lowered
+        if not payload.runs_here:
+            return PassResult(unit, False)
+        engine = target.load(directory, payload, self.job.recipe.threads)
+        tolerance = payload.details.get("tolerance", target.tolerance)
+        parity = check_parity(
+            engine, lambda past: forecast_of(unit, past), hard_windows(rotation(unit)), tolerance
+        )
+        if not parity.passed:
+            raise VerificationError(
+                f"target {target.kind}: the lowered program departs from the model: {parity.describe()}"
+            )
+        checked = build.with_(engine=engine, parity=parity.to_dict())
+        return PassResult(unit.with_(build=checked), True, {"max_rel": parity.max_rel})
+
+
+class Measure(Stage):
+    """Accuracy of the payload, and its latency where it runs here."""
+
+    verb = "measure"
+    summary = "test accuracy of the payload, latency against the teacher in one run"
+    reads = frozenset({"data", "teacher", "student", "judged", "build"})
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        build = build_of(unit)
+        rows = artifact_rows(unit, build.engine, build.precision, context.progress)
+        latency = None
+        if build.engine is not None:
+            latency = artifact_latency(self.job.recipe, unit, build.engine, build.precision)
+        return PassResult(unit.with_(build=build.with_(accuracy=rows, latency=latency)), True)
+
+
+class Pack(Stage):
+    """Completes the artifact and puts it in place; its cold start is measured once it is complete."""
+
+    verb = "pack"
+    summary = "manifest, self-test, runner and hashes; renamed into place"
+    reads = frozenset({"data", "teacher", "student", "accuracy", "build"})
+    writes = frozenset({"build", "artifacts"})
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        build, target = build_of(unit), self.job.target
+        directory, _ = build.lowered
+        manifest = finish(
+            directory,
+            self.job.final,
+            manifest_fields(unit, build, self.job),
+            engine_source=target.engine_source(),
+            selftest=selftest_vectors(unit),
+            tolerance=target.tolerance,
+            measure_sealed=self._cold_start,
+        )
+        artifacts = {**unit.artifacts, target.kind: manifest}
+        return PassResult(unit.with_(build=None, artifacts=artifacts), True)
+
+    def _cold_start(self, directory: Path) -> dict[str, Any]:
+        """Load time, first call and memory in a fresh process, where the program runs here."""
+        if read_manifest(directory)["level"] != "executed":
+            return {}
+        return {"cold_start": cold_start(directory, self.job.recipe.threads)}
+
+
+def target_stages(job: Job) -> Sequence[Stage]:
+    """All stages of one target, in order."""
+    rewrites = [Rewritten(job, rewrite) for rewrite in job.target.rewrites(job.options)]
+    return [*rewrites, Lower(job), Check(job), Measure(job), Pack(job)]
+
+
+def calibration(unit: CompileUnit) -> np.ndarray:
+    """Training windows for tracing and quantisation: ``[256, D, L]``, evenly spread."""
+    return unit.data.windows("train", unit.task.lookback, unit.task.horizon).spread(CALIBRATION_WINDOWS)
+
+
+def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H]``."""
+    windows = rotation(unit)
+    past = windows[:: max(1, len(windows) // SELFTEST_WINDOWS)][:SELFTEST_WINDOWS]
+    scaling = unit.data.scaling
+    return scaling.unscale(past), scaling.unscale(forecast_of(unit, past))
+
+
+def forecast_of(unit: CompileUnit, past: np.ndarray) -> np.ndarray:
+    """The model's forecast ``[B, D, H]`` of ``past [B, D, L]``."""
+    with torch.inference_mode():
+        forecast: np.ndarray = unit.model(torch.from_numpy(past)).numpy()
+    return forecast

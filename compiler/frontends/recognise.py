@@ -1,0 +1,61 @@
+"""The family of a configuration, and teachers built without naming it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from ..base.errors import TeacherError
+from ..ir.forecaster import Teacher
+from .base import Frontend
+from .checkpoint import CONFIG, build_with, fill, read_config, read_weights, rebuild_with, weight_files
+from .families import FRONTENDS
+
+
+def family_of(config: Mapping[str, Any], where: str) -> str:
+    """Name of the family that a configuration belongs to.
+
+    Raises:
+        TeacherError: no family recognises it.
+    """
+    saved = config.get("tsfmc", {}).get("family")
+    if saved is not None:
+        return cast("Frontend", FRONTENDS[saved]).family
+    for name in FRONTENDS:
+        if FRONTENDS[name].recognises(config):
+            return name
+    kind = config.get("model_type") or config.get("architectures")
+    raise TeacherError(
+        f"{where}: no teacher family recognises this {CONFIG} (model_type or architectures: {kind!r})",
+        hint=f"families: {', '.join(sorted(FRONTENDS))}",
+    )
+
+
+def build_teacher(config: Mapping[str, Any], **task_and_options: Any) -> Teacher:
+    """A teacher with untrained weights of the family that ``config`` belongs to; see ``build_with``.
+
+    Raises:
+        TeacherError: the family is not recognised, or it cannot take the configuration or the task.
+    """
+    return build_with(FRONTENDS[family_of(config, "teacher")], config, **task_and_options)
+
+
+def read_teacher(directory: Path, **task_and_options: Any) -> tuple[Teacher, list[Path]]:
+    """The teacher of a checkpoint directory and its weight files.
+
+    Raises:
+        TeacherError: see ``family_of``, and ``read_config``, ``weight_files``, ``build_with`` and ``fill`` in
+            ``checkpoint.py``.
+    """
+    config = read_config(directory)
+    family = family_of(config, str(directory))
+    files = weight_files(directory)
+    teacher = build_with(FRONTENDS[family], config, **task_and_options)
+    fill(teacher, FRONTENDS[family].rename(read_weights(files)), str(directory))
+    return teacher, files
+
+
+def rebuild_teacher(teacher: Teacher, **options: Any) -> Teacher:
+    """The same teacher with the same weights, built with other ``options``."""
+    return rebuild_with(FRONTENDS[family_of(teacher.config, "teacher")], teacher, **options)
