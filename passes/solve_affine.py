@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ from ..compiler.learning.rolling_origin import Selection, select
 from ..compiler.learning.statistics import WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge"]
+Weight = Annotated[float, Field(ge=0)]
+Rank = Annotated[int, Field(ge=1)]
+Ridge = Annotated[float, Field(gt=0)]
 
 
 class SolveAffine(Pass):
@@ -44,13 +47,14 @@ class SolveAffine(Pass):
 
         ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda,
         tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the paper's setting.
-        ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added.
+        ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added;
+        where it is searched, so is how far the variates' statistics are pooled.
         """
 
         search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge")
-        lambdas: tuple[float, ...] = Grid.distill
-        ranks: tuple[int, ...] = Grid.ranks
-        ridges: tuple[float, ...] = Grid.ridges
+        lambdas: tuple[Weight, ...] = Field(default=Grid.distill, min_length=1)
+        ranks: tuple[Rank, ...] = Field(default=Grid.ranks, min_length=1)
+        ridges: tuple[Ridge, ...] = Field(default=Grid.ridges, min_length=1)
         ridge: float = Field(default=DEFAULT_RIDGE, gt=0)
 
     def requires(self, unit: CompileUnit) -> None:
@@ -63,6 +67,7 @@ class SolveAffine(Pass):
             )
         if not isinstance(unit.statistics, WindowStatistics):
             raise PassError("there are no statistics", hint="put gather_statistics before solve_affine")
+        aimed: dict[str, str] = {}
         for _, term in unit.objective.active():
             if term.target is None:
                 raise PassError(
@@ -71,6 +76,13 @@ class SolveAffine(Pass):
                 )
             if term.target not in unit.statistics.targets:
                 raise PassError(f"the term {term.name} needs a {term.target}, and the statistics have none")
+            if term.target in aimed:
+                raise PassError(
+                    f"the terms {aimed[term.target]} and {term.name} both aim at the {term.target}",
+                    hint="keep one of them, or train with distill",
+                )
+            aimed[term.target] = term.name
+        _check_rank(unit)
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
@@ -92,7 +104,7 @@ class SolveAffine(Pass):
     def _grid(self, student: Student, objective: Objective) -> Grid:
         search, options = self.options.search, self.options
         teacher = _term(objective, "teacher")
-        weight, truth = objective.weight("kd"), objective.weight("supervised")
+        weight, truth = _weight(objective, "teacher"), _weight(objective, "truth")
         fixed = math.inf if truth == 0 else weight / truth
         taus: tuple[float, ...] = () if teacher is None else (teacher.tau,)
         if teacher is not None and "tau" in search:
@@ -118,6 +130,22 @@ def _forms(
     if maps != "auto":
         return (maps,), (int(student.config.get("rank", 0)),)
     return (Grid().forms, ranks) if searched else (("shared",), ranks)
+
+
+def _check_rank(unit: CompileUnit) -> None:
+    config = {} if unit.student is None else unit.student.config
+    rank, task = config.get("rank"), unit.task
+    most = min(task.lookback - 1, task.horizon * len(task.variates))
+    if config.get("maps") == "low-rank" and rank is not None and rank > most:
+        raise PassError(
+            f"no map of {task.lookback} steps of {len(task.variates)} variates to {task.horizon} has "
+            f"rank {rank}, it has at most {most}",
+            hint="set a smaller student.rank",
+        )
+
+
+def _weight(objective: Objective, target: str) -> float:
+    return next((weight for weight, term in objective.active() if term.target == target), 0.0)
 
 
 def _term(objective: Objective, target: str) -> LossTerm | None:
