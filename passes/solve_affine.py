@@ -11,7 +11,7 @@ that weight rises over the horizon, one map for all variates or more, their rank
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -33,7 +33,7 @@ class SolveAffine(Pass):
 
     name = "solve_affine"
     reads = frozenset({"data", "statistics", "student", "objective"})
-    writes = frozenset({"student", "objective"})
+    writes = frozenset({"student", "objective", "setting"})
     cacheable = True
     summary = "solve the affine student exactly; weight of the teacher, maps, rank, ridge by rolling origins"
 
@@ -84,7 +84,7 @@ class SolveAffine(Pass):
             arrays,
             **{**unit.student.config, "variates": len(unit.task.variates)},
         )
-        after = unit.with_(student=student.eval(), objective=Objective())
+        after = unit.with_(student=student.eval(), objective=Objective(), setting=asdict(selection.chosen))
         return PassResult(after, True, _metrics(selection))
 
     def _grid(self, student: Student, objective: Objective) -> Grid:

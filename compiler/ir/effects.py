@@ -80,4 +80,5 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "student": lambda unit: _module(unit.student),
     "objective": _objective,
     "statistics": lambda unit: unit.statistics and unit.statistics.key,
+    "setting": lambda unit: unit.setting and dict(unit.setting),
 }

@@ -6,6 +6,7 @@ the lookback (special tokens dropped), d the width of a state.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -42,6 +43,16 @@ class Student(Forecaster):
     def forecast_and_embedding(self, past: Tensor) -> tuple[Tensor, Tensor]:
         """``forward`` and ``embed`` in one evaluation: ``([B, D, H], [B, D, d_S])``."""
         raise NotImplementedError
+
+    @classmethod
+    def start(cls, **config: Any) -> Student:
+        """What is built first, untrained: itself, or the student that a later pass grows it out of."""
+        return cls(**config)
+
+    @classmethod
+    def options(cls) -> set[str]:
+        """Names that ``[student]`` of a recipe may give."""
+        return set(inspect.signature(cls).parameters) - {"lookback", "horizon"}
 
     @property
     def solvable(self) -> bool:

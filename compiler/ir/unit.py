@@ -19,7 +19,15 @@ from .provenance import TeacherInfo
 from .teacher_store import TeacherStore
 
 PartName = Literal[
-    "task", "data", "teacher", "teacher_store", "teacher_states", "student", "objective", "statistics"
+    "task",
+    "data",
+    "teacher",
+    "teacher_store",
+    "teacher_states",
+    "student",
+    "objective",
+    "statistics",
+    "setting",
 ]
 """The parts of a unit that passes declare to read or write: attributes of ``CompileUnit``."""
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -72,6 +80,7 @@ class CompileUnit:
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
+        setting: what an affine student was solved for, the fields of ``learning.affine.Setting``.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         record: what each pass did.
     """
@@ -84,6 +93,7 @@ class CompileUnit:
     student: Forecaster | None = None
     objective: Objective = field(default_factory=Objective)
     statistics: Statistics | None = None
+    setting: Mapping[str, Any] | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
 
