@@ -47,16 +47,14 @@ class DistillStep(nn.Module):
         self.terms = nn.ModuleList(term for _, term in objective.active())
         self.needs_teacher, self.needs_states = objective.needs_teacher, objective.needs_states
 
-    def forward(
-        self, past: Tensor, target: Tensor, labelled: Tensor | None = None, *teacher: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, past: Tensor, target: Tensor, *teacher: Tensor) -> dict[str, Tensor]:
         """The losses, each the mean over the windows of the batch.
 
         Args:
             past: ``[B, D, L]``.
             target: ``[B, D, H]``.
-            labelled: ``[B]``, whether the teacher has labelled a window; None when it is not asked.
-            teacher: forecasts and then states, as far as the objective needs them.
+            teacher: forecasts and then states, as far as the objective needs them; and then ``[B]``, whether
+                a window has any, where not all of them do.
         """
         outputs = iter(teacher)
         teacher_forecast = next(outputs) if self.needs_teacher else None
@@ -65,11 +63,11 @@ class DistillStep(nn.Module):
             batch = Batch(forecast, target, embedding, teacher_forecast, next(outputs))
         else:
             batch = Batch(self.student(past), target, None, teacher_forecast)
-        whole = labelled is None or bool(labelled.all())
+        labelled = next(outputs, None)
         losses: dict[str, Tensor] = {}
         total: Tensor | None = None
         for weight, term in zip(self.weights, self.terms, strict=True):
-            loss = term(batch) if whole or labelled is None else _where_labelled(term, batch, labelled)
+            loss = term(batch) if labelled is None else _where_labelled(term, batch, labelled)
             losses[str(term.name)] = loss
             total = weight * loss if total is None else total + weight * loss
         if total is None:
@@ -257,6 +255,7 @@ def _reader(
     rows = store.training(windows).chosen
     row_of = torch.full((len(windows),), -1)
     row_of[torch.from_numpy(rows)] = torch.arange(len(rows))
+    whole = len(rows) == len(windows)
 
     def fetch(indices: Sequence[int]) -> tuple[Tensor, ...]:
         at = chosen[torch.as_tensor(indices)]
@@ -267,7 +266,7 @@ def _reader(
             labels = (*labels, store.forecast("train", row.clamp_min(0).tolist()))
         if step.needs_states:
             labels = (*labels, store.states("train", row.clamp_min(0).tolist()))
-        return (*windows.batch(at), row >= 0, *labels)
+        return (*windows.batch(at), *labels, *(() if whole else (row >= 0,)))
 
     return fetch
 
