@@ -77,6 +77,5 @@ def test_nothing_trained_scores_nothing_and_wins_ties() -> None:
 
 
 def test_a_setting_comes_back_from_plain_fields() -> None:
-
     setting = Setting("low-rank", 8, 10.0, math.inf, 1.0, (("a", 0.25), ("b", 0.75)))
     assert setting_of(json.loads(json.dumps(asdict(setting)))) == setting
