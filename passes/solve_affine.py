@@ -22,7 +22,8 @@ from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_RIDGE, Form
-from ..compiler.learning.rolling_origin import Grid, Selection, select
+from ..compiler.learning.grid import Grid
+from ..compiler.learning.rolling_origin import Selection, select
 from ..compiler.learning.statistics import WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge"]
@@ -126,6 +127,7 @@ def _metrics(selection: Selection) -> dict[str, Any]:
     return {
         "maps": chosen.form,
         "rank": chosen.rank,
+        "pooling": chosen.pooling,
         "lambda": chosen.distill if math.isfinite(chosen.distill) else "inf",
         "tau": chosen.tau,
         "ridge": chosen.ridge,

@@ -38,6 +38,8 @@ class Setting:
         distill: weight lambda of the teacher; infinite for the teacher alone.
         tau: growth of the teacher's weight over the horizon.
         teachers: weight of each teacher among the teachers, positive, together 1.
+        pooling: weight of the average variate's statistics beside a variate's own, where variates have maps
+            or heads of their own (partial pooling, between one map each and one for all).
     """
 
     form: Form = "shared"
@@ -46,10 +48,7 @@ class Setting:
     distill: float = 0.0
     tau: float = 0.0
     teachers: tuple[tuple[str, float], ...] = ()
-
-    def flexibility(self, lookback: int, horizon: int) -> int:
-        """Numbers fitted to the windows of a single variate."""
-        return {"shared": 0, "low-rank": self.rank * horizon, "per-variate": lookback * horizon}[self.form]
+    pooling: float = 0.0
 
     def macs(self, lookback: int, horizon: int) -> int:
         """Multiply-adds per variate."""
@@ -146,6 +145,7 @@ def solve(sums: Sums, setting: Setting) -> AffineSolution:
         pooled = sums.pooled()
         weights = torch.cholesky_solve(target_products(pooled, setting)[0], factor(pooled.gram[0], ridge))
         return AffineSolution("shared", matrix=weights.T.contiguous())
+    sums = sums.blended(setting.pooling)
     products = target_products(sums, setting)
     if setting.form == "per-variate":
         maps = [

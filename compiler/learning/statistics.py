@@ -70,6 +70,24 @@ class Sums:
             self.square[name].add_(other.square[name])
         return Sums(self.count + other.count, self.gram, self.cross, self.square)
 
+    def blended(self, pooling: float) -> Sums:
+        """Each variate's own sums with ``pooling`` times those of the average variate, scaled to its count.
+
+        Partial pooling: 0 leaves every variate to itself, and the larger the weight, the more alike the maps.
+        """
+        if pooling == 0 or len(self.gram) == 1:
+            return self
+
+        def blend(value: Tensor) -> Tensor:
+            return (value + pooling * value.mean(0, keepdim=True)) / (1 + pooling)
+
+        return Sums(
+            self.count,
+            blend(self.gram),
+            {name: blend(value) for name, value in self.cross.items()},
+            {name: blend(value) for name, value in self.square.items()},
+        )
+
     def pooled(self) -> Sums:
         """All variates as one: ``D = 1``."""
         return Sums(

@@ -1,0 +1,67 @@
+"""The candidates of a rolling origin: how an affine student may be fitted, and in which form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .affine import DEFAULT_RIDGE, Form, Setting
+
+PLAIN = Setting()
+"""What every candidate is compared with: one map for all variates, without a teacher."""
+
+Mix = tuple[tuple[str, float], ...]
+Target = tuple[float, float, Mix]
+"""Lambda, tau, and the weights of the teachers."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination is a candidate, the teacher's weights only where there is a teacher."""
+
+    forms: tuple[Form, ...] = ("shared", "per-variate", "low-rank")
+    ranks: tuple[int, ...] = (8, 16, 24, 32, 48)
+    ridges: tuple[float, ...] = (1.0, 10.0, DEFAULT_RIDGE, 1000.0)
+    poolings: tuple[float, ...] = (0.0, 0.3, 3.0)
+    distill: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
+    taus: tuple[float, ...] = (0.0, 1.0)
+    mixes: tuple[Mix, ...] = ()
+    """Teachers and their weights, each a candidate of its own."""
+
+    def targets(self) -> list[Target]:
+        """All targets, the truth alone first."""
+        found: list[Target] = []
+        for mix in ((), *self.mixes):
+            for weight in self.distill if mix else (0.0,):
+                if mix and weight == 0:
+                    continue
+                taus = self.taus if mix and math.isfinite(weight) else (0.0,)
+                found += [(weight, tau, mix) for tau in taus]
+        return found
+
+    def penalties(self, form: Form) -> list[tuple[float, float]]:
+        """(ridge, pooling) of a form.
+
+        Dense maps of each variate are many numbers for no gain over low ranks: beside other forms they are
+        judged once, as they are; asked for alone they are searched like the others.
+        """
+        if form == "shared":
+            return [(ridge, 0.0) for ridge in self.ridges]
+        if form == "per-variate" and len(self.forms) > 1:
+            return [(PLAIN.ridge, 0.0)]
+        return [(ridge, pooling) for ridge in self.ridges for pooling in self.poolings]
+
+    def settings(self, lookback: int, horizon: int, variates: int) -> list[Setting]:
+        """All candidates; ranks that a dense map can not exceed are left out, as is what is the same."""
+        found = []
+        for form in self.forms:
+            if form == "per-variate" and variates == 1 and "shared" in self.forms:
+                continue
+            limit = min(lookback - 1, horizon * variates)
+            ranks = [rank for rank in self.ranks if rank <= limit] if form == "low-rank" else [0]
+            for ridge, pooling in self.penalties(form):
+                if pooling and variates == 1:
+                    continue
+                for weight, tau, mix in self.targets():
+                    found += [Setting(form, rank, ridge, weight, tau, mix, pooling) for rank in ranks]
+        return found

@@ -1,0 +1,170 @@
+"""What every candidate of a rolling origin would have cost on a block, from sums alone.
+
+All targets are blends of a few: the truth and each mix of teachers.  A map is linear in its target, so a
+few maps are solved for each penalty, and the error of any blend follows from the products of those maps
+with the block's sums.  Dense maps are judged exactly.  Low-rank candidates are compared inside the leading
+directions of the solved maps of all variates and targets together, of which every rank keeps a fraction;
+the chosen one is solved without this shortcut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .affine import Setting, basis_of, blend, factor, fit_head, mixed_teacher, ridge_of
+from .grid import PLAIN, Grid, Target
+from .statistics import Fold, Sums
+
+WORKING_DIRECTIONS = 128
+
+
+def judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
+    """MSE of every candidate of ``grid``, and of the plain one, on the judged block."""
+    variates, lookback, horizon = fold.fit.cross["truth"].shape
+    settings = grid.settings(lookback, horizon, variates)
+    wanted = {PLAIN, *settings}
+    forms = {setting.form for setting in settings}
+    found: dict[Setting, float] = {}
+    fit, judged = fold.fit.pooled(), fold.judged.pooled()
+    for ridge in dict.fromkeys((*grid.ridges, PLAIN.ridge)):
+        found |= _dense(Setting("shared", 0, ridge), fit, judged, grid, _solved(fit, ridge, grid))
+    if "per-variate" in forms:
+        for ridge, pooling in grid.penalties("per-variate"):
+            own = fold.fit.blended(pooling)
+            setting = Setting("per-variate", 0, ridge, pooling=pooling)
+            found |= _dense(setting, own, fold.judged, grid, _solved(own, ridge, grid))
+    if "low-rank" in forms:
+        ranks = sorted({setting.rank for setting in settings if setting.form == "low-rank"})
+        space = Subspace.of(fold, grid)
+        for ridge, pooling in grid.penalties("low-rank"):
+            found |= space.judge(ridge, pooling, ranks, grid)
+    cells = fold.judged.count * variates * horizon
+    square = float(fold.judged.square["truth"].sum())
+    return {setting: (error + square) / cells for setting, error in found.items() if setting in wanted}
+
+
+def _solved(fit: Sums, ridge: float, grid: Grid) -> list[Tensor]:
+    """For each variate its maps to the truth and to each mix, ``[L, (1 + M) H]``."""
+    relative = ridge / fit.count
+    return [
+        torch.cholesky_solve(cross, factor(gram, relative))
+        for gram, cross in zip(fit.gram, _crosses(fit, grid), strict=True)
+    ]
+
+
+def _crosses(sums: Sums, grid: Grid) -> Tensor:
+    """``[D, L, (1 + M) H]``: products with the truth and with each mix of teachers."""
+    mixes = [mixed_teacher(sums.cross, mix) for mix in grid.mixes]
+    return torch.cat([sums.cross["truth"], *mixes], dim=2)
+
+
+def _dense(
+    setting: Setting, fit: Sums, judged: Sums, grid: Grid, solved: Sequence[Tensor]
+) -> dict[Setting, float]:
+    """Squared error less the target's square of ``setting`` with every target."""
+    horizon = judged.cross["truth"].shape[2]
+    parts = 1 + len(grid.mixes)
+    quadratic = torch.zeros(parts, parts, horizon, dtype=torch.float64)
+    linear = torch.zeros(parts, horizon, dtype=torch.float64)
+    for maps, gram, cross in zip(solved, judged.gram, judged.cross["truth"], strict=True):
+        split = torch.unflatten(maps, 1, (parts, horizon))
+        image = torch.unflatten(gram @ maps, 1, (parts, horizon))
+        quadratic += torch.einsum("lph,lqh->pqh", split, image)
+        linear += torch.einsum("lph,lh->ph", split, cross)
+    found = {}
+    for target in grid.targets():
+        shares = _shares(target, grid, horizon)
+        error = torch.einsum("ph,qh,pqh->", shares, shares, quadratic) - 2 * (shares * linear).sum()
+        found[_aimed(setting, target)] = float(error)
+    return found
+
+
+def _aimed(setting: Setting, target: Target) -> Setting:
+    weight, tau, mix = target
+    return replace(setting, distill=weight, tau=tau, teachers=mix)
+
+
+def _shares(target: Target, grid: Grid, horizon: int) -> Tensor:
+    """``[1 + M, H]``: how much of the truth and of each mix is in the target."""
+    shares = torch.zeros(1 + len(grid.mixes), horizon, dtype=torch.float64)
+    mix = target[2]
+    if not mix:
+        shares[0] = 1
+        return shares
+    shares[0], shares[1 + grid.mixes.index(mix)] = blend(_aimed(PLAIN, target), horizon)
+    return shares
+
+
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """A fold seen through ``K`` leading directions of the window.
+
+    Attributes:
+        fit: sums of the fit, ``gram [D, K, K]``, every product with the window ``[D, K, H]``.
+        judged: of the judged block.
+        metric: ``[K, K]``, products of the directions with each other: the ridge is one on the whole map.
+        whitening: Cholesky factor of the pooled, regularised Gram in these directions.
+        scale: ``[D]`` mean of the diagonal of each variate's whole Gram.
+    """
+
+    fit: Sums
+    judged: Sums
+    metric: Tensor
+    whitening: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, fold: Fold, grid: Grid) -> Subspace:
+        """The directions that the maps of all variates and targets use most, under the plain ridge."""
+        relative = PLAIN.ridge / fold.fit.count
+        pooled = fold.fit.gram.mean(0)
+        whitening = factor(pooled, relative)
+        white = whitening.T @ torch.cat(_solved(fold.fit, PLAIN.ridge, grid), dim=1)  # [L, D (1+M) H]
+        leading = torch.linalg.eigh(white @ white.T)[1].flip(1)[:, :WORKING_DIRECTIONS]
+        basis = basis_of(whitening, leading)  # [K, L]
+        metric = basis @ basis.T
+        inner = basis @ pooled @ basis.T + ridge_of(pooled, relative) * metric
+        return cls(
+            _projected(fold.fit, basis),
+            _projected(fold.judged, basis),
+            metric,
+            torch.linalg.cholesky(inner),
+            torch.tensor([ridge_of(gram, 1.0) for gram in fold.fit.gram], dtype=torch.float64),
+        )
+
+    def judge(self, ridge: float, pooling: float, ranks: Sequence[int], grid: Grid) -> dict[Setting, float]:
+        """Squared error less the target's square, for every target and rank."""
+        fit, horizon, parts = self.fit.blended(pooling), self.fit.cross["truth"].shape[2], 1 + len(grid.mixes)
+        scale = self.scale
+        if len(scale) > 1:
+            scale = (scale + pooling * scale.mean()) / (1 + pooling)
+        normal = fit.gram + (ridge / fit.count * scale)[:, None, None] * self.metric
+        crosses = _crosses(fit, grid)
+        maps = torch.cholesky_solve(crosses, torch.linalg.cholesky(normal))
+        white = torch.unflatten(self.whitening.T @ maps, 2, (parts, horizon))
+        crosses = torch.unflatten(crosses, 2, (parts, horizon))
+        found = {}
+        for target in grid.targets():
+            shares = _shares(target, grid, horizon)
+            blended = torch.einsum("dkph,ph->kdh", white, shares).flatten(1)
+            leading = torch.linalg.eigh(blended @ blended.T)[1].flip(1)[:, : max(ranks)]
+            basis = basis_of(self.whitening, leading)  # [r, K]
+            product = basis @ torch.einsum("dkph,ph->dkh", crosses, shares)
+            gram = basis @ normal @ basis.T
+            image, judged = basis @ self.judged.gram @ basis.T, basis @ self.judged.cross["truth"]
+            for rank in ranks:
+                head = fit_head(gram[:, :rank, :rank], product[:, :rank], torch.zeros(()))
+                error = (head * (image[:, :rank, :rank] @ head - 2 * judged[:, :rank])).sum()
+                setting = Setting("low-rank", rank, ridge, pooling=pooling)
+                found[_aimed(setting, target)] = float(error)
+        return found
+
+
+def _projected(sums: Sums, basis: Tensor) -> Sums:
+    """The sums of ``basis @ x`` in the place of ``x``."""
+    cross = {name: basis @ value for name, value in sums.cross.items()}
+    return Sums(sums.count, basis @ sums.gram @ basis.T, cross, sums.square)
