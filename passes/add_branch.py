@@ -22,7 +22,7 @@ from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting
 from ..compiler.learning.branch_origin import branch_basis, sample, setting_of
 from ..compiler.learning.statistics import WindowStatistics
-from ..compiler.students.residual import grow
+from ..compiler.students.residual import EMBEDDING, grow
 from .build_student import Supervised
 from .weight_horizons import HorizonKD
 
@@ -62,7 +62,7 @@ class AddBranch(Pass):
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
         task, setting = unit.task, setting_of(unit.setting)
         sums = unit.statistics.all()
-        size = int(self.options.config.get("embedding", 32))
+        size = int(self.options.config.get("embedding", EMBEDDING))
         past = sample(unit.data, task.lookback, task.horizon, sums.count)
         student = grow(unit.student, branch_basis(sums, setting, size)[1], past, **self.options.config)
         objective = reopened(setting, task.horizon)

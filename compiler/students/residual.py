@@ -37,6 +37,8 @@ Branch = Literal["mlp", "itransformer"]
 SolvedMaps = Literal["shared", "per-variate", "low-rank"]
 START_OPTIONS = ("lookback", "horizon", "variates", "maps", "rank")
 """What a residual student and the affine one that it grows out of have in common."""
+EMBEDDING = 32
+"""Numbers that a branch sees of a window where the affine path has no basis."""
 LEVEL_RANGE = 4.0
 """Deviations from its mean that log s is clipped to: a branch says nothing of scales it has never seen."""
 
@@ -146,7 +148,7 @@ class Residual(Student):
         maps: SolvedMaps = "low-rank",
         rank: int = 8,
         branch: Branch = "mlp",
-        embedding: int = 32,
+        embedding: int = EMBEDDING,
         width: int = 128,
         layers: int = 2,
         vector: int = 16,
