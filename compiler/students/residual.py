@@ -144,7 +144,7 @@ class Residual(Student):
         self,
         lookback: int,
         horizon: int,
-        variates: int,
+        variates: int = 1,
         maps: SolvedMaps = "low-rank",
         rank: int = 8,
         branch: Branch = "mlp",
