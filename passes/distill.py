@@ -194,7 +194,8 @@ class Distill(Pass):
         start = student.affine_start()
         cheap, dear = cost_of(_folded(start), variates), cost_of(_folded(student), variates)
         folds = list(origins(unit.statistics, setting_of(unit.setting), student))
-        visits = sum(fold.windows for fold in folds)
+        limit = self.options.windows_per_epoch
+        visits = sum(min(fold.windows, limit or fold.windows) for fold in folds)
         warnings = []
         if len(folds) == 1:
             warnings.append("too few windows for rolling origins: the branch is judged on validation alone")
