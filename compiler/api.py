@@ -24,7 +24,7 @@ from .driver.cache import PassCache
 from .driver.costing import CostInstrument
 from .driver.instruments import DumpInstrument, Instrument, ReportInstrument
 from .driver.manager import PassManager
-from .driver.recipe import Recipe, resolve
+from .driver.recipe import Recipe, check_refit, resolve
 from .ir.passes import Pass, PassContext, RecipeView
 from .ir.unit import CompileUnit, PassRecord, Task
 
@@ -84,6 +84,7 @@ def compile(
     seed: int | None = None,
     threads: int | None = None,
     baseline: bool | None = None,
+    refit: str | None = None,
     teacher_store: str | Path | None = None,
     licence_policy: str | None = None,
     recipe: str | Path | None = None,
@@ -99,6 +100,7 @@ def compile(
         teacher: short name, hub id or local directory.
         data: known data set, ``sample``, or a CSV or Parquet file.
         target: one target or several.
+        refit: ``train+val`` or ``all``: what is shipped is solved again on rows up to there.
         set: ``key.path=value`` strings that override the recipe.
         cache: look up and keep the results of long passes.
         dump_after: names of passes, or ``["all"]``: the unit is written to ``out/dump/`` after them.
@@ -121,6 +123,7 @@ def compile(
         seed=seed,
         threads=threads,
         baseline=baseline,
+        refit=refit,
         teacher_store=None if teacher_store is None else str(teacher_store),
         licence_policy=licence_policy,
     )
@@ -193,12 +196,16 @@ def build_pipeline(recipe: Recipe) -> list[Pass]:
 
     if recipe.student.kind != "none":
         check_student(recipe.student.kind, recipe.student.config)
-    steps = [PASSES[name] for name in recipe.pipeline]
-    view = RecipeView(recipe.student.model_dump(), frozenset().union(*(step.reads for step in steps)))
-    return [
-        step(**pass_options(recipe, name, step.Options, step.follow(view)))
-        for name, step in zip(recipe.pipeline, steps, strict=True)
-    ]
+    kinds: dict[str, type[Pass]] = {name: PASSES[name] for name in recipe.pipeline}
+    read_later = frozenset().union(*(kind.reads for kind in kinds.values()))
+    view = RecipeView(recipe.student.model_dump(), read_later, recipe.refit)
+    passes = []
+    for name in recipe.pipeline:
+        follow = kinds[name].follow(view)
+        if follow is not None:
+            passes.append(kinds[name](**pass_options(recipe, name, kinds[name].Options, follow)))
+    check_refit(recipe, passes)
+    return passes
 
 
 def open_source(recipe: Recipe, progress: Progress) -> Source:
@@ -286,7 +293,10 @@ def run_passes(
 
 def train_baseline(recipe: Recipe, source: Source, *, cache: bool, progress: Progress) -> CompileUnit:
     """The pipeline without the passes that need a teacher: the row that a gain is measured against."""
-    passes = [step for step in build_pipeline(recipe) if not step.needs_teacher]
+    # A row is judged and never shipped, so nothing is solved again for it.
+    passes = [
+        step for step in build_pipeline(recipe) if not step.needs_teacher and "judged" not in step.writes
+    ]
     unit = source.unit.with_(teacher=None, teacher_store=None)
     progress.line("supervised baseline: the same pipeline without the teacher")
     return run_passes(recipe, Source(unit), passes, out=Path(), cache=cache, progress=progress)

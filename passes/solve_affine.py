@@ -11,6 +11,7 @@ that weight rises over the horizon, one map for all variates or more, their rank
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from ..compiler.ir.forecaster import Student
 from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.affine import DEFAULT_RIDGE, Form
+from ..compiler.learning.affine import DEFAULT_RIDGE, Form, Setting
 from ..compiler.learning.grid import Grid
 from ..compiler.learning.rolling_origin import Selection, select
 from ..compiler.learning.statistics import WindowStatistics
@@ -102,6 +103,7 @@ class SolveAffine(Pass):
             forms=forms,
             ranks=ranks,
             ridges=options.ridges if "ridge" in search else (options.ridge,),
+            poolings=Grid.poolings if "ridge" in search else (0.0,),
             distill=options.lambdas if "lambda" in search else (fixed,),
             taus=taus,
             mixes=() if teacher is None else ((("teacher", 1.0),),),
@@ -131,9 +133,23 @@ def _metrics(selection: Selection) -> dict[str, Any]:
         "lambda": chosen.distill if math.isfinite(chosen.distill) else "inf",
         "tau": chosen.tau,
         "ridge": chosen.ridge,
+        "teachers": dict(chosen.teachers),
         "candidates": len(selection.table),
         "near_best": sum(row["near_best"] for row in selection.table),
         "validation_mse": selection.validation_mse,
         "warnings": list(selection.warnings),
         "selection": selection.table,
     }
+
+
+def chosen_setting(metrics: Mapping[str, Any]) -> Setting:
+    """The setting that the metrics of a solve tell of, for passes that solve again."""
+    return Setting(
+        form=metrics["maps"],
+        rank=metrics["rank"],
+        ridge=metrics["ridge"],
+        distill=float(metrics["lambda"]),
+        tau=metrics["tau"],
+        teachers=tuple(metrics["teachers"].items()),
+        pooling=metrics["pooling"],
+    )

@@ -25,7 +25,7 @@ from .output import as_json, print_json, print_table
     "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override a field of the recipe."
 )
 @click.option(
-    "--budget", "budgets", multiple=True, metavar="NAME=VALUE", help="A gate, e.g. max_mse_increase=5%."
+    "--budget", "budgets", multiple=True, metavar="NAME=VALUE", help="A gate, e.g. max_mse_over_teacher=5%."
 )
 @click.option(
     "--teacher-store", type=click.Path(path_type=Path), help="Stored teacher outputs (tsfmc teach)."
@@ -34,6 +34,11 @@ from .output import as_json, print_json, print_table
     "--licence-policy", type=click.Choice(["warn", "commercial"]), help="Refuse non-commercial weights."
 )
 @click.option("--baseline/--no-baseline", default=None, help="Also train the student without the teacher.")
+@click.option(
+    "--refit",
+    type=click.Choice(["none", "train+val", "all"]),
+    help="Solve what is shipped again on all rows up to there, after it was judged. Default: none.",
+)
 @click.option("--seed", type=int, help="Every random choice derives from it. Default: 0.")
 @click.option("--threads", type=int, help="Threads of teacher and artifact while measuring. Default: 1.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
@@ -58,6 +63,7 @@ def command(
     teacher_store: Path | None,
     licence_policy: str | None,
     baseline: bool | None,
+    refit: str | None,
     seed: int | None,
     threads: int | None,
     out: Path,
@@ -90,6 +96,7 @@ def command(
         seed=seed,
         threads=threads,
         baseline=baseline,
+        refit=refit,
         teacher_store=None if teacher_store is None else str(teacher_store),
         licence_policy=licence_policy,
     )

@@ -110,6 +110,22 @@ def steps_per_season(frequency: str | None) -> int:
     return {1: 7, 7: 52}.get(step_us // _DAY_US, 1)
 
 
+def steps_per_week(frequency: str | None) -> int | None:
+    """Steps in a week, rounded up, for steps of at most a day and business days; None for others."""
+    if frequency is None:
+        return None
+    from pandas.tseries.frequencies import to_offset
+
+    offset: Any = to_offset(frequency)
+    name = str(offset.name).split("-")[0]
+    if name == "B":
+        return 5
+    if name in _MONTHLY:
+        return None
+    step_us = _fixed_step_us(frequency)
+    return -(-7 * _DAY_US // step_us) if step_us <= _DAY_US else None
+
+
 def future_stamps(last: np.datetime64, frequency: str, count: int) -> pd.DatetimeIndex:
     """The ``count`` timestamps after ``last``."""
     import pandas as pd

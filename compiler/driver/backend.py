@@ -31,6 +31,7 @@ from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
 from .recipe import Recipe
+from .verdict import accuracy_part
 
 CALIBRATION_WINDOWS = 256
 LATENCY_WINDOWS = 64
@@ -113,7 +114,7 @@ class _Common:
     def _rows(self, supervised: CompileUnit | None) -> dict[str, Accuracy]:
         rows = {"seasonal_naive": seasonal_naive(self.unit.data.seasonality, self.shape.horizon)}
         if supervised is not None:
-            rows["supervised"] = model_predictor(supervised.model)
+            rows["supervised"] = model_predictor(supervised.judged_model)
         store = self.unit.teacher_store
         if store is not None and self.unit.original_teacher is None:
             rows["teacher"] = lambda indices, past: store.forecast("test", indices)
@@ -181,14 +182,14 @@ class _Common:
         if engine is None or precision != "fp32":
             # Not run here: the accuracy is the model's, said so, and there is no latency.  Another precision:
             # what the artifact lost is seen beside the model it was made of.
-            rows["model"] = self._evaluate(model_predictor(self.model), "model")
+            rows["model"] = self._evaluate(model_predictor(self.unit.judged_model), "model")
         if engine is None:
             return {"accuracy": rows, "latency": None}
-
-        def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-            return torch.from_numpy(engine(past.numpy()))
-
-        rows["student"] = self._evaluate(predict, "artifact")
+        if self.unit.judged is None:
+            rows["student"] = self._evaluate(engine_predictor(engine), "artifact")
+        elif precision == "fp32":
+            # It has seen rows that judge it.  Before that it was this model; parity says no more is lost.
+            rows["student"] = self._evaluate(model_predictor(self.unit.judged), "artifact before the refit")
         candidates: dict[str, Callable[[np.ndarray], Any]] = {"artifact": engine}
         if self.original is not None:
             candidates["teacher"] = torch_candidate(self.original)
@@ -268,7 +269,7 @@ class _Common:
                 for entry in unit.record
             ],
             "parity": parity,
-            "accuracy": {"test": {name: row.to_dict() for name, row in measured["accuracy"].items()}},
+            "accuracy": accuracy_part(measured["accuracy"], unit),
             "latency": measured["latency"],
             "level": "executed" if parity is not None and payload.level == "exported" else payload.level,
             "runtime_requirements": [*target.runtime_requirements, *payload.requires],
@@ -279,6 +280,15 @@ class _Common:
                 "warning": None if info.commercial else f"distilled from weights under {info.licence}",
             },
         }
+
+
+def engine_predictor(engine: Engine) -> Predict:
+    """Evaluates a loaded payload."""
+
+    def predict(indices: Sequence[int], past: Tensor) -> Tensor:
+        return torch.from_numpy(engine(past.numpy()))
+
+    return predict
 
 
 def teacher_latency(recipe: Recipe, unit: CompileUnit) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
+from .choice import choice_lines
+from .verdict import signed
+
 ROWS = ("student", "model", "supervised", "teacher", "seasonal_naive")
 LABELS = {
     "student": "artifact",
@@ -30,7 +33,9 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"student    {student['name']}, {student['parameters']:,} parameters, "
         f"payload {manifest['size']['payload_bytes']:,} bytes",
         "",
+        *choice_part(manifest),
         *accuracy_table(manifest),
+        *verdict_lines(manifest),
         "",
         *latency_table(manifest),
     ]
@@ -51,13 +56,38 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def accuracy_table(manifest: Mapping[str, Any]) -> list[str]:
-    """The test rows that exist, in reading order: artifact, supervised, teacher, naive."""
+    """The test rows that exist, in reading order: artifact, supervised, teacher, naive.
+
+    The difference is the artifact's from that row, with its interval, in per cent of the row.
+    """
     rows = manifest["accuracy"]["test"]
+    comparisons = manifest["accuracy"].get("comparisons", {})
     lines = [f"{'test accuracy':<24}{'MSE':>8}{'MAE':>8}{'MASE':>8}"]
+    lines[0] += f"{'artifact against it':>28}" if comparisons else ""
     for name in ROWS:
         if name in rows:
             row = rows[name]
-            lines.append(f"{LABELS[name]:<24}{row['mse']:>8.4f}{row['mae']:>8.4f}{row['mase']:>8.4f}")
+            cells = (f"{'-' if row[key] is None else f'{row[key]:.4f}':>8}" for key in ("mse", "mae", "mase"))
+            found = comparisons.get(name)
+            against = signed(found["relative"], found["relative_interval"]) if found else ""
+            lines.append(f"{LABELS[name]:<24}{''.join(cells)}{against:>28}".rstrip())
+    return lines
+
+
+def choice_part(manifest: Mapping[str, Any]) -> list[str]:
+    """How the student was chosen, and an empty line after it."""
+    lines = choice_lines(manifest["passes"])
+    return [*lines, ""] if lines else []
+
+
+def verdict_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What the figures say, in words, and how they were compared."""
+    accuracy = manifest["accuracy"]
+    lines = [f"verdict    {sentence}" for sentence in accuracy.get("verdict", ())]
+    if whose := accuracy.get("judged"):
+        lines += wrap(f"judged     {whose}", width=100, subsequent_indent=" " * 11)
+    for method in dict.fromkeys(found["method"] for found in accuracy.get("comparisons", {}).values()):
+        lines += wrap(f"interval   {method}", width=100, subsequent_indent=" " * 11)
     return lines
 
 

@@ -78,6 +78,7 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "teacher_store": lambda unit: unit.teacher_store and unit.teacher_store.key,
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),
+    "judged": lambda unit: _module(unit.judged),
     "objective": _objective,
     "statistics": lambda unit: unit.statistics and unit.statistics.key,
     "setting": lambda unit: unit.setting and dict(unit.setting),

@@ -52,10 +52,13 @@ class RecipeView:
     Attributes:
         student: ``kind`` and the options of the student.
         read_later: parts of the unit that the passes of the pipeline read, all of them together.
+        refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
+            or ``all``.
     """
 
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
+    refit: str = "none"
 
 
 class Pass:
@@ -84,8 +87,11 @@ class Pass:
         self.options: Any = self.Options(**options)
 
     @classmethod
-    def follow(cls, recipe: RecipeView) -> dict[str, Any]:
-        """Options that follow from the rest of the recipe; what the recipe gives by name wins."""
+    def follow(cls, recipe: RecipeView) -> dict[str, Any] | None:
+        """Options that follow from the rest of the recipe; what the recipe gives by name wins.
+
+        None where the recipe asks for nothing that this pass does: it is left out of the pipeline.
+        """
         return {}
 
     def requires(self, unit: CompileUnit) -> None:

@@ -28,6 +28,7 @@ PartName = Literal[
     "objective",
     "statistics",
     "setting",
+    "judged",
 ]
 """The parts of a unit that passes declare to read or write: attributes of ``CompileUnit``."""
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -79,6 +80,7 @@ class CompileUnit:
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
+        judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         setting: what an affine student was solved for, the fields of ``learning.affine.Setting``.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
@@ -96,6 +98,7 @@ class CompileUnit:
     setting: Mapping[str, Any] | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
+    judged: Forecaster | None = None
 
     def with_(self, **changes: Any) -> CompileUnit:
         """A copy with some parts replaced; the first teacher to be replaced stays as the original."""
@@ -117,6 +120,11 @@ class CompileUnit:
             raise ValueError("a unit has neither student nor teacher")
         return model
 
+    @property
+    def judged_model(self) -> Forecaster:
+        """Whose accuracy may be told: ``model``, or what it was before it saw the rows that judge it."""
+        return self.judged if self.judged is not None else self.model
+
     def __str__(self) -> str:
         task = self.task
         lines = [
@@ -127,6 +135,7 @@ class CompileUnit:
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
+        lines += [f"  judged    {describe_module(self.judged)}"] if self.judged is not None else []
         lines += ["  objective"] + [f"    {line}" for line in self.objective.lines()]
         lines += ["  record"] + [
             f"    {n:03d} {entry.name} {_mapping(entry.config)}" for n, entry in enumerate(self.record)

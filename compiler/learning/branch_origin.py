@@ -5,8 +5,8 @@ windows, and after each epoch the block's squared error is taken at every gain g
 
     |y - affine - g c|^2 = |y - affine|^2 - 2 g (y - affine) c + g^2 |c|^2
 
-summed over the block.  The judgement of (epochs, gain) is the mean over folds of the logarithm of that error
-over the affine start's.  Nothing trained (0 epochs) is a candidate and scores 0.  A gain below one is the
+summed over the block.  The judgement of (epochs, gain) is the mean over folds, less the best and the worst
+one, of the logarithm of that error over the affine start's.  Nothing trained (0 epochs) is a candidate and scores 0.  A gain below one is the
 average of the student with its start: what the branch learnt of one season and not of all counts less.
 """
 
@@ -24,7 +24,7 @@ from ..data import Dataset, Windows
 from ..students.residual import Residual
 from .affine import Setting, solve
 from .evaluate import BATCH_WINDOWS
-from .rolling_origin import standard_error
+from .rolling_origin import middle, standard_error
 from .statistics import Sums, WindowStatistics
 
 GAINS = (0.25, 0.5, 0.75, 1.0)
@@ -55,7 +55,7 @@ class Verdict:
     """The best of all (epochs, gain), or 0 epochs where none is better than the affine start.
 
     Attributes:
-        log_ratio: mean over folds of the log of its error over the affine start's.
+        log_ratio: mean over folds, as affine students are judged, of the log of its error over the start's.
         standard_error: of that mean; 0 for a single fold.
         ratios: of each fold.
     """
@@ -102,11 +102,10 @@ class Judge:
     def verdict(self, epochs: int) -> Verdict:
         """The best gain after so many epochs."""
         ratios = torch.stack([curve[min(epochs, len(curve) - 1)] for curve in self.curves])
-        gain = int(ratios.mean(dim=0).argmin())
+        means = [middle(ratios[:, gain]) for gain in range(len(self.gains))]
+        gain = min(range(len(means)), key=means.__getitem__)
         mine = ratios[:, gain]
-        return Verdict(
-            epochs, self.gains[gain], float(mine.mean()), standard_error(mine), tuple(mine.tolist())
-        )
+        return Verdict(epochs, self.gains[gain], means[gain], standard_error(mine), tuple(mine.tolist()))
 
     def best(self) -> Verdict:
         """The best of all epochs; of equals, the shortest training."""

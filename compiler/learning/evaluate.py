@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..base.progress import Progress, Silent
 from ..data import Dataset, SpreadWindows, Windows
 
+Array = npt.NDArray[np.float64]
 Indices = Sequence[int] | npt.NDArray[np.integer] | Tensor
 BATCH_WINDOWS = 256
 ROWS_PER_READ = 65536
@@ -24,17 +25,27 @@ Predict = Callable[[Sequence[int], Tensor], Tensor]
 class Accuracy:
     """Means over all windows, variates and steps.
 
-    ``mase`` is the mean absolute error over that of the seasonal naive forecast inside the training split.
+    Attributes:
+        mse: mean squared error, scaled data.
+        mae: mean absolute error, scaled data.
+        mase: mean over variates of the mean absolute error over that of the seasonal naive forecast inside
+            the training split (Hyndman and Koehler, "Another look at measures of forecast accuracy").
+            Variates that repeat their season exactly in training have no such scale and are left out; None
+            where no variate has one.
+        windows: how many there were.
+        window_mse: ``[windows]`` mean squared error of each window, in the order of time: what paired
+            comparisons are made of (``compare.py``); never in a manifest.
     """
 
     mse: float
     mae: float
-    mase: float
+    mase: float | None
     windows: int
+    window_mse: Array = field(repr=False, compare=False)
 
-    def to_dict(self) -> dict[str, float | int]:
-        """For the manifest."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, float | int | None]:
+        """For the manifest: the means."""
+        return {"mse": self.mse, "mae": self.mae, "mase": self.mase, "windows": self.windows}
 
 
 @torch.inference_mode()
@@ -52,21 +63,33 @@ def evaluate(
     Args:
         naive_scale: ``[D]``, see ``naive_scale``.
         batch_windows: windows per call of ``predict``.
+
+    Raises:
+        ValueError: ``predict`` gives a forecast of another shape than the future.
     """
     progress = progress or Silent()
-    squared = absolute = scaled = 0.0
-    elements = 0
+    squared = np.empty(len(windows))
+    absolute = np.empty((len(windows), len(naive_scale)))
     with progress.task(title, len(windows)) as task:
         for start in range(0, len(windows), batch_windows):
             indices = range(start, min(start + batch_windows, len(windows)))
             past, future = windows.batch(indices)
-            error = (predict(indices, past) - future).double()
-            squared += float(error.square().sum())
-            absolute += float(error.abs().sum())
-            scaled += float((error.abs() / naive_scale[:, None]).sum())
-            elements += error.numel()
+            forecast = predict(indices, past)
+            if forecast.shape != future.shape:
+                raise ValueError(f"a forecast of shape {list(forecast.shape)} for {list(future.shape)}")
+            error = forecast.double() - future.double()
+            squared[indices.start : indices.stop] = error.square().mean(dim=(1, 2)).numpy()
+            absolute[indices.start : indices.stop] = error.abs().mean(dim=2).numpy()
             task.advance(len(indices))
-    return Accuracy(squared / elements, absolute / elements, scaled / elements, len(windows))
+    per_variate = absolute.mean(axis=0)
+    mase = mean_scaled(per_variate, naive_scale.double().numpy())
+    return Accuracy(float(squared.mean()), float(per_variate.mean()), mase, len(windows), squared)
+
+
+def mean_scaled(errors: Array, scales: Array) -> float | None:
+    """Mean of ``errors / scales``, both ``[D]``, over the variates whose scale is positive."""
+    scaled = scales > 0
+    return float((errors[scaled] / scales[scaled]).mean()) if scaled.any() else None
 
 
 def model_predictor(model: nn.Module) -> Predict:
@@ -80,12 +103,16 @@ def model_predictor(model: nn.Module) -> Predict:
 
 
 def seasonal_naive(seasonality: int, horizon: int) -> Predict:
-    """Repeats the last season of the window."""
+    """Repeats the last season of the window; its last value where the window is shorter than a season.
+
+    Part of a season would be repeated out of phase, which is a worse forecast than none and so an easy rival.
+    """
 
     def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-        season = min(seasonality, past.shape[-1])
+        lookback = past.shape[-1]
+        season = seasonality if seasonality <= lookback else 1
         steps = torch.arange(horizon) % season
-        return past[..., past.shape[-1] - season + steps]
+        return past[..., lookback - season + steps]
 
     return predict
 
@@ -93,7 +120,8 @@ def seasonal_naive(seasonality: int, horizon: int) -> Predict:
 def naive_scale(data: Dataset) -> Tensor:
     """Mean absolute seasonal difference per variate over the training split, scaled: ``[D]``.
 
-    The denominator of MASE.  Read in blocks, so memory does not grow with the series.
+    The denominator of MASE, 0 for a variate that repeats itself exactly.  Read in blocks, so memory does not
+    grow with the series.
     """
     first, last = data.splits.span("train")
     season = min(data.seasonality, last - first - 1)
@@ -102,4 +130,4 @@ def naive_scale(data: Dataset) -> Tensor:
         stop = min(start + ROWS_PER_READ, last - season)
         block = np.asarray(data.values[start : stop + season])
         total += np.abs(block[season:] - block[:-season]).sum(axis=0)
-    return torch.from_numpy(total / (last - first - season) / data.std).clamp_min(1e-9)
+    return torch.from_numpy(total / (last - first - season) / data.std)

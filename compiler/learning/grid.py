@@ -23,13 +23,13 @@ class Grid:
     ranks: tuple[int, ...] = (8, 16, 24, 32, 48)
     ridges: tuple[float, ...] = (1.0, 10.0, DEFAULT_RIDGE, 1000.0)
     poolings: tuple[float, ...] = (0.0, 0.3, 3.0)
-    distill: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
+    distill: tuple[float, ...] = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
     taus: tuple[float, ...] = (0.0, 1.0)
     mixes: tuple[Mix, ...] = ()
     """Teachers and their weights, each a candidate of its own."""
 
     def targets(self) -> list[Target]:
-        """All targets, the truth alone first."""
+        """All targets that are judged, the truth alone first."""
         found: list[Target] = []
         for mix in ((), *self.mixes):
             for weight in self.distill if mix else (0.0,):
@@ -52,7 +52,11 @@ class Grid:
         return [(ridge, pooling) for ridge in self.ridges for pooling in self.poolings]
 
     def settings(self, lookback: int, horizon: int, variates: int) -> list[Setting]:
-        """All candidates; ranks that a dense map can not exceed are left out, as is what is the same."""
+        """All candidates; ranks that a dense map can not exceed are left out, as is what is the same.
+
+        The truth alone is one where there is no teacher, or where 0 is among the teacher's weights.
+        """
+        targets = [target for target in self.targets() if target[2] or not self.mixes or 0 in self.distill]
         found = []
         for form in self.forms:
             if form == "per-variate" and variates == 1 and "shared" in self.forms:
@@ -62,6 +66,6 @@ class Grid:
             for ridge, pooling in self.penalties(form):
                 if pooling and variates == 1:
                     continue
-                for weight, tau, mix in self.targets():
+                for weight, tau, mix in targets:
                     found += [Setting(form, rank, ridge, weight, tau, mix, pooling) for rank in ranks]
         return found

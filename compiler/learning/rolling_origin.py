@@ -4,7 +4,7 @@ Training is cut into blocks of time; every candidate is fitted on the windows be
 the block, and once more on the validation split.  A single validation period misleads: one odd season can
 prefer what every other period refutes.  The judgement is the mean over blocks of the logarithm of a
 candidate's MSE over that of the plain candidate (one shared map, no teacher), so that a block with a large
-error counts as much as any other.
+error counts as much as any other, less the largest and the smallest, so that no single block decides.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from .grid import PLAIN, Grid
 from .judging import judge
 from .statistics import Fold
 
-TIE = 0.001
-"""A candidate this close to the best in the mean, and closer than a standard error, is as good."""
+TIE = 0.002
+"""A candidate this close to the best, and closer than a standard error of the gap, is as good."""
+
+
+TRIMMED_FROM = 5
+"""Folds from which on the most extreme two are left out of a mean."""
 
 
 class Folds(Protocol):
@@ -76,15 +80,17 @@ def select(source: Folds, grid: Grid) -> Selection:
     def size(setting: Setting) -> tuple[int, int]:
         return setting.macs(lookback, horizon), setting.parameters(variates, lookback, horizon)
 
-    close = near_best(ratios)
-    chosen = choose(ratios, close, size)
+    # What all are compared with need not be among what was asked for.
+    asked = {setting: ratios[setting] for setting in grid.settings(lookback, horizon, variates)}
+    close = near_best(asked)
+    chosen = choose(asked, close, size)
     solution = solve(final, chosen)
     table = [
         {
             **_row(setting),
             "parameters": size(setting)[1],
             "macs": size(setting)[0],
-            "log_ratio": float(values.mean()),
+            "log_ratio": middle(values),
             "standard_error": standard_error(values),
             "mse": {name: float(f"{error:.6g}") for name, error in zip(names, errors[setting], strict=True)},
             "near_best": setting in close,
@@ -119,6 +125,12 @@ def log_ratios(errors: Mapping[Setting, list[float]], plain: list[float]) -> dic
     }
 
 
+def middle(values: Tensor) -> float:
+    """Mean over the folds without the largest and the smallest, where there are five or more."""
+    kept = values.sort().values[1:-1] if len(values) >= TRIMMED_FROM else values
+    return float(kept.mean())
+
+
 def standard_error(values: Tensor) -> float:
     """Of the mean of paired differences, 0 for a single one."""
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
@@ -130,12 +142,12 @@ def near_best(ratios: Mapping[Setting, Tensor]) -> set[Setting]:
     A tie is a gap of at most ``TIE`` that is no larger than the standard error of the paired differences.
     The standard error alone is too kind a rule: with one odd block among seven it ties whatever is noisy.
     """
-    best = min(ratios, key=lambda setting: float(ratios[setting].mean()))
+    best = min(ratios, key=lambda setting: middle(ratios[setting]))
     gaps = {setting: values - ratios[best] for setting, values in ratios.items()}
     return {
         setting
         for setting, gap in gaps.items()
-        if setting == best or float(gap.mean()) <= min(TIE, standard_error(gap))
+        if setting == best or middle(gap) <= min(TIE, standard_error(gap))
     }
 
 
@@ -143,4 +155,4 @@ def choose(
     ratios: Mapping[Setting, Tensor], close: set[Setting], size: Callable[[Setting], tuple[int, int]]
 ) -> Setting:
     """The smallest of the near-best, fewest multiply-adds first, and of equal ones the best."""
-    return min(close, key=lambda setting: (*size(setting), float(ratios[setting].mean())))
+    return min(close, key=lambda setting: (*size(setting), middle(ratios[setting])))

@@ -1,9 +1,9 @@
 """One block of memory for all intermediate values, planned by liveness.
 
-A value lives from the step that writes it to the last step that reads it; the input and the output are
-the caller's.  Values are placed largest first at the lowest offset where no placed
-value that lives at the same time overlaps: the usual greedy plan, within a few percent of the optimum
-on straight-line programs.
+The block is the caller's scratch memory.  A value lives from the step that writes it to the last step that
+reads it; the input and the output have memory of their own.  Values are placed largest first at the lowest
+offset where no placed value that lives at the same time overlaps: the usual greedy plan, within a few percent
+of the optimum on straight-line programs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .tir import Buffer, Expr, Stmt, Unsupported, calls_in, is_load, loads_in, rewrite, shape_of, substitute
+from .tir import (
+    Buffer,
+    Domain,
+    Expr,
+    Stmt,
+    Unsupported,
+    calls_in,
+    flat_offset,
+    is_load,
+    is_zero,
+    loads_in,
+    rewrite,
+    shape_of,
+    substitute,
+)
 
 Reduction = Literal["sum", "max", "min"]
 
@@ -187,6 +201,23 @@ def _inlined(reader: Block, producer: Block) -> Block:
         return substitute(producer.value, mapping)
 
     return replace(reader, value=rewrite(reader.value, replace_load))
+
+
+def moves_nothing(function: Function) -> bool:
+    """Whether the function copies its only input element by element, as a reshape does: a view will do."""
+    if len(function.params) != 2 or len(function.blocks) != 1:
+        return False
+    source, target = function.params
+    (block,) = function.blocks
+    value = block.value
+    if not (is_load(value) and value.source.same_as(source) and block.buffer.same_as(target)):
+        return False
+    if block.reduced or element_type(source) != element_type(target):
+        return False
+    read = flat_offset(shape_of(source), value.indices)
+    written = flat_offset(shape_of(target), block.indices)
+    difference = Domain(block.extents).simplify(read - written)
+    return element_count(source) == element_count(target) and is_zero(difference)
 
 
 def element_count(buffer: Buffer) -> int:

@@ -25,7 +25,13 @@ STATIC_BINARY = "predict"
 _C_FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Werror")
 _PLAIN = ("-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack")
 _LIBRARY = ("-shared", "-Wl,--version-script=exports.map")
-_EXPORTS = "{ global: tsfmc_predict; tsfmc_predict_batch; local: *; };\n"
+_SYMBOLS = (
+    "tsfmc_forecast",
+    "tsfmc_missing_cpu_feature",
+    "tsfmc_predict",
+    "tsfmc_predict_batch",
+    "tsfmc_scratch_bytes",
+)
 
 
 def compile_kernels(program: Program, device: Device, path: Path) -> None:
@@ -40,7 +46,7 @@ def compile_kernels(program: Program, device: Device, path: Path) -> None:
 
 def link_shared(device: Device, folder: Path) -> None:
     """``model.so`` from the sources and the kernels in ``folder``."""
-    (folder / "exports.map").write_text(_EXPORTS)
+    (folder / "exports.map").write_text(f"{{ global: {'; '.join(_SYMBOLS)}; local: *; }};\n")
     run_tool(
         device,
         "gcc",
@@ -50,10 +56,10 @@ def link_shared(device: Device, folder: Path) -> None:
 
 
 def link_static(device: Device, folder: Path) -> None:
-    """``libtsfmc_model.a``, whose only global symbols are the two entry points, and a static example."""
+    """``libtsfmc_model.a``, whose only global symbols are the entry points, and a static example."""
     run_tool(device, "gcc", [*_C_FLAGS, "-c", "-o", "model.o", "tsfmc_model.c"], folder)
     run_tool(device, "ld", ["-r", "-o", "whole.o", "model.o", "kernels.o"], folder)
-    keep = ["--keep-global-symbol=tsfmc_predict", "--keep-global-symbol=tsfmc_predict_batch"]
+    keep = [f"--keep-global-symbol={name}" for name in _SYMBOLS]
     run_tool(device, "objcopy", [*keep, "--strip-debug", "whole.o"], folder)
     (folder / ARCHIVE).unlink(missing_ok=True)
     run_tool(device, "ar", ["rcsD", ARCHIVE, "whole.o"], folder)
@@ -69,7 +75,7 @@ def build_runtime_free(
     program: Program, device: Device, shape: tuple[int, int, int], horizon: int, work: Path, out: Path
 ) -> Mapping[str, Any]:
     """Builds the runtime-free form in ``work`` and copies what a user needs to ``out``; returns its sizes."""
-    arena = write_sources(program, shape, horizon, work)
+    arena = write_sources(program, device, shape, horizon, work)
     compile_kernels(program, device, work / "kernels.o")
     link_shared(device, work)
     link_static(device, work)

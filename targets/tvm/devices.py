@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,9 @@ class Device:
 
     Attributes:
         target: TVM target dictionary (never a string).
-        needs: CPU flags without which the artifact cannot run here, as in ``/proc/cpuinfo``.
         system: what ``platform.machine()`` says on such a device.
+        needs: processor features that LLVM may use for it, by their names in ``/proc/cpuinfo``.
+        custom: described by the user: nothing here runs it natively, whatever it is.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Device:
     toolchain: Toolchain
     system: str
     needs: tuple[str, ...] = ()
+    custom: bool = False
 
     @property
     def has_runtime(self) -> bool:
@@ -75,11 +77,14 @@ class Device:
     @property
     def native(self) -> bool:
         """Whether this machine can run what is compiled for the device."""
-        return platform.machine() == self.system and set(self.needs) <= cpu_flags()
+        here = platform.machine() == self.system and not self.custom
+        return here and set(self.needs) <= cpu_flags()
 
 
-_V3 = ("avx2", "fma", "bmi2", "f16c")
+_V2 = ("ssse3", "sse4_1", "sse4_2", "popcnt")
+_V3 = (*_V2, "avx", "avx2", "fma", "bmi1", "bmi2", "f16c", "abm", "movbe")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_V82 = ("asimd", "atomics", "asimdrdm", "asimdhp", "asimddp")
 
 
 def _x86(name: str, level: str, processor: Processor, needs: tuple[str, ...]) -> Device:
@@ -92,20 +97,20 @@ def _x86(name: str, level: str, processor: Processor, needs: tuple[str, ...]) ->
     return Device(name, target, processor, chain, "x86_64", needs)
 
 
-def _aarch64(name: str, cpu: str, processor: Processor) -> Device:
+def _aarch64(name: str, cpu: str, processor: Processor, needs: tuple[str, ...] = ("asimd",)) -> Device:
     target = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": cpu, "mattr": ["+neon"]}
     chain = NATIVE if platform.machine() == "aarch64" else AARCH64
-    return Device(name, target, processor, chain, "aarch64")
+    return Device(name, target, processor, chain, "aarch64", needs)
 
 
 _TABLE = (
-    _x86("x86-64-v2", "x86-64-v2", SSE, ("sse4_2", "popcnt")),
+    _x86("x86-64-v2", "x86-64-v2", SSE, _V2),
     _x86("x86-64-v3", "x86-64-v3", AVX2, _V3),
     _x86("x86-64-v4", "x86-64-v4", AVX512, _V4),
     _aarch64("raspberry-pi-3", "cortex-a53", A53),
     _aarch64("raspberry-pi-4", "cortex-a72", A72),
-    _aarch64("raspberry-pi-5", "cortex-a76", A76),
-    _aarch64("jetson-cpu", "cortex-a78ae", A76),
+    _aarch64("raspberry-pi-5", "cortex-a76", A76, _V82),
+    _aarch64("jetson-cpu", "cortex-a78ae", A76, _V82),
     Device(
         "armv7",
         {
@@ -118,6 +123,7 @@ _TABLE = (
         A7,
         ARMHF,
         "armv7l",
+        ("neon", "vfpv4", "idiva"),
     ),
     Device(
         "riscv64",
@@ -163,7 +169,7 @@ def find_device(wanted: str | Mapping[str, Any]) -> Device:
     """A device by name, or one for a TVM target dictionary, with the tools of its triple.
 
     Raises:
-        UsageError: an unknown name, or a dictionary without a triple of a known architecture.
+        UsageError: an unknown name, or a dictionary without a triple of a known architecture and system.
     """
     if isinstance(wanted, str):
         if wanted == "host":
@@ -171,22 +177,56 @@ def find_device(wanted: str | Mapping[str, Any]) -> Device:
         if wanted not in DEVICES:
             raise unknown_name("device", wanted, ["host", *DEVICES])
         return DEVICES[wanted]
-    target = dict(wanted)
-    if target.get("kind", "llvm") != "llvm":
+    return _custom(dict(wanted))
+
+
+def lesser_devices(device: Device) -> dict[str, list[str]]:
+    """Devices for processors of the same architecture with fewer features, most features first, and those."""
+    fewer = [
+        each
+        for each in DEVICES.values()
+        if each.system == device.system and len(each.needs) < len(device.needs)
+    ]
+    fewer.sort(key=lambda each: -len(each.needs))
+    return {each.name: list(each.needs) for each in fewer}
+
+
+_SIMILAR = {
+    "x86_64": "x86-64-v3",
+    "aarch64": "raspberry-pi-3",
+    "arm64": "raspberry-pi-3",
+    "arm": "armv7",
+    "armv7": "armv7",
+    "armv7a": "armv7",
+    "armv7l": "armv7",
+    "riscv64": "riscv64",
+}
+"""Architecture of a triple -> the row whose tools it takes."""
+
+
+def _custom(target: dict[str, Any]) -> Device:
+    """The device of a TVM target dictionary: like the row of its processor, else that of its architecture.
+
+    Which features it needs, LLVM says (``worker.py``): only the row of the same processor is known here.
+    """
+    if target.setdefault("kind", "llvm") != "llvm":
         raise UsageError(f"device: kind {target['kind']!r}", hint="the tvm target takes kind = 'llvm'")
-    target["kind"] = "llvm"
     triple = str(target.get("mtriple", ""))
-    similar = {"x86_64": "x86-64-v3", "aarch64": "raspberry-pi-3", "arm": "armv7", "riscv64": "riscv64"}
-    architecture = triple.split("-")[0]
-    for start, name in similar.items():
-        if architecture.startswith(start):
-            row = DEVICES[name]
-            wide = start == "x86_64" and "v4" in str(target.get("mcpu", ""))
-            processor = AVX512 if wide else row.processor
-            return Device(
-                f"custom {triple}", target, processor, row.toolchain, row.system, ("not-this-machine",)
-            )
-    raise UsageError(
-        f"device: target triple {triple!r}",
-        hint=f"give mtriple with an architecture of {', '.join(similar)}, for example 'aarch64-linux-gnu'",
-    )
+    architecture, *rest = triple.split("-")
+    if architecture not in _SIMILAR:
+        raise UsageError(
+            f"device: target triple {triple!r}",
+            hint=f"give mtriple with an architecture of {', '.join(_SIMILAR)}, "
+            "for example 'aarch64-linux-gnu'",
+        )
+    row = DEVICES[_SIMILAR[architecture]]
+    _, *known = str(row.target["mtriple"]).split("-")
+    if rest[-2:] != known:
+        raise UsageError(
+            f"device: target triple {triple!r}: only Linux with glibc is linked for here ({'-'.join(known)})",
+            hint=f"for a Linux with glibc give '{architecture}-{'-'.join(known)}' and "
+            f"apt-get install {row.toolchain.compiler_package}; for another system use the onnx target",
+        )
+    same = [each for each in DEVICES.values() if each.target["mcpu"] == target.get("mcpu")]
+    like = same[0] if same else row
+    return replace(like, name=f"custom {triple}", target=target, custom=True)

@@ -1,8 +1,9 @@
 """The runtime-free form: a C file that calls the kernels one after the other.
 
 Kernels keep TVM's packed calling convention (an array of tagged pointers to tensors), so the file
-declares those two structures and the five symbols that compiled kernels may refer to.  Nothing is
-allocated or copied; libm is needed only where a kernel calls it.
+declares those two structures and the symbols that compiled kernels may refer to.  It keeps nothing between
+calls: intermediate values lie in scratch memory of the caller, so that any number of threads may call it.
+libm is needed only where a kernel calls it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from .arena import ALIGNMENT, Arena, plan
-from .program import Program
+from .devices import Device
+from .features import c_checks
+from .program import Program, Ref
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,7 +39,9 @@ def weights_blob(program: Program) -> tuple[bytes, list[int]]:
     return bytes(blob), offsets
 
 
-def write_sources(program: Program, shape: tuple[int, int, int], horizon: int, folder: Path) -> Arena:
+def write_sources(
+    program: Program, device: Device, shape: tuple[int, int, int], horizon: int, folder: Path
+) -> Arena:
     """Writes ``tsfmc_model.c``, ``tsfmc_model.h``, ``weights.bin`` and ``main.c`` into ``folder``.
 
     Args:
@@ -45,46 +50,39 @@ def write_sources(program: Program, shape: tuple[int, int, int], horizon: int, f
     arena = plan(program)
     blob, constant_offsets = weights_blob(program)
     (folder / "weights.bin").write_bytes(blob)
-    tensors: list[str] = []
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = {}  # rows of the operand table, equal ones shared
 
-    def tensor(data: str, size: int, dtype: str) -> int:
+    def operand(memory: str, offset: int, size: int, dtype: str) -> int:
         code, bits = _TYPES[dtype]
-        row = f"    TENSOR({data}, {size}, {code}, {bits}),"
-        if row not in numbers:
-            numbers[row] = len(tensors)
-            tensors.append(row)
-        return numbers[row]
+        return numbers.setdefault(f"    OPERAND({memory}, {offset}, {size}, {code}, {bits}),", len(numbers))
 
-    def value_tensor(value: int) -> int:
-        each = program.values[value]
-        # The input and the output are pointed at the caller's arrays at every call.
-        outside = value in (program.input, program.output)
-        data = f"0 /* value {value} */" if outside else f"arena + {arena.offsets[value]}"
-        return tensor(data, each.size, each.dtype)
+    def number_of(ref: Ref) -> int:
+        if ref.value is None:
+            array = program.constants[ref.constant or 0]
+            return operand("WEIGHTS", constant_offsets[ref.constant or 0], array.size, str(array.dtype))
+        value = program.values[ref.value]
+        outside = {program.input: "PAST", program.output: "FORECAST"}
+        memory, offset = outside.get(ref.value, "SCRATCH"), arena.offsets.get(ref.value, 0)
+        return operand(memory, offset, value.size, value.dtype)
 
-    def constant_tensor(number: int) -> int:
-        array = program.constants[number]
-        return tensor(f"tsfmc_weights + {constant_offsets[number]}", array.size, str(array.dtype))
-
-    source, target = value_tensor(program.input), value_tensor(program.output)
     calls = []
     for step in program.steps:
-        operands = [
-            value_tensor(each.value) if each.value is not None else constant_tensor(each.constant or 0)
-            for each in step.operands
-        ]
-        listed = ", ".join(str(each) for each in operands)
-        calls.append(f"    CALL({step.kernel.name}, {listed});")
-    names = sorted(program.kernels)
+        listed = ", ".join(str(number_of(each)) for each in step.operands)
+        calls.append(f"  CALL({step.kernel.name}, {listed});")
     batch, variates, lookback = shape
+    includes, checks = c_checks(device.system, device.needs)
     fields = {
-        "KERNELS": "\n".join(f"KERNEL({name});" for name in names),
-        "TENSORS": "\n".join(tensors),
+        "KERNELS": "\n".join(f"KERNEL({name});" for name in sorted(program.kernels)),
+        "OPERANDS": "\n".join(numbers),
         "CALLS": "\n".join(calls),
-        "ARENA_BYTES": str(max(arena.size_bytes, ALIGNMENT)),
-        "SOURCE": str(source),
-        "TARGET": str(target),
+        "MOST_ARGUMENTS": str(max(len(step.operands) for step in program.steps)),
+        # A caller's memory has any alignment: the arena starts at the first aligned byte of it.
+        "SCRATCH_BYTES": str(arena.size_bytes + ALIGNMENT),
+        "ALIGNMENT": str(ALIGNMENT),
+        "INCLUDES": includes,
+        "CPU_CHECKS": checks,
+        "MACHINE": device.system,
+        "NEEDS": "".join(f" {name}" for name in ("with", *device.needs)) if device.needs else "",
         "BATCH": str(batch),
         "VARIATES": str(variates),
         "LOOKBACK": str(lookback),

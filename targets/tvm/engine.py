@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, byref, c_char, c_int, c_void_p
+import hashlib
+import os
+import platform
+import tempfile
+import weakref
+from _ctypes import dlclose
+from collections.abc import Callable
+from ctypes import CDLL, byref, c_char, c_char_p, c_int, c_void_p
 from pathlib import Path
 from sys import getrefcount
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,8 +27,8 @@ class Engine:
 
     Takes any batch: the program runs once per compiled batch, the last piece padded.  A small forecaster
     takes microseconds, and so does every array that is copied or made around it: the library reads the
-    caller's memory in place, and writes into its last forecast again once the caller has dropped it.
-    One call at a time: the library has one arena.
+    caller's memory in place, and writes into an earlier forecast again once its caller has dropped it.
+    Any number of threads may call: every call in flight has memory of its own.
     """
 
     def __new__(cls, directory: Path, manifest: dict[str, Any], threads: int) -> Engine:
@@ -29,32 +37,52 @@ class Engine:
 
     def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
         facts = manifest["target"]
-        self._path = (Path(directory) / facts["entry"]).resolve()
+        check_processor(facts)
+        self._name = facts["entry"]
         self._input = tuple(int(size) for size in facts["input_shape"])
         self._output = tuple(int(size) for size in facts["output_shape"])
-        self._open()
+        content = (Path(directory) / self._name).read_bytes()
+        listed = manifest.get("files", {}).get(self._name)
+        if listed and hashlib.sha256(content).hexdigest() != listed["sha256"]:
+            raise RuntimeError(f"{self._name} was changed while it was opened")
+        self._open(content, facts)
 
-    def _open(self) -> None:
-        self._predict = CDLL(str(self._path)).tsfmc_predict
+    def _open(self, content: bytes, facts: dict[str, Any]) -> None:
+        library, close = open_library(content)
+        weakref.finalize(self, close).atexit = False
+        missing = library.tsfmc_missing_cpu_feature
+        missing.restype = c_char_p
+        if missing():  # asks the processor itself, where check_processor believed Linux
+            raise RuntimeError(refusal(facts, [missing().decode()]))
+        self._predict = library.tsfmc_predict
         self._predict.restype = c_int
-        self._renew()
+        self._idle: list[tuple[np.ndarray, c_void_p]] = []
 
-    def _renew(self) -> None:
-        self._forecast = np.empty(self._output, dtype=np.float32)
-        self._target = c_void_p(self._forecast.ctypes.data)
+    def _new_forecast(self) -> tuple[np.ndarray, c_void_p]:
+        """An array for the forecast of one call, and where it lies."""
+        forecast = np.empty(self._output, dtype=np.float32)
+        return forecast, c_void_p(forecast.ctypes.data)
 
     def __call__(self, past: np.ndarray) -> np.ndarray:
         if past.shape != self._input or past.dtype is not FLOAT32:
             return self._in_pieces(past)
-        if getrefcount(self._forecast) > 2:  # more than our attribute and the argument of this call
-            self._renew()
+        try:
+            pair = self._idle.pop()  # a list hands out each element once, to whichever thread
+        except IndexError:
+            pair = self._new_forecast()
+        if getrefcount(pair[0]) > 2:  # more than the pair and the argument here: its caller kept it
+            pair = self._new_forecast()
         try:
             source = byref(memory_of(past))
         except (TypeError, ValueError, BufferError):
             source = byref(memory_of(np.array(past, order="C")))
-        if self._predict(source, self._target):
-            raise RuntimeError(f"a kernel of {self._path.name} failed")
-        return self._forecast
+        if self._predict(source, pair[1]):
+            if not past.flags.aligned:
+                return self(past.copy())
+            raise RuntimeError(f"a kernel of {self._name} failed")
+        forecast = pair[0]  # held before another thread can take the pair: it must see that it is in use
+        self._idle.append(pair)
+        return forecast
 
     def _in_pieces(self, past: np.ndarray) -> np.ndarray:
         size = self._input[0]
@@ -72,16 +100,84 @@ class Engine:
 
 
 class VirtualMachine(Engine):
-    """The same for TVM's virtual machine, which needs TVM on the device."""
+    """The same for TVM's virtual machine, which needs TVM on the device.
 
-    def _open(self) -> None:
+    A virtual machine has one stack of frames: calls from several threads wait for each other.
+    """
+
+    def _open(self, content: bytes, facts: dict[str, Any]) -> None:
         import tvm  # type: ignore[import-untyped]
 
-        machine = tvm.relax.VirtualMachine(tvm.runtime.load_module(str(self._path)), tvm.cpu())
-        self._main, self._tensor = machine["main"], tvm.runtime.tensor
+        with tempfile.TemporaryDirectory() as folder:  # TVM tells a library by its name
+            path = Path(folder) / self._name
+            path.write_bytes(content)
+            library = tvm.runtime.load_module(str(path))
+        self._main, self._tensor = tvm.relax.VirtualMachine(library, tvm.cpu())["main"], tvm.runtime.tensor
+        self._lock = Lock()
 
     def __call__(self, past: np.ndarray) -> np.ndarray:
         if past.shape != self._input or past.dtype != FLOAT32:
             return self._in_pieces(past)
-        forecast: np.ndarray = self._main(self._tensor(np.ascontiguousarray(past))).numpy()
+        with self._lock:
+            forecast: np.ndarray = self._main(self._tensor(np.ascontiguousarray(past))).numpy()
         return forecast
+
+
+def open_library(content: bytes) -> tuple[CDLL, Callable[[], None]]:
+    """Opens a library from a copy that nobody can change; returns it, and what closes it.
+
+    By the file's own path the loader would give back what it opened there before, whatever is there now.
+    """
+    try:
+        number, path = os.memfd_create("tsfmc"), ""
+    except (AttributeError, OSError):  # not this system, or forbidden
+        number, path = tempfile.mkstemp(suffix=".so")
+    try:
+        with open(number, "wb", closefd=False) as stream:
+            stream.write(content)
+        library = CDLL(path or f"/proc/self/fd/{number}")
+    except BaseException:
+        os.close(number)
+        raise
+    finally:
+        if path:
+            Path(path).unlink()
+
+    def close(handle: int = library._handle) -> None:
+        dlclose(handle)
+        os.close(number)  # not earlier: the loader knows the copy by this number, which would come again
+
+    return library, close
+
+
+def check_processor(facts: dict[str, Any]) -> None:
+    """Raises RuntimeError before a kernel would end the process by SIGILL, as far as Linux tells."""
+    machine = facts.get("machine", platform.machine())
+    if machine != platform.machine():
+        raise RuntimeError(f"it was compiled for {machine}, this is {platform.machine()}")
+    has = processor_features()
+    missing = [name for name in facts.get("cpu_features", []) if name not in has]
+    if has and missing:
+        raise RuntimeError(refusal(facts, missing))
+
+
+def refusal(facts: dict[str, Any], missing: list[str]) -> str:
+    """Which features this processor lacks, and the widest device that does without them."""
+    devices = {
+        name: used for name, used in facts.get("lesser_devices", {}).items() if not set(missing) & set(used)
+    }
+    widest = max(devices, key=lambda name: len(devices[name]), default=None)
+    instead = f"compile with --device {widest}" if widest else "no device of this architecture does without"
+    return f"this processor has no {', '.join(missing)}: {instead}"
+
+
+def processor_features() -> set[str]:
+    """What Linux says of the processor; empty where it says nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    for line in lines:
+        if line.lower().startswith(("flags", "features")):
+            return set(line.partition(":")[2].split())
+    return set()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .blocks import inline, moves_nothing, read_function
 from .matmul import pack
 from .quantize import quantize_columns
 from .schedule import Argument, Choices, Kernel, schedule
@@ -88,6 +89,7 @@ class _Builder:
         self.steps: list[Step] = []
         self.known: dict[Any, Any] = {}
         self.kernels: dict[str, Kernel] = {}
+        self.views: dict[str, bool] = {}
         self.packed: dict[tuple[int, Any], tuple[int, int | None]] = {}
 
     def program(self) -> Program:
@@ -131,6 +133,9 @@ class _Builder:
         call = _tir_call(value)
         if call is not None:
             name, args, outputs = call
+            if self.is_view(name, args):
+                self.known[binding.var] = self.resolve(args[0])
+                return
             kernel = self.kernels.get(name)
             if kernel is None:
                 kernel = schedule(name, self.module[name], constant_inputs[name], len(outputs), self.choices)
@@ -145,6 +150,16 @@ class _Builder:
             self.known[binding.var] = self.resolve(value)
         else:
             raise Unsupported(f"operator {getattr(getattr(value, 'op', None), 'name', type(value).__name__)}")
+
+    def is_view(self, name: str, args: list[Any]) -> bool:
+        """Whether a call's result is its argument in other words.
+
+        Not of the input or a constant: the output, which this may be, has memory of its own.
+        """
+        if name not in self.views:
+            self.views[name] = moves_nothing(inline(read_function(name, self.module[name])))
+        source = self.resolve(args[0]) if self.views[name] else None
+        return isinstance(source, Ref) and source.value not in (None, 0)
 
     def operand(self, argument: Argument, args: list[Any], results: list[Ref]) -> Ref:
         if argument.role == "output":

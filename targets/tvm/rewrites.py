@@ -114,6 +114,12 @@ def squeeze(tensor: Tensor, dim: Any = None) -> Tensor:
     return tensor.reshape([n for axis, n in enumerate(tensor.shape) if n != 1 or axis not in dropped])
 
 
+def unsqueeze(tensor: Tensor, dim: int) -> Tensor:
+    """Likewise."""
+    place = dim % (tensor.ndim + 1)
+    return tensor.reshape((*tensor.shape[:place], 1, *tensor.shape[place:]))
+
+
 def layer_norm(
     tensor: Tensor,
     normalized_shape: Any,
@@ -142,6 +148,9 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     torch.scatter: scatter,
     Tensor.view_as: view_as,
     Tensor.squeeze: squeeze,
+    torch.squeeze: squeeze,
+    Tensor.unsqueeze: unsqueeze,
+    torch.unsqueeze: unsqueeze,
 }
 
 

@@ -24,7 +24,7 @@ from torch import nn
 
 from ...compiler.base.errors import LoweringError, VerificationError
 from ..base import Availability, Engine, Payload, Shape, Target, TargetOptions
-from .devices import DEVICES, Device, find_device
+from .devices import DEVICES, Device, find_device, lesser_devices
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
@@ -149,6 +149,9 @@ class _Lowering:
             "form": self.options.form,
             "device": self.device.name,
             "target": answer["target"],
+            "machine": self.device.system,
+            "cpu_features": answer["cpu_features"],
+            "lesser_devices": lesser_devices(self.device),
             "batch": self.options.batch,
             "input_shape": list(self.input),
             "output_shape": list(self.output),
@@ -167,11 +170,14 @@ class _Lowering:
 
     def key(self) -> tuple[str, Any]:
         """The content hash of everything that determines the result, and the exported program."""
+        from .centre import centre
         from .importer import export_static
 
         self.progress("exporting with torch.export")
         try:
             exported = export_static(self.model, self.input)
+            if self.options.precision != "fp32":
+                exported = centre(exported, self.input)
             graph = exported.graph_module.code
         except Exception as error:  # torch.export raises many types; ONNX may still know the operator
             self.progress(f"torch.export refused: {str(error).splitlines()[0][:120]}")

@@ -235,6 +235,11 @@ def flat_offset(shape: Sequence[int], indices: Sequence[Expr]) -> Expr:
     return offset
 
 
+def is_zero(expr: Expr) -> bool:
+    """Whether a simplified expression is the number 0."""
+    return isinstance(expr, tirx.IntImm) and int(expr) == 0
+
+
 class Domain:
     """Variables with their ranges, for simplification and stride analysis."""
 

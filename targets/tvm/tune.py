@@ -86,8 +86,8 @@ def tune(job: Job, device: Device, module: Any, say: Callable[[str], None]) -> d
 
 
 class _Loaded:
-    def __init__(self, call: Callable[[], None], products: dict[Sizes, Tile]) -> None:
-        self.call, self.products = call, products
+    def __init__(self, call: Callable[[], None], products: dict[Sizes, Tile], scratch: np.ndarray) -> None:
+        self.call, self.products, self.scratch = call, products, scratch
 
 
 class _Bench:
@@ -100,6 +100,7 @@ class _Bench:
 
     def load(self, tiles: Mapping[Sizes, Tile]) -> _Loaded:
         """Builds with these tiles and opens the library."""
+        from .arena import ALIGNMENT
         from .build import SHARED, compile_kernels, link_shared
         from .emit_c import write_sources
         from .worker import program_of
@@ -108,14 +109,15 @@ class _Bench:
         folder = Path(self.job.work) / f"tune{self.count}"
         self.count += 1
         folder.mkdir(parents=True, exist_ok=True)
-        write_sources(program, self.job.shape, self.job.horizon, folder)
+        arena = write_sources(program, self.device, self.job.shape, self.job.horizon, folder)
         compile_kernels(program, self.device, folder / "kernels.o")
         link_shared(self.device, folder)
-        predict = ctypes.CDLL(str(folder / SHARED)).tsfmc_predict
-        predict.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        source, target = self.past.ctypes.data, self.forecast.ctypes.data
+        predict = ctypes.CDLL(str(folder / SHARED)).tsfmc_forecast
+        predict.argtypes = [ctypes.c_void_p] * 3
+        scratch = np.empty(arena.size_bytes + ALIGNMENT, np.uint8)
+        arguments = [each.ctypes.data for each in (self.past, self.forecast, scratch)]
         products = dict(each for kernel in program.kernels.values() for each in kernel.products)
-        return _Loaded(lambda: predict(source, target), products)
+        return _Loaded(lambda: predict(*arguments), products, scratch)
 
     def ratio(self, one: _Loaded, other: _Loaded) -> float:
         """Median over interleaved rounds of one's time over the other's."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import LoweringError, TsfmcError
 from .devices import Device, find_device
+from .features import needed
 from .job import Job
 
 
@@ -94,8 +96,7 @@ def _compile(job: Job) -> dict[str, Any]:
     from .emit_c import supported_types
     from .tune import parse_tiles
 
-    device = find_device(job.device)
-    _check_target(device)
+    device = _checked(find_device(job.device))
     say("importing into Relax")
     module = load_module(job)
     say(f"scheduling for {device.name}")
@@ -117,7 +118,12 @@ def _compile(job: Job) -> dict[str, Any]:
     except Exception as error:  # LLVM and TVM raise several types of their own
         raise LoweringError(f"tvm: compiling for {device.name} failed: {_line(error)}") from error
     products = {",".join(map(str, sizes)): [tile.rows, tile.vectors] for sizes, tile in _products(program)}
-    return {"sizes": sizes, "products": products, "target": dict(device.target)}
+    return {
+        "sizes": sizes,
+        "products": products,
+        "target": dict(device.target),
+        "cpu_features": list(device.needs),
+    }
 
 
 def _tune(job: Job) -> dict[str, Any]:
@@ -131,9 +137,11 @@ def _products(program: Any) -> list[Any]:
     return [each for kernel in program.kernels.values() for each in kernel.products]
 
 
-def _check_target(device: Device) -> None:
-    """Raises:
-    LoweringError: LLVM does not know the triple or the processor.
+def _checked(device: Device) -> Device:
+    """The device, a custom one with the features that LLVM may use for it.
+
+    Raises:
+        LoweringError: LLVM does not know the triple or the processor.
     """
     import tvm
 
@@ -149,6 +157,10 @@ def _check_target(device: Device) -> None:
             known = [str(each) for each in cpus(target)]
             if known and cpu not in known:
                 raise ValueError(f"LLVM knows no processor {cpu!r} for {triple or 'this machine'}")
+        if device.custom:
+            features = tvm.get_global_func("target.llvm_get_cpu_features")(target)
+            return replace(device, needs=needed(device.system, map(str, features)))
+        return device
     except Exception as error:
         raise LoweringError(
             f"tvm: device {device.name}: {_line(error)}", hint="see tsfmc targets for presets that work"
@@ -156,7 +168,7 @@ def _check_target(device: Device) -> None:
 
 
 def _known(triple: str, targets: list[str]) -> bool:
-    names = {"armv7l": "arm", "armv7a": "arm", "armv7": "arm"}
+    names = {"armv7l": "arm", "armv7a": "arm", "armv7": "arm", "arm64": "aarch64"}
     architecture = triple.split("-")[0]
     return names.get(architecture, architecture) in targets
 

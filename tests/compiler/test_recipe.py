@@ -37,7 +37,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     recipe = resolve(named={"student.kind": "itransformer"}, settings=["budget.max_mse_increase=5%"])
-    assert recipe.budget.max_mse_increase == pytest.approx(0.05)
+    assert recipe.budget.max_mse_over_teacher == pytest.approx(0.05)
     lock = tmp_path / "recipe.lock.toml"
     lock.write_text(recipe.to_toml())
     assert resolve(file=lock) == recipe

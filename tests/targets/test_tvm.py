@@ -10,7 +10,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,90 +20,23 @@ from factory import HORIZON, LOOKBACK, write_series, write_teacher
 from pydantic import ValidationError
 from tiny_teachers import tiny_teacher
 from torch import Tensor, nn
+from tvm_students import SHAPE, STUDENTS, assert_parity, lower, reference, student, windows
 
 import tsfmc
 from tsfmc.compiler.base.errors import LoweringError, MissingError, UsageError
 from tsfmc.compiler.frontends import load_teacher
-from tsfmc.compiler.students import from_config
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Payload, Shape
-from tsfmc.targets.measure.parity import check_parity, hard_windows
-from tsfmc.targets.tvm import TARGET, job, target, toolchain, worker
+from tsfmc.targets.tvm import TARGET, build, job, toolchain
 from tsfmc.targets.tvm.devices import DEVICES, NATIVE, find_device, host
 from tsfmc.targets.tvm.options import TvmOptions
 
-SHAPE = Shape(3, 48, 12)
-SIZES = {"lookback": SHAPE.lookback, "horizon": SHAPE.horizon}
-ENCODER = {"width": 16, "layers": 1, "heads": 4, "ffn": 32, "normalisation": "instance"}
-STUDENTS: dict[str, dict[str, Any]] = {
-    "dlinear": {"kind": "dlinear", **SIZES},
-    "factored": {"kind": "dlinear", "embedding": 8, **SIZES},
-    "itransformer": {"kind": "itransformer", **SIZES, **ENCODER},
-    "affine": {"kind": "affine", "bias": True, **SIZES},
-    "affine_maps": {"kind": "affine_maps", "variates": SHAPE.variates, **SIZES},
-    "low_rank_map": {"kind": "low_rank_map", "variates": SHAPE.variates, "rank": 4, **SIZES},
-    "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
-}
 FILES = ("libtsfmc_model.a", "main.c", "model.so", "tsfmc_model.h")
-
-
-@pytest.fixture
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker without a new interpreter, which takes seconds to import torch and TVM."""
-
-    def run(task: job.Job, work: Path, time_limit_s: float, progress: Any = print) -> dict[str, Any]:
-        (work / "job.json").write_text(json.dumps(asdict(task)))
-        worker.main(work / "job.json", work / "answer.json")
-        return job.read_answer(work / "answer.json")
-
-    monkeypatch.setattr(target, "run_child", run)
-
-
-def windows() -> np.ndarray:
-    """``[16, D, L]`` random walks."""
-    rng = np.random.default_rng(0)
-    return (rng.normal(size=(16, SHAPE.variates, SHAPE.lookback)).cumsum(-1) / 4).astype(np.float32)
-
-
-def student(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    model = from_config(STUDENTS[name]).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.abs().sum() == 0:
-                parameter.normal_(std=0.1)
-    return model
-
-
-def lower(model: nn.Module, directory: Path, lines: list[str] | None = None, **options: Any) -> Payload:
-    directory.mkdir(exist_ok=True)
-    return TARGET.lower(
-        model,
-        SHAPE,
-        directory,
-        options=TvmOptions(**options),
-        calibration=windows(),
-        progress=(lines if lines is not None else []).append,
-    )
 
 
 def symbols(library: Path, which: str) -> list[str]:
     done = subprocess.run(["nm", "-D", which, str(library)], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
-
-
-def reference(model: nn.Module) -> Any:
-    def call(past: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return model(torch.from_numpy(past)).numpy()  # type: ignore[no-any-return]
-
-    return call
-
-
-def assert_parity(model: nn.Module, directory: Path, payload: Payload) -> None:
-    engine = TARGET.load(directory, payload, threads=1)
-    parity = check_parity(engine, reference(model), hard_windows(windows()), 1e-5)
-    assert parity.passed, parity.describe()
 
 
 @pytest.mark.usefixtures("same_process")
@@ -251,7 +183,7 @@ def test_the_archive_links_with_the_example_and_exports_nothing_else(tmp_path: P
     out = tmp_path / "out"
     lower(model, out)
     exported = {line.split()[-1] for line in symbols(out / "model.so", "--defined-only")}
-    assert exported == {"tsfmc_predict", "tsfmc_predict_batch"}
+    assert exported == set(build._SYMBOLS)
     assert not any("TVM" in line or "malloc" in line for line in symbols(out / "model.so", "-u"))
     subprocess.run(["gcc", "main.c", "libtsfmc_model.a", "-lm", "-o", "predict"], cwd=out, check=True)
     windows()[:4].tofile(out / "past.bin")
@@ -297,7 +229,6 @@ def test_an_int8_artifact_has_its_own_accuracy_and_latency_in_the_manifest(tmp_p
         baseline=False,
         out=tmp_path / "out",
         set=[
-            "passes.distill.epochs=1",
             "measure.duration_s=0.2",
             "measure.min_queries=64",
             "target_options.tvm.precision=int8-weights",

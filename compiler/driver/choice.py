@@ -1,0 +1,110 @@
+"""How an affine student was chosen, as a person reads it; the whole table stands in the manifest.
+
+Read from the metrics of whatever pass chose: ``selection`` has a row for each candidate, with its mean log
+ratio to the plain candidate (one shared map, no teacher) over the blocks it was judged on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+FORMS: Mapping[str, str] = {
+    "shared": "one map for all variates",
+    "per-variate": "one map each",
+    "low-rank": "low rank",
+}
+BYTES = 4
+"""Of a stored number before quantisation."""
+COLUMNS = {
+    "candidate": 27,
+    "lambda": 7,
+    "tau": 5,
+    "ridge": 7,
+    "pooling": 8,
+    "MSE": 16,
+    "parameters": 12,
+    "MACs/variate": 14,
+    "bytes": 11,
+}
+
+
+def choice_lines(passes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The chosen setting in words and the candidates that say why; nothing where no pass chose."""
+    chosen = next((entry["metrics"] for entry in passes if entry["metrics"].get("selection")), None)
+    if chosen is None:
+        return []
+    rows: Sequence[Row] = chosen["selection"]
+    lines = [f"chosen     {setting_words({**chosen, 'form': chosen['maps']})}"]
+    if chosen["near_best"] > 1:
+        lines.append(f"           the smallest of {chosen['near_best']} near-best of {len(rows)} candidates")
+    lines += [f"warning    {warning}" for warning in chosen.get("warnings", ())]
+    if len(rows) > 1:
+        lines += ["", *candidate_table(rows)]
+    return lines
+
+
+def candidate_table(rows: Sequence[Row]) -> list[str]:
+    """What was chosen (``*``), the best candidate of each form and the best without a teacher."""
+    blocks = len(rows[0].get("mse", ()))
+    lines = [
+        "chosen (*), best of each form and without a teacher; MSE against one shared map without a teacher, "
+        f"{blocks} blocks",
+        _columns(COLUMNS),
+    ]
+    for row in remarkable(rows):
+        change = round(100 * math.expm1(row["log_ratio"]), 1) + 0.0  # no sign on a zero
+        ratio = f"{change:+.1f} % +- {100 * row['standard_error']:.1f}"
+        cells = (
+            f"{'*' if row.get('chosen') else ' '} {_form_words(row)}",
+            f"{float(row['lambda']):g}",
+            f"{row['tau']:g}",
+            f"{row['ridge']:g}",
+            f"{row.get('pooling', 0):g}",
+            ratio,
+            f"{row['parameters']:,}",
+            f"{row['macs']:,}",
+            f"{row['parameters'] * BYTES:,}",
+        )
+        lines.append(_columns(cells))
+    return lines
+
+
+def _columns(cells: Iterable[str]) -> str:
+    first, *others = zip(cells, COLUMNS.values(), strict=True)
+    return f"{first[0]:<{first[1]}}" + "".join(f"{cell:>{width}}" for cell, width in others)
+
+
+def remarkable(rows: Sequence[Row]) -> list[Row]:
+    """The chosen row, the best of each form, and the best without a teacher; best first, none twice."""
+    groups = [[row for row in rows if row["form"] == form] for form in FORMS]
+    groups.append([row for row in rows if float(row["lambda"]) == 0])
+    found = [min(group, key=lambda row: float(row["log_ratio"])) for group in groups if group]
+    found += [row for row in rows if row.get("chosen")]
+    unique = {id(row): row for row in found}
+    return sorted(unique.values(), key=lambda row: float(row["log_ratio"]))
+
+
+def setting_words(row: Row) -> str:
+    """``low rank 24, teacher's weight 0.25 (tau 1), ridge of 100 windows``."""
+    pooling = f", pooling {_short(row['pooling'])}" if row.get("pooling") else ""
+    return f"{_form_words(row)}, {_teacher_words(row)}, ridge of {_short(row['ridge'])} windows{pooling}"
+
+
+def _form_words(row: Row) -> str:
+    return f"low rank {row['rank']}" if row["form"] == "low-rank" else FORMS[row["form"]]
+
+
+def _teacher_words(row: Row) -> str:
+    weight = float(row["lambda"])
+    if weight == 0:
+        return "no teacher"
+    words = "the teacher alone" if math.isinf(weight) else f"teacher's weight {_short(weight)}"
+    return f"{words} (tau {_short(row['tau'])})" if row["tau"] else words
+
+
+def _short(value: float) -> str:
+    """Three digits: 0.747, 50.8, 1000."""
+    return f"{float(f'{value:.3g}'):g}"

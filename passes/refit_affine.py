@@ -1,0 +1,103 @@
+"""Solves the chosen affine student once more, on all rows up to the split that it is shipped after.
+
+    sums = sum over train (+ val (+ test)) of   G, R, T        (``gather_statistics``)
+    W_t  = (G + ridge)^-1 (R_t + lambda w_t T_t) / (1 + lambda w_t)        the setting that was chosen before
+
+A forecaster in use should have learnt from the newest rows, which are those that chose and judged it.  So
+the student as it was before is kept as ``judged``: what is told of its accuracy stays what was told, and the
+refitted one, which has seen these rows, is never evaluated on them.
+
+The windows are those of each split, so that windows whose future crosses from one split into the next, fewer
+than a horizon, stay out.  The teacher's labels are used where they are stored.  Where a window has none, the
+truth takes the teacher's share: every window then weighs alike, and the solution is the minimiser with
+``teacher_t = y_t`` in these windows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from ..compiler.base.errors import PassError
+from ..compiler.data.splits import Part
+from ..compiler.ir.forecaster import Student
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
+from ..compiler.ir.teacher_store import TeacherStore
+from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.affine import Setting, solve
+from ..compiler.learning.statistics import Labels, Sums, WindowStatistics, series_sums
+from .solve_affine import SolveAffine, chosen_setting
+
+Until = Literal["train+val", "all"]
+LATER: dict[Until, tuple[Part, ...]] = {"train+val": ("val",), "all": ("val", "test")}
+"""The splits after training."""
+TEACHER = "teacher"
+"""What the statistics call the teacher whose outputs are stored."""
+
+
+class RefitAffine(Pass):
+    """Replaces the solved student by one that has seen later rows; keeps the former as ``judged``."""
+
+    name = "refit_affine"
+    reads = frozenset({"data", "teacher_store", "student", "statistics"})
+    writes = frozenset({"student", "judged"})
+    summary = "solve the chosen setting again on later rows; what is told of accuracy stays what it was"
+
+    class Options(PassOptions):
+        """``until``: the last rows to learn from, ``refit`` of the recipe."""
+
+        until: Until = "train+val"
+
+    @classmethod
+    def follow(cls, recipe: RecipeView) -> dict[str, Any] | None:
+        return None if recipe.refit == "none" else {"until": recipe.refit}
+
+    def requires(self, unit: CompileUnit) -> None:
+        if not unit.record or unit.record[-1].name != SolveAffine.name:
+            raise PassError(
+                "there is no setting to solve again",
+                hint=f"put refit_affine right after {SolveAffine.name}, or leave refit out",
+            )
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
+        setting = chosen_setting(unit.record[-1].metrics)
+        sums = unit.statistics.all()
+        labelled = sums.count if setting.teachers else 0
+        for part in LATER[self.options.until]:
+            more, has_labels = part_sums(unit, part, setting, unit.statistics.targets)
+            sums = sums + more
+            labelled += more.count if has_labels else 0
+        student = type(unit.student).from_affine(
+            setting.form, solve(sums, setting).arrays(), **unit.student.config
+        )
+        metrics = {"refit": self.options.until, "windows": sums.count, "labelled_windows": labelled}
+        return PassResult(unit.with_(student=student.eval(), judged=unit.student), True, metrics)
+
+
+def part_sums(unit: CompileUnit, part: Part, setting: Setting, targets: tuple[str, ...]) -> tuple[Sums, bool]:
+    """Sums over all windows of a split, with every one of ``targets``; whether the teacher labelled them."""
+    task = unit.task
+    windows = unit.data.windows(part, task.lookback, task.horizon)
+    last = windows.first + len(windows)
+    stored = stored_labels(unit.teacher_store, part, windows.first, len(windows))
+    wanted = TEACHER in dict(setting.teachers)
+    labels = [(TEACHER, stored)] if wanted and stored is not None else []
+    sums = series_sums(unit.data, task.lookback, task.horizon, windows.first, last, labels)
+    for name in targets:
+        sums.cross.setdefault(name, sums.cross["truth"])
+        sums.square.setdefault(name, sums.square["truth"])
+    return sums, bool(labels)
+
+
+def stored_labels(store: TeacherStore | None, part: Part, first: int, count: int) -> Labels | None:
+    """Labels by the row where a window starts, as the sums ask for them; None where they are not stored."""
+    if store is None or store.counts.get(part) != count:
+        return None
+    forecasts = store.array(part, "forecast")
+
+    def labels(begin: int, end: int) -> np.ndarray:
+        return np.asarray(forecasts[begin - first : end - first])
+
+    return labels

@@ -1,0 +1,75 @@
+"""The supervised row is fair: the exact optimum of the same family, chosen from the same candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tsfmc.compiler.api import Source, build_pipeline, make_recipe, run_passes, train_baseline
+from tsfmc.compiler.base.progress import Silent
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning.affine import solve, squared_error
+from tsfmc.compiler.learning.statistics import WindowStatistics
+from tsfmc.passes.solve_affine import chosen_setting
+
+Key = tuple[Any, ...]
+
+
+def choice(unit: CompileUnit) -> dict[str, Any]:
+    return next(dict(entry.metrics) for entry in unit.record if "selection" in entry.metrics)
+
+
+def table(unit: CompileUnit, *, taught: bool) -> dict[Key, dict[str, Any]]:
+    return {
+        (row["form"], row["rank"], row["ridge"], row["lambda"], row["tau"]): row
+        for row in choice(unit)["selection"]
+        if taught or not row["teachers"]
+    }
+
+
+@pytest.fixture
+def both(unit: CompileUnit, tmp_path: Path) -> tuple[CompileUnit, CompileUnit]:
+    """The unit of a default compile, and that of its supervised row."""
+    recipe = make_recipe(task__lookback=48, task__horizon=12, refit="all")
+    passes, source = build_pipeline(recipe), Source(unit)
+    artifact = run_passes(recipe, source, passes, out=tmp_path, cache=False, progress=Silent())
+    return artifact, train_baseline(recipe, source, cache=False, progress=Silent())
+
+
+def test_the_same_candidates_less_those_of_the_teacher(both: tuple[CompileUnit, CompileUnit]) -> None:
+    artifact, supervised = both
+    every, plain = table(artifact, taught=True), table(supervised, taught=True)
+    assert len(every) > len(plain) > 10
+    assert {key[0] for key in plain} == {"shared", "per-variate", "low-rank"}
+    assert table(artifact, taught=False).keys() == plain.keys()
+    for key, row in plain.items():
+        assert row["teachers"] == {} and row["lambda"] == 0
+        assert row["mse"] == pytest.approx(every[key]["mse"]), key
+        assert row["log_ratio"] == pytest.approx(every[key]["log_ratio"], abs=1e-9), key
+
+
+def test_it_is_the_exact_optimum_of_its_choice(both: tuple[CompileUnit, CompileUnit]) -> None:
+    """Of the sums of the truth alone; that these solutions minimise is shown where they are solved."""
+    _, supervised = both
+    statistics, setting = supervised.statistics, chosen_setting(choice(supervised))
+    assert isinstance(statistics, WindowStatistics) and statistics.targets == ("truth",)
+    assert setting.distill == 0
+    exact = solve(statistics.all(), setting)
+    found = choice(supervised)
+    validation = list(statistics.folds())[-1].judged
+    assert found["validation_mse"] == pytest.approx(squared_error(validation, exact))
+
+
+def test_it_learnt_nothing_from_the_teacher_and_is_not_refitted(
+    both: tuple[CompileUnit, CompileUnit],
+) -> None:
+    artifact, supervised = both
+    assert artifact.judged is not None and artifact.teacher_store is not None
+    assert supervised.judged is None and supervised.teacher is supervised.teacher_store is None
+    assert [entry.name for entry in supervised.record] == [
+        "build_student", "gather_statistics", "solve_affine", "fold_affine",
+    ]  # fmt: skip
+    options = {entry.name: entry.config for entry in artifact.record}
+    assert all(entry.config == options[entry.name] for entry in supervised.record)
