@@ -6,8 +6,9 @@ windows, and after each epoch the block's squared error is taken at every gain g
     |y - affine - g c|^2 = |y - affine|^2 - 2 g (y - affine) c + g^2 |c|^2
 
 summed over the block.  The judgement of (epochs, gain) is the mean over folds, less the best and the worst
-one, of the logarithm of that error over the affine start's.  Nothing trained (0 epochs) is a candidate and scores 0.  A gain below one is the
-average of the student with its start: what the branch learnt of one season and not of all counts less.
+one, of the logarithm of that error over the affine start's.  Nothing trained (0 epochs) is a candidate and
+scores 0.  A gain below one is the average of the student with its start: what the branch learnt of one season
+and not of all counts less.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Origin:
         name: of the block.
         student: what is trained.
         windows: number of training windows, from the first on.
-        judged: the block's windows.
+        judged: the block's windows, indices into ``judged_of``.
+        judged_of: the windows of the split that the block is in.
     """
 
     name: str
