@@ -30,7 +30,7 @@ from torch import nn
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.frontends import build_teacher, find_card
 from tsfmc.compiler.students import build_student, from_config
-from tsfmc.targets.artifact.run import window_scale
+from tsfmc.targets.artifact.device.forecaster import window_scale
 from tsfmc.targets.measure.host import host_record
 from tsfmc.targets.measure.latency import Call, measure
 

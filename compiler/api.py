@@ -29,7 +29,7 @@ from .ir.passes import Pass, PassContext, RecipeView
 from .ir.unit import CompileUnit, PassRecord, Task
 
 if TYPE_CHECKING:
-    from ..targets.artifact.run import Forecaster as ArtifactForecaster
+    from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from .driver.bench import Report
     from .ir.provenance import TeacherInfo
     from .ir.teacher_store import TeacherStore

@@ -69,6 +69,7 @@ def test_compile_json(place: Path) -> None:
     manifest = result["manifests"]["onnx"]
     assert manifest == json.loads((place / "out/onnx/manifest.json").read_text())
     assert manifest["level"] == "executed" and manifest["parity"]["passed"]
+    assert (manifest["task"]["step_seconds"], manifest["task"]["missing"]) == (3600, "error")
     assert set(manifest["accuracy"]["test"]) == {"student", "supervised", "teacher", "seasonal_naive"}
     assert manifest["data"]["windows"]["test"] == manifest["accuracy"]["test"]["student"]["windows"]
     assert manifest["latency"]["speedup"] > 0 and "interleaved with teacher" in manifest["latency"]["method"]
@@ -103,10 +104,10 @@ def test_forecast_equals_the_python_face(place: Path, monkeypatch: Any, capsys: 
     code, out, _ = run(place, monkeypatch, capsys, "forecast", "out/onnx", "--input", "series.csv")
     assert code == 0
     (place / "forecast.csv").write_text(out)
-    found = pd.read_csv(place / "forecast.csv", parse_dates=["timestamp"])
+    found = pd.read_csv(place / "forecast.csv", parse_dates=["date"])
     series = pd.read_csv(place / "series.csv", parse_dates=["date"])
     assert len(found) == 12
-    assert found["timestamp"][0] - series["date"].iloc[-1] == pd.Timedelta(hours=1)
+    assert found["date"][0] - series["date"].iloc[-1] == pd.Timedelta(hours=1)
     past = series[["v0", "v1", "v2"]].to_numpy()[-48:].T
     forecast = tsfmc.load(place / "out/onnx").forecast(past)
     assert forecast.shape == (3, 12)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .output import as_json, print_json, print_table
+from .output import as_json, missing_rows, print_json, print_table
 
 
 @click.command(context_settings={"show_default": False})
@@ -20,6 +20,7 @@ from .output import as_json, print_json, print_table
 @click.option("--horizon", type=int, help="Steps out. Default: 96.")
 @click.option("--variates", help="'all' or a,b,c. Default: all.")
 @click.option("--split", help="'ltsf', fractions 0.7,0.1,0.2 or row counts. Default: ltsf.")
+@missing_rows
 @click.option("--recipe", type=click.Path(path_type=Path), help="A recipe in TOML.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override a field of the recipe."
@@ -57,6 +58,7 @@ def command(
     horizon: int | None,
     variates: str | None,
     split: str | None,
+    missing: str | None,
     recipe: Path | None,
     settings: tuple[str, ...],
     budgets: tuple[str, ...],
@@ -92,6 +94,7 @@ def command(
         task__horizon=horizon,
         task__variates=variates,
         task__split=split,
+        task__missing=missing,
         student__kind=student,
         seed=seed,
         threads=threads,

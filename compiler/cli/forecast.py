@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
+
+from .output import as_json, missing_rows, print_json
 
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet.")
 @click.option("--output", type=click.Path(path_type=Path), help="CSV or Parquet; stdout as CSV without it.")
+@missing_rows
 @click.option("--threads", type=int, default=1)
-def command(artifact: Path, source: Path, output: Path | None, threads: int) -> None:
+@as_json
+def command(
+    artifact: Path, source: Path, output: Path | None, missing: str | None, threads: int, as_json: bool
+) -> None:
     """Forecast with ARTIFACT: the last lookback rows of the input, future timestamps in the output."""
+    from ...targets.artifact.device.output import Forecast, filled_line
+    from ...targets.artifact.open import compiler_errors
+    from ...targets.artifact.tables import read_history, save_forecast
     from .. import api
-    from ..data import read_input, write_forecast
 
     model = api.load(artifact, threads=threads)
-    task = model.manifest["task"]
-    values, last, frequency = read_input(source, tuple(task["variates"]), task["lookback"])
-    write_forecast(
-        output, model.forecast(values), tuple(task["variates"]), last, frequency or task.get("frequency")
-    )
+    history = read_history(source, model.manifest, missing)
+    values = model.forecast(history.values)
+    with compiler_errors():
+        forecast = Forecast(history, values, model.manifest["task"])
+    if filled := filled_line(history):
+        click.echo(filled, err=True)
     if output is not None:
+        save_forecast(forecast, output)
+    if as_json:
+        print_json(forecast.to_json())
+    elif output is not None:
         click.echo(output)
+    else:
+        forecast.write(sys.stdout)

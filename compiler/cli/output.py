@@ -1,4 +1,4 @@
-"""Printing: tables for people, JSON for programs, both on stdout."""
+"""What commands share: tables for people and JSON for programs, both on stdout, and common options."""
 
 from __future__ import annotations
 
@@ -40,3 +40,9 @@ def _text(cell: Any) -> str:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+missing_rows = click.option(
+    "--missing",
+    type=click.Choice(["error", "ffill", "interpolate"]),
+    help="Empty cells and missing rows: refused or filled. Default: error; forecast: as compiled.",
+)

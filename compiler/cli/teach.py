@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .output import as_json, print_json
+from .output import as_json, missing_rows, print_json
 
 
 @click.command()
@@ -19,6 +19,7 @@ from .output import as_json, print_json
 @click.option("--horizon", type=int, help="Steps out. Default: 96.")
 @click.option("--variates", help="'all' or a,b,c. Default: all.")
 @click.option("--split", help="'ltsf', fractions or row counts. Default: ltsf.")
+@missing_rows
 @click.option("--states/--no-states", default=True, help="Keep states for FTA.")
 @click.option("--states-dtype", type=click.Choice(["float16", "float32"]), default="float16")
 @click.option(
@@ -48,6 +49,7 @@ def command(
     horizon: int | None,
     variates: str | None,
     split: str | None,
+    missing: str | None,
     states: bool,
     states_dtype: str,
     state_positions: int,
@@ -72,6 +74,7 @@ def command(
         task__horizon=horizon,
         task__variates=variates,
         task__split=split,
+        task__missing=missing,
         licence_policy=licence_policy,
     )
     written = api.teach(

@@ -1,8 +1,8 @@
 """Data: sources, checks, splits, scaling and windows."""
 
 from .dataset import Dataset, Filled, SpreadWindows, Windows
-from .forecast_io import ForecastInput, read_input, write_forecast
 from .load import load_data
+from .scaling import Scaling
 from .sources import KNOWN, known_names
 from .splits import PARTS, Part, Splits
 
@@ -11,13 +11,11 @@ __all__ = [
     "PARTS",
     "Dataset",
     "Filled",
-    "ForecastInput",
     "Part",
+    "Scaling",
     "Splits",
     "SpreadWindows",
     "Windows",
     "known_names",
     "load_data",
-    "read_input",
-    "write_forecast",
 ]

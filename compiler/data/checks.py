@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import DataError
-from .missing import FILL_HINT
+from .filling import FILL_HINT
 from .timeline import Positions, Stamps, Timeline, infer_timeline
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from .scaling import Scaling
 from .splits import Part, Splits, require_windows
 from .timeline import Stamps, steps_per_season
 
@@ -65,6 +66,11 @@ class Dataset:
     def overlap_name(self) -> str:
         """The key under which teacher cards say whether pre-training may have seen this data."""
         return self.name
+
+    @property
+    def scaling(self) -> Scaling:
+        """From the units of the file to those of the model, and back."""
+        return Scaling(self.mean, self.std)
 
     @property
     def seasonality(self) -> int:
@@ -126,9 +132,7 @@ class Windows:
         span = self.lookback + self.horizon
         # [T - span + 1, D, span]: a view of the file; indexing copies the chosen windows alone.
         view = np.lib.stride_tricks.sliding_window_view(np.asarray(self.data.values), span, axis=0)
-        scaled = view[self.first + chosen]
-        scaled -= self.data.mean[:, None]
-        scaled /= self.data.std[:, None]
+        scaled = self.data.scaling.scale(view[self.first + chosen])
         window = torch.from_numpy(scaled.astype(np.float32))
         return window[..., : self.lookback].contiguous(), window[..., self.lookback :].contiguous()
 

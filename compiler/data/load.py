@@ -32,8 +32,8 @@ def load_data(
     """Load a data set and check that the task has windows in every part.
 
     Known names are looked up in ``$TSFMC_DATA``, then in the cache, then downloaded with a pinned
-    hash; they are taken exactly as published.  Other files must have strictly ascending, regular
-    timestamps (or no timestamps at all) and finite numbers.
+    hash; they are taken exactly as published, also by their path.  Other files must have strictly
+    ascending, regular timestamps (or no timestamps at all) and finite numbers.
 
     Args:
         source: a known name in any case, ``sample``, or a CSV (.csv, .csv.gz) or Parquet file.

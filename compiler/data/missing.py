@@ -1,22 +1,20 @@
-"""Empty cells and missing timestamps: the stated policy.
+"""Empty cells and missing timestamps: ``error`` refuses them, the other policies fill, see ``filling.py``.
 
-``error`` refuses them; ``ffill`` repeats the last value before them; ``interpolate`` draws a straight
-line between the values around them, which looks at later values.  Neither invents a start: a variate
-that begins empty is refused.
+A variate that begins empty is refused: there is nothing to fill from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import DataError, unknown_name
+from .filling import POLICIES, fill_run
 
 Missing = Literal["error", "ffill", "interpolate"]
-FILL_HINT = "repair the file, or fill with --missing ffill or --missing interpolate"
 
 
 def checked_policy(policy: str) -> Missing:
@@ -25,10 +23,9 @@ def checked_policy(policy: str) -> Missing:
     Raises:
         UsageError: there is no such policy.
     """
-    for known in get_args(Missing):
-        if policy == known:
-            return known  # type: ignore[no-any-return]
-    raise unknown_name("missing policy", policy, get_args(Missing))
+    if policy in POLICIES:
+        return cast(Missing, policy)
+    raise unknown_name("missing policy", policy, POLICIES)
 
 
 def fill_missing(
@@ -58,17 +55,6 @@ def fill_missing(
             # A line needs both its ends; what comes after the last value of all is repeated.
             stop = end if final or policy == "ffill" else int(last_in_chunk[column]) + 1
             if stop > start + 1:
-                filled += _fill_run(values[start:stop, column], policy)
+                filled += fill_run(values[start:stop, column], policy)
         last_known = np.maximum(last_known, last_in_chunk)
     return filled
-
-
-def _fill_run(run: npt.NDArray[np.float64], policy: Missing) -> int:
-    """Fill one variate in place from a known first value on; after the last known value repeat it."""
-    known = ~np.isnan(run)
-    where, rows = np.flatnonzero(known), np.arange(len(run))
-    if policy == "interpolate":
-        run[:] = np.interp(rows, where, run[where])
-    else:
-        run[:] = run[np.maximum.accumulate(np.where(known, rows, 0))]
-    return int(len(run) - known.sum())

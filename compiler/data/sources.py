@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 from urllib.error import URLError
@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 from ..base.content import cache_root
 from ..base.errors import DataError, MissingError, unknown_name
 from ..base.progress import Progress, Silent, Task
+from .formats import Fingerprint, fingerprint, is_csv
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 SAMPLE = "sample"
@@ -126,11 +127,12 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read, and what is known about it."""
+    """A file to read, what is known about it, and its content where that was looked at."""
 
     path: Path
     name: str
     known: KnownData | None = None
+    content: Fingerprint | None = None
 
 
 def known_names() -> tuple[str, ...]:
@@ -140,6 +142,8 @@ def known_names() -> tuple[str, ...]:
 
 def find_source(source: str | Path, progress: Progress | None = None) -> Source:
     """The file behind a name or a path; a known name that is nowhere here is downloaded.
+
+    A path whose file has the name and the very bytes of a known data set is that data set too.
 
     Raises:
         UsageError: a name that nothing has.
@@ -155,7 +159,18 @@ def find_source(source: str | Path, progress: Progress | None = None) -> Source:
     path = Path(source)
     if not path.exists() and path.name == str(source) and not path.suffix:
         raise unknown_name("data set", str(source), known_names())
-    return file_source(path)
+    return _recognised(file_source(path))
+
+
+def _recognised(source: Source) -> Source:
+    """A file that has the name and the content of a published one is that one, wherever it lies."""
+    known = KNOWN.get(source.name.lower())
+    if known is None or not is_csv(source.path):
+        return source
+    content = fingerprint(source.path)
+    if content.sha256 != known.sha256:
+        return replace(source, content=content)
+    return Source(source.path, known.name, known, content)
 
 
 def file_source(path: Path) -> Source:

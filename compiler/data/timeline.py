@@ -133,6 +133,17 @@ def future_stamps(last: np.datetime64, frequency: str, count: int) -> pd.Datetim
     return pd.date_range(pd.Timestamp(last), periods=count + 1, freq=frequency)[1:]
 
 
+def step_seconds(frequency: str | None) -> float | None:
+    """Seconds per step of a fixed length, None for months, business days and what is unknown."""
+    if frequency is None:
+        return None
+    import pandas as pd
+    from pandas.tseries.frequencies import to_offset
+
+    fixed = (pd.tseries.offsets.Tick, pd.tseries.offsets.Day, pd.tseries.offsets.Week)
+    return _fixed_step_us(frequency) / 10**6 if isinstance(to_offset(frequency), fixed) else None
+
+
 def _fixed_step_us(frequency: str) -> int:
     import pandas as pd
 

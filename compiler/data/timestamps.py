@@ -9,32 +9,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base.errors import DataError
+from .cells import TIME_NAMES, UnixUnit, unix_unit
 from .timeline import Stamps
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TIME_NAMES = ("date", "timestamp", "time", "datetime", "ds", "ts")
 _ISO = "ISO8601"
 
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """The column with the time and the format of its text, None for columns that are not text."""
+    """The column with the time: the format of its text, or the unit of its Unix time, or neither."""
 
     name: str
-    format: str | None
+    format: str | None = None
+    unit: UnixUnit | None = None
 
     def parse(self, cells: pd.Series) -> Stamps:
         """Timestamps in UTC without zone, microseconds; NaT for a cell that is none."""
         import pandas as pd
 
-        parsed = pd.to_datetime(cells, utc=True, errors="coerce", format=self.format)
+        if self.unit is None:
+            parsed = pd.to_datetime(cells, utc=True, errors="coerce", format=self.format)
+        else:
+            numbers = pd.to_numeric(cells, errors="coerce")
+            parsed = pd.to_datetime(numbers, utc=True, errors="coerce", unit=self.unit)
         return parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
 
 
 def find_time_column(head: pd.DataFrame, file: str) -> TimeColumn | None:
     """The column with the time: by name, else the first column of text or of a time type that parses.
+
+    A named column may also hold Unix time, see ``cells.py``.
 
     Raises:
         DataError: a column has the name of a time column but holds numbers or something else.
@@ -47,7 +54,7 @@ def find_time_column(head: pd.DataFrame, file: str) -> TimeColumn | None:
         cell = head[column].iloc[0]
         raise DataError(
             f"{file}: column {column!r} holds {str(cell)!r}, expected timestamps such as 2016-07-01 00:00:00",
-            hint="write timestamps as ISO 8601, or rename the column if it is a variate",
+            hint="write timestamps as ISO 8601 or Unix time, or rename the column if it is a variate",
         )
     return None
 
@@ -60,13 +67,14 @@ def is_timestamp(text: str) -> bool:
 def _as_time(cells: pd.Series, name: str) -> TimeColumn | None:
     import pandas as pd
 
-    if pd.api.types.is_numeric_dtype(cells.dtype):
-        return None
     known = cells.dropna()
     if known.empty:
         return None
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        unit = unix_unit(float(known.iloc[0])) if name.lower() in TIME_NAMES else None
+        return TimeColumn(name, unit=unit) if unit else None
     if not isinstance(known.iloc[0], str):
-        found = TimeColumn(name, None)
+        found = TimeColumn(name)
     else:
         text_format = _text_format(known.iloc[0])
         if text_format is None or _is_plain_number(known.iloc[0]):

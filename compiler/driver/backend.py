@@ -27,6 +27,7 @@ from ...targets.measure.latency import cold_start, measure, torch_candidate
 from ...targets.measure.parity import check_parity, hard_windows
 from ..base.errors import MissingError, RecipeError, UsageError, VerificationError
 from ..base.progress import Progress
+from ..data.timeline import step_seconds
 from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
@@ -207,8 +208,8 @@ class _Common:
     def _selftest(self) -> tuple[np.ndarray, np.ndarray]:
         """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H]``."""
         past = self.rotation[:: max(1, LATENCY_WINDOWS // 3)][:3]
-        mean, std = self.unit.data.mean[:, None], self.unit.data.std[:, None]
-        return past * std + mean, self._reference(past) * std + mean
+        scaling = self.unit.data.scaling
+        return scaling.unscale(past), scaling.unscale(self._reference(past))
 
     def _manifest(
         self,
@@ -231,6 +232,7 @@ class _Common:
                 "variates": list(task.variates),
                 "frequency": task.frequency,
                 "step_seconds": step_seconds(task.frequency),
+                "missing": self.recipe.task.missing,
             },
             "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
             "teacher": {
@@ -306,16 +308,6 @@ def teacher_latency(recipe: Recipe, unit: CompileUnit) -> dict[str, Any]:
         forms={"teacher": TEACHER_FORM},
     )
     return report.to_manifest()
-
-
-def step_seconds(frequency: str | None) -> int | None:
-    """Seconds per step of a fixed-length frequency, None for calendar steps and unknown ones."""
-    if frequency is None:
-        return None
-    import pandas as pd
-
-    step = pd.tseries.frequencies.to_offset(frequency)
-    return int(step.nanos // 10**9) if isinstance(step, pd.tseries.offsets.Tick) else None
 
 
 def overlap_with(info: Any, data: str) -> str:

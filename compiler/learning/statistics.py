@@ -176,8 +176,7 @@ def series_sums(
 
 
 def _scaled(data: Dataset, first: int, last: int) -> Array:
-    values: Array = (np.asarray(data.values[first:last], dtype=np.float64) - data.mean) / data.std
-    return values
+    return np.ascontiguousarray(data.scaling.scale(data.values[first:last].T).T)
 
 
 def _hankel(values: Array, count: int, span: int) -> Array:

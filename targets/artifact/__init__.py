@@ -2,7 +2,7 @@
 
     manifest.json     what it is, where it comes from, what was measured; written after everything it lists
     SHA256SUMS        sha256 of every other file, as ``sha256sum -c`` reads it
-    run.py            the runner, one file, pasted together from ``run.py`` here and the target's engine
+    run.py            the runner, one file, pasted together from ``device/`` and the target's engine
     selftest/*.npy    a few windows and the original PyTorch model's forecasts, units of the data, float64
     recipe.lock.toml  the recipe, where the driver wrote one
     the payload       whatever the target lowered to

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...compiler.base.errors import MissingError, VerificationError
+from .device.files import MAX_FILES, is_safe_name
 from .hashes import file_names
-from .run import MAX_FILES, is_safe_name
 
 MAX_ZIP_BYTES = 8 << 30
 

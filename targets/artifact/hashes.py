@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .run import MANIFEST, SUMS, sha256_file
+from .device.check import SUMS
+from .device.files import sha256_file
+from .device.manifest import MANIFEST
 
 RECIPE, REPORT = "recipe.lock.toml", "report.html"
 NOT_PAYLOAD = (MANIFEST, SUMS, RECIPE, REPORT)

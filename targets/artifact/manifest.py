@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...compiler.base.errors import VerificationError
-from .run import MANIFEST, SCHEMA
+from .device.manifest import MANIFEST, MAX_STEPS, SCHEMA
 
 
 class _Part(BaseModel):
@@ -30,13 +30,18 @@ class TargetPart(_Part):
 
 
 class TaskPart(_Part):
-    """What is forecast.  ``step_seconds`` is None where a step has no fixed length (months)."""
+    """What is forecast.
 
-    lookback: int = Field(ge=1)
-    horizon: int = Field(ge=1)
+    ``step_seconds`` is None where a step has no fixed length (months); ``missing`` is what the compile did
+    with empty cells and missing rows, and what a forecast does unless it is told otherwise.
+    """
+
+    lookback: int = Field(ge=1, le=MAX_STEPS)
+    horizon: int = Field(ge=1, le=MAX_STEPS)
     variates: tuple[str, ...] = Field(min_length=1)
     frequency: str | None = None
     step_seconds: float | None = Field(default=None, gt=0)
+    missing: Literal["error", "ffill", "interpolate"] = "error"
 
 
 class InputPart(_Part):

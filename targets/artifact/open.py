@@ -1,7 +1,7 @@
 """Opening an artifact: the same checks and the same code that run on the device.
 
-``run.py`` is the only implementation of checking and running an artifact.  ``open_artifact`` takes that
-module and the engine class of the installed target, and never executes code out of an artifact.
+``device/`` is the only implementation of checking and running an artifact.  ``open_artifact`` takes those
+parts and the engine class of the installed target, and never executes code out of an artifact.
 """
 
 from __future__ import annotations
@@ -15,28 +15,31 @@ from typing import Any
 import numpy as np
 
 from ...compiler.base.errors import DataError, MissingError, VerificationError
-from . import run
 from .archive import opened
+from .device import forecaster
+from .device.check import SUMS, check_files, find_problems, read_sums
+from .device.errors import ArtifactError, EngineError, InputError
+from .device.manifest import MANIFEST
+from .device.manifest import read_manifest as read_fields
 from .manifest import validate
-from .run import SUMS
 from .runner import engine_class
 
 
 @contextmanager
 def compiler_errors() -> Iterator[None]:
-    """Turns the errors of ``run.py`` into those of the compiler, exit codes unchanged."""
+    """Turns the errors of the device into those of the compiler, exit codes unchanged."""
     try:
         yield
-    except run.ArtifactError as error:
+    except ArtifactError as error:
         raise VerificationError(str(error)) from error
-    except run.InputError as error:
+    except InputError as error:
         raise DataError(str(error)) from error
-    except run.EngineError as error:
+    except EngineError as error:
         raise MissingError(str(error)) from error
 
 
-class Forecaster(run.Forecaster):
-    """``run.Forecaster``, which see, with the compiler's errors."""
+class Forecaster(forecaster.Forecaster):
+    """The device's ``Forecaster``, which see, with the compiler's errors."""
 
     unpacked: ExitStack
 
@@ -65,16 +68,16 @@ def open_artifact(path: Path | str, threads: int = 1) -> Forecaster:
     with ExitStack() as stack:
         directory = stack.enter_context(opened(Path(path)))
         with compiler_errors():
-            run.check_files(directory)
-            kind = run.read_manifest(directory)["target"].get("kind")
+            check_files(directory)
+            kind = read_fields(directory)["target"].get("kind")
             if kind not in TARGETS:
                 raise VerificationError(
-                    f"{run.MANIFEST} field target.kind: got {kind!r}, known are {', '.join(sorted(TARGETS))}"
+                    f"{MANIFEST} field target.kind: got {kind!r}, known are {', '.join(sorted(TARGETS))}"
                 )
-            forecaster = Forecaster(directory, threads, engine_class(TARGETS[kind].engine_source()))
-        forecaster.unpacked = stack.pop_all()  # an unpacked file stays as long as the forecaster
-    weakref.finalize(forecaster, forecaster.unpacked.close)
-    return forecaster
+            opened_here = Forecaster(directory, threads, engine_class(TARGETS[kind].engine_source()))
+        opened_here.unpacked = stack.pop_all()  # an unpacked file stays as long as the forecaster
+    weakref.finalize(opened_here, opened_here.unpacked.close)
+    return opened_here
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         MissingError: there is no such path.
     """
     with opened(path) as directory, compiler_errors():
-        return validate(run.read_manifest(directory))
+        return validate(read_fields(directory))
 
 
 def verify_artifact(path: Path, threads: int = 1) -> list[str]:
@@ -96,12 +99,12 @@ def verify_artifact(path: Path, threads: int = 1) -> list[str]:
         MissingError: the target's runtime is not installed.
     """
     with opened(path) as directory:
-        problems = list(run.find_problems(directory))
+        problems = list(find_problems(directory))
         if problems:
             raise VerificationError(
                 f"{path}: {'; '.join(problems)}", hint="get an intact copy of the artifact"
             )
-        count = len(run.read_sums(directory))
+        count = len(read_sums(directory))
         try:
             result = open_artifact(directory, threads).selftest()
         except MissingError as error:

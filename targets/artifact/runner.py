@@ -1,17 +1,41 @@
-"""``run.py`` of an artifact: the module ``run`` with the target's ``class Engine`` pasted in."""
+"""``run.py`` of an artifact: the parts in ``device/`` and the target's engine, pasted into one file.
+
+The first part is taken as it is.  Then come the imports of all parts, once each, and the parts in their fixed
+order without imports, each under its docstring as a comment.  Imports of one part by another fall away.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import MissingError
-from . import run
 
-MARKER = "Engine: Any = None  # <engine>"
+DEVICE = Path(__file__).parent / "device"
+SHARED = Path(__file__).parents[2] / "compiler" / "data"
+ENGINE = DEVICE / "engine.py"
+RULER = "# " + 98 * "-"
+PARTS = (
+    DEVICE / "start.py",
+    DEVICE / "errors.py",
+    SHARED / "cells.py",
+    SHARED / "filling.py",
+    SHARED / "scaling.py",
+    DEVICE / "files.py",
+    DEVICE / "manifest.py",
+    DEVICE / "check.py",
+    DEVICE / "steps.py",
+    DEVICE / "rows.py",
+    DEVICE / "output.py",
+    ENGINE,
+    DEVICE / "forecaster.py",
+    DEVICE / "bench.py",
+    DEVICE / "cli.py",
+)
 
 
 @cache
@@ -26,47 +50,78 @@ def engine_class(source: Path) -> Any:
 
 
 def render_runner(engine_source: Path) -> str:
-    """The text of the artifact's ``run.py``: the module ``run`` with the target's engine pasted in.
+    """The text of the artifact's ``run.py``, the same for equal parts.
 
     Raises:
-        ValueError: the engine's source redefines a name of the runner.
+        ValueError: a part defines or imports a name that another part has for something else, or imports
+            another part in a way that pasting cannot follow.
     """
-    runner = Path(run.__file__).read_text(encoding="utf-8")
-    engine = engine_source.read_text(encoding="utf-8")
-    clash = _defined(engine) & _defined(runner) - {"Engine"}
-    if clash:
-        raise ValueError(
-            f"{engine_source.name} redefines {', '.join(sorted(clash))} of {Path(run.__file__).name}"
-        )
-    marker = next(line for line in runner.splitlines(keepends=True) if line.startswith(MARKER))
-    return runner.replace(marker, _body(engine, runner))
+    first, *parts = (_Part(engine_source if path == ENGINE else path) for path in PARTS)
+    owners: dict[str, str] = {}
+    for part in (first, *parts):
+        for name, meaning in part.names():
+            if owners.setdefault(name, meaning) != meaning:
+                raise ValueError(f"{part.path.name} redefines {name} of {owners[name]}")
+    imports = _merged({line for part in parts for line in part.imports} - first.imports)
+    bodies = (f"{part.title}\n\n{part.body}\n" for part in parts)
+    return "\n\n".join((first.text.rstrip(), imports, *bodies)).rstrip() + "\n"
 
 
-def _defined(source: str) -> set[str]:
-    """Names that a module's own top-level statements define, imports aside."""
-    names: set[str] = set()
-    for node in ast.parse(source).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            names.update(part.id for part in ast.walk(node) if isinstance(part, ast.Name) and _is_store(part))
-    return names
+class _Part:
+    """One source file: its docstring as a comment, imports one a line, and the rest."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = path.read_text(encoding="utf-8")
+        self._tree = ast.parse(self.text)
+        about = (ast.get_docstring(self._tree) or path.stem).splitlines()
+        self.title = "\n".join((RULER, *(f"# {line}".rstrip() for line in about)))
+        self.imports = {line for node in self._tree.body for line in self._import_lines(node)}
+        self.body = self._body()
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Each name that the part's own statements bind, and what it stands for."""
+        for node in self._tree.body:
+            for line in self._import_lines(node):
+                yield line.split()[-1].split(".")[0], line
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                yield node.name, self.path.name
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                for part in ast.walk(node):
+                    if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                        yield part.id, self.path.name
+
+    def _import_lines(self, node: ast.stmt) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (f"import {_alias(alias)}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level and (not node.module or _renames(node.names)):
+            raise ValueError(f"{self.path.name} line {node.lineno}: import the names of a part as they are")
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
+            yield from (f"from {node.module} import {_alias(alias)}" for alias in node.names)
+
+    def _body(self) -> str:
+        lines = self.text.splitlines(keepends=True)
+        for node in self._tree.body:
+            docstring = node is self._tree.body[0] and isinstance(node, ast.Expr)
+            if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
+                for number in range(node.lineno - 1, node.end_lineno or node.lineno):
+                    lines[number] = ""
+        return "".join(lines).strip()
 
 
-def _is_store(name: ast.Name) -> bool:
-    return isinstance(name.ctx, ast.Store)
+def _merged(lines: set[str]) -> str:
+    """Import statements, one for each module."""
+    names: dict[str, list[str]] = {}
+    for line in sorted(lines):
+        head, _, name = line.rpartition(" import ")
+        names.setdefault(head, []).append(name if head else line)
+    plain = names.pop("", [])
+    return "\n".join([*plain, *(f"{head} import {', '.join(names[head])}" for head in names)]) + "\n"
 
 
-def _body(engine: str, runner: str) -> str:
-    """The engine's source without its docstring and without imports that the runner already has."""
-    lines = engine.splitlines(keepends=True)
-    there = {
-        ast.dump(node) for node in ast.parse(runner).body if isinstance(node, (ast.Import, ast.ImportFrom))
-    }
-    for node in ast.parse(engine).body:
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
-        if docstring or future or ast.dump(node) in there:
-            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
-                lines[number] = ""
-    return "".join(lines).strip() + "\n"
+def _alias(alias: ast.alias) -> str:
+    return f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+
+
+def _renames(names: Sequence[ast.alias]) -> bool:
+    return any(alias.asname for alias in names)

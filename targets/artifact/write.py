@@ -13,9 +13,11 @@ from uuid import uuid4
 import numpy as np
 
 from ...compiler.base.errors import UsageError
+from .device.check import SUMS
+from .device.files import is_safe_name, sha256_file
+from .device.manifest import MANIFEST, SCHEMA
 from .hashes import NOT_PAYLOAD, describe, file_names
 from .manifest import plain, validate
-from .run import MANIFEST, SCHEMA, SUMS, is_safe_name, sha256_file
 from .runner import render_runner
 
 RUNNER = "run.py"

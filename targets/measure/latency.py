@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...compiler.base.errors import UsageError, VerificationError
-from ..artifact.run import percentile_bound
+from ..artifact.device.bench import percentile_bound
 from .host import host_record
 
 if TYPE_CHECKING:
@@ -219,12 +219,12 @@ def cold_start(directory: Path, threads: int = 1) -> dict[str, Any]:
         VerificationError: the artifact does not load.
     """
     from .. import TARGETS
-    from ..artifact import run
+    from ..artifact.device.manifest import read_manifest
     from ..artifact.open import compiler_errors
     from ..artifact.runner import render_runner
 
     with compiler_errors():
-        kind = run.read_manifest(directory)["target"]["kind"]
+        kind = read_manifest(directory)["target"]["kind"]
     with tempfile.TemporaryDirectory(prefix="tsfmc-") as folder:
         script = Path(folder) / "run.py"
         script.write_text(render_runner(TARGETS[kind].engine_source()), encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact.run import window_scale
+from ..artifact.device.forecaster import window_scale
 
 BATCHES = (8, 1)
 """Both are run: some runtimes choose other kernels for a single window."""

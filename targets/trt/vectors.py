@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact.run import window_scale
+from ..artifact.device.forecaster import window_scale
 from ..base import Shape
 from .options import BatchProfile
 from .presets import Precision

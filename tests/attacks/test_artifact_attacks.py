@@ -19,8 +19,9 @@ import pytest
 from artifacts import make_artifact
 
 from tsfmc.compiler.base.errors import MissingError, VerificationError
-from tsfmc.targets.artifact import run
 from tsfmc.targets.artifact.archive import pack_zip
+from tsfmc.targets.artifact.device.cli import main
+from tsfmc.targets.artifact.device.files import MAX_FILE_BYTES
 from tsfmc.targets.artifact.open import open_artifact, read_manifest, verify_artifact
 from tsfmc.targets.artifact.write import seal
 
@@ -80,7 +81,7 @@ def fifo(art: Path) -> None:
 
 def sparse_payload(art: Path) -> None:
     with (art / "model.onnx").open("r+b") as stream:
-        stream.truncate(run.MAX_FILE_BYTES + 1)
+        stream.truncate(MAX_FILE_BYTES + 1)
 
 
 def sparse(art: Path, name: str, size: int) -> None:
@@ -150,6 +151,16 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "horizon text": (lambda m: m["task"].update(horizon="8"), "field task.horizon"),
     "horizon true": (lambda m: m["task"].update(horizon=True), "field task.horizon"),
+    "lookback without end": (
+        lambda m: m["task"].update(lookback=10**30),
+        "field task.lookback: expected a p",
+    ),
+    "policy unknown": (
+        lambda m: m["task"].update(missing="mean"),
+        "field task.missing: expected one of error",
+    ),
+    "step negative": (lambda m: m["task"].update(step_seconds=-3600), "field task.step_seconds"),
+    "frequency number": (lambda m: m["task"].update(frequency=[7]), "field task.frequency"),
     "no variates": (lambda m: m["task"].update(variates=[]), "field task.variates"),
     "std zero": (lambda m: m["input"].update(std=[1.0, 0.0, 1.0]), "field input.std"),
     "std short": (lambda m: m["input"].update(std=[1.0]), "field input.std: expected 3 finite numbers"),
@@ -182,7 +193,7 @@ def test_files(
     assert_refused(art, says)
     with pytest.raises(VerificationError, match=says):
         open_artifact(art)
-    assert run.main(["--artifact", str(art), "verify"]) == 5
+    assert main(["--artifact", str(art), "verify"]) == 5
     assert "error: " in capsys.readouterr().err
 
 

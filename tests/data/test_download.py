@@ -150,6 +150,7 @@ def test_a_known_name_is_fetched_once_and_then_found(
     url, files = server
     files["ETTh1.csv"] = gzip.decompress((shared / "data" / "ETTh1.csv.gz").read_bytes())
     monkeypatch.setenv("TSFMC_DATA_URL", url)
+    monkeypatch.delenv("TSFMC_DATA", raising=False)
     progress = Recorder()
     first = load_data("etth1", lookback=512, horizon=96, progress=progress)
     assert list(progress.tasks) == ["download ETTh1", "read ETTh1"]

@@ -13,6 +13,7 @@ import pytest
 import tsfmc.compiler.data as data_package
 from tsfmc.compiler.base.errors import DataError, UsageError
 from tsfmc.compiler.data import KNOWN, PARTS, known_names, load_data
+from tsfmc.compiler.data.sources import KnownData
 
 SAMPLE = Path(data_package.__file__).parent / "sample"
 
@@ -58,9 +59,8 @@ def test_weather_is_kept_as_published(shared: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TSFMC_DATA", str(shared / "data"))
     data = load_data("weather", lookback=512, horizon=96)
     assert int((data.values == -9999).sum()) == 81
-    # The same file given by its path is a file of the user's own: its repeated timestamp is refused.
-    with pytest.raises(DataError, match=r"weather\.csv\.gz: row 19046 has the timestamp .* like the row"):
-        load_data(shared / "data" / "weather.csv.gz", lookback=512, horizon=96)
+    by_path = load_data(shared / "data" / "weather.csv.gz", lookback=512, horizon=96)
+    assert str(by_path) == str(data), "its repeated timestamp is that of the published file"
 
 
 def test_a_known_name_with_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +68,38 @@ def test_a_known_name_with_other_bytes_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TSFMC_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"ETTh1\.csv has sha256 \w{64}, the published ETTh1 has f18de3ad"):
         load_data("etth1", lookback=8, horizon=2)
+
+
+DAYS = (*range(1, 20), 19, *range(20, 31))
+PUBLISHED_ROWS = "date,a\n" + "".join(f"2024-01-{day:02d},{day}\n" for day in DAYS)
+"""A published file as they are: one timestamp is repeated."""
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(PUBLISHED_ROWS.encode()).hexdigest()
+    fake = KnownData("Tiny", "https://example.org/tiny.csv", digest, 31, "D", (11, 8, 8))
+    monkeypatch.setitem(KNOWN, "tiny", fake)
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("file", ["Tiny.csv", "TINY.csv.gz"])
+def test_a_published_file_is_recognised_by_its_content(file: str, tmp_path: Path) -> None:
+    content = PUBLISHED_ROWS.encode()
+    (tmp_path / file).write_bytes(gzip.compress(content) if file.endswith(".gz") else content)
+    data = load_data(tmp_path / file, lookback=4, horizon=2)
+    assert (data.name, str(data.splits), data.frequency, data.rows) == ("Tiny", "11/8/8", "D", 31)
+
+
+@pytest.mark.usefixtures("published")
+def test_other_bytes_or_another_name_are_a_file_of_the_users_own(tmp_path: Path) -> None:
+    edited = PUBLISHED_ROWS.replace("2024-01-19,19\n", "", 1).replace("01-30,30", "01-30,31")
+    (tmp_path / "Tiny.csv").write_text(edited)
+    data = load_data(tmp_path / "Tiny.csv", lookback=4, horizon=2)
+    assert (data.name, str(data.splits), data.rows) == ("Tiny", "21/3/6", 30)
+    (tmp_path / "mine.csv").write_text(PUBLISHED_ROWS)
+    with pytest.raises(DataError, match=r"mine\.csv: row 21 has the timestamp 2024-01-19 .* like the row"):
+        load_data(tmp_path / "mine.csv", lookback=4, horizon=2)
 
 
 def test_known_table_is_consistent() -> None:

@@ -17,7 +17,7 @@ from tsfmc.compiler.data import load_data
 from tsfmc.compiler.data.formats import fingerprint
 from tsfmc.compiler.data.sources import file_source
 from tsfmc.compiler.data.table import Table, ingest, open_ingested
-from tsfmc.compiler.data.timeline import future_stamps, infer_timeline, steps_per_season
+from tsfmc.compiler.data.timeline import future_stamps, infer_timeline, step_seconds, steps_per_season
 
 FREQUENCIES = [
     "s",
@@ -68,6 +68,17 @@ def test_a_missing_timestamp_is_seen_on_every_axis(frequency: str) -> None:
 )
 def test_seasonality(frequency: str | None, season: int) -> None:
     assert steps_per_season(frequency) == season
+
+
+@pytest.mark.parametrize(
+    ("frequency", "seconds"),
+    [
+        *{"h": 3600, "15min": 900, "D": 86400, "7D": 604800, "W-TUE": 604800, "100ms": 0.1}.items(),
+        *{"1500ms": 1.5, "B": None, "MS": None, "QE-DEC": None, None: None}.items(),
+    ],
+)
+def test_seconds_of_a_step(frequency: str | None, seconds: float | None) -> None:
+    assert step_seconds(frequency) == seconds
 
 
 def read(frame: pd.DataFrame, missing: str, chunk_rows: int) -> Table:

@@ -18,7 +18,7 @@ import pytest
 from artifacts import MEAN, STD, VARIATES, make_artifact, make_model, raw, reference, write_history
 
 from tsfmc.targets import TARGETS
-from tsfmc.targets.artifact.runner import engine_class, render_runner
+from tsfmc.targets.artifact.runner import DEVICE, PARTS, engine_class, render_runner
 from tsfmc.targets.onnx import TARGET
 
 RUNTIME = ("numpy", "numpy.libs", "onnxruntime", "flatbuffers", "google", "packaging")
@@ -64,7 +64,9 @@ def test_the_device_has_neither_torch_nor_tsfmc(device: Path) -> None:
         "import numpy, onnxruntime, importlib.util as u;"
         "print([u.find_spec(n) for n in ('torch', 'tsfmc', 'onnx')])"
     )
-    done = subprocess.run([str(device), "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    done = subprocess.run(
+        [str(device), "-c", code], capture_output=True, text=True, check=True, cwd="/", env={}
+    )
     assert done.stdout.strip() == "[None, None, None]"
 
 
@@ -159,7 +161,12 @@ def edit(path: Path, old: str, new: str) -> None:
         (40, 1, "", "line 41, column 'wind': expected a number, got ''"),
         (40, 3, "nan", "line 41, column 'load': expected a number, got 'nan'"),
         (39, 0, "2030-01-01", "line 40: timestamp"),
-        (39, 0, "yesterday", "line 40, column 'date': expected an ISO timestamp, got 'yesterday'"),
+        (
+            39,
+            0,
+            "yesterday",
+            "line 40, column 'date': expected a time in the notation of",
+        ),
         (0, 1, "win", "column 'wind' occurs 0 times in the header"),
         (0, 2, "wind", "column 'wind' occurs 2 times in the header"),
     ],
@@ -205,10 +212,10 @@ def test_bad_files(device: Path, art: Path, tmp_path: Path) -> None:
 
 
 def test_without_timestamps_or_step_the_rows_are_numbered(device: Path, tmp_path: Path) -> None:
-    task = {"lookback": 32, "horizon": 8, "variates": list(VARIATES), "frequency": "MS", "step_seconds": None}
-    make_artifact(tmp_path / "monthly", task=task)
+    task = {"lookback": 32, "horizon": 8, "variates": list(VARIATES), "frequency": None, "step_seconds": None}
+    make_artifact(tmp_path / "unknown", task=task)
     write_history(tmp_path / "past.csv")
-    done = run(device, tmp_path / "monthly", "forecast", tmp_path / "past.csv")
+    done = run(device, tmp_path / "unknown", "forecast", tmp_path / "past.csv")
     assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["step", *map(str, range(1, 9))]
 
 
@@ -232,6 +239,31 @@ def test_an_engine_that_redefines_the_runner_is_refused(tmp_path: Path) -> None:
     (tmp_path / "engine.py").write_text("SCHEMA = 7\nclass Engine: ...\n")
     with pytest.raises(ValueError, match=r"engine\.py redefines SCHEMA"):
         render_runner(tmp_path / "engine.py")
+
+
+def test_an_engine_that_imports_something_else_by_a_name_of_the_runner_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "engine.py").write_text("from os import stat\nclass Engine: ...\n")
+    with pytest.raises(ValueError, match=r"redefines stat of|redefines stat"):
+        render_runner(tmp_path / "engine.py")
+
+
+def test_a_part_imports_the_names_of_another_as_they_are(tmp_path: Path) -> None:
+    for line in ("from . import files", "from .files import read_text as read"):
+        (tmp_path / "engine.py").write_text(f"{line}\nclass Engine: ...\n")
+        with pytest.raises(ValueError, match=r"engine.py line 1: import the names of a part as they are"):
+            render_runner(tmp_path / "engine.py")
+
+
+def test_every_part_is_pasted_once_and_imports_come_first(art: Path) -> None:
+    text = (art / "run.py").read_text()
+    assert {path.parent.name for path in PARTS} == {"device", "data"}
+    assert {path.stem for path in DEVICE.glob("*.py")} - {"__init__"} <= {path.stem for path in PARTS}
+    body = ast.parse(text).body
+    imports = [place for place, node in enumerate(body) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert imports == [*range(1, 3), *range(4, 2 + len(imports))], "STARTED_NS alone stands between them"
+    assert (
+        text.count("\ndef fill_run(") == text.count("\nclass Scaling") == text.count("\nimport json\n") == 1
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(TARGETS))

@@ -14,7 +14,7 @@ import torch
 from artifacts import make_artifact, make_model, make_windows
 
 from tsfmc.compiler.base.errors import UsageError, VerificationError
-from tsfmc.targets.artifact.run import percentile_bound
+from tsfmc.targets.artifact.device.bench import percentile_bound
 from tsfmc.targets.measure.host import host_record
 from tsfmc.targets.measure.latency import (
     LatencyReport,

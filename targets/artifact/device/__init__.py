@@ -1,0 +1,22 @@
+"""The parts of an artifact's ``run.py``, in the order in which ``runner.py`` pastes them together.
+
+They run on a device as one file, so they need the standard library and numpy alone, name nothing twice, and
+write what Python 3.8 reads.  Three of them are rules that a compile shares: how a cell reads, how a gap is
+filled, how data are scaled.
+
+    start        what the file is; when the process began
+    errors       the closed list of errors and exit codes
+    cells        (compiler/data) what one cell says: nothing, a number, a time
+    filling      (compiler/data) how an empty stretch is filled
+    scaling      (compiler/data) raw units to scaled units and back
+    files        safe names, hashes, caps
+    manifest     the fields that running needs
+    check        every file against its hash
+    steps        the artifact's step, counted and added
+    rows         the last rows of a table become a window
+    output       the forecast becomes rows
+    engine       the target's class Engine
+    forecaster   from raw units to raw units, and the self-test
+    bench        load time, memory, latency
+    cli          the command line
+"""

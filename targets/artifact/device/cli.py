@@ -1,0 +1,106 @@
+"""Command: ``python run.py forecast|verify|selftest|bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ....compiler.data.filling import POLICIES
+from .bench import bench
+from .check import SUMS, find_problems, read_sums
+from .errors import ArtifactError, EngineError, InputError
+from .forecaster import Forecaster
+from .output import Forecast, filled_line
+from .rows import read_csv
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return COMMANDS[arguments.command](arguments)
+    except (ArtifactError, InputError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py", description="Runs the forecaster in this folder.")
+    parser.add_argument(
+        "--artifact", type=Path, default=Path(__file__).resolve().parent, help="another folder"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    forecast = commands.add_parser("forecast", help="forecast from the last rows of a CSV")
+    forecast.add_argument("past", type=Path)
+    forecast.add_argument("-o", "--output", type=Path, help="a CSV file instead of standard output")
+    forecast.add_argument(
+        "--missing", choices=POLICIES, help="empty cells and missing rows (default: as when it was compiled)"
+    )
+    forecast.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    commands.add_parser("verify", help="check every file against its hash")
+    commands.add_parser("selftest", help="compare with the forecasts of the original model")
+    measure = commands.add_parser("bench", help="measure on this device, as JSON")
+    measure.add_argument("--queries", type=int, default=1024, help="0 measures the cold start only")
+    return parser
+
+
+def _run_forecast(arguments: argparse.Namespace) -> int:
+    forecaster = Forecaster(arguments.artifact, arguments.threads)
+    history = read_csv(arguments.past, forecaster.manifest, arguments.missing)
+    forecast = Forecast(history, forecaster.forecast(history.values), forecaster.manifest["task"])
+    filled = filled_line(history)
+    if filled:
+        print(filled, file=sys.stderr)
+    if arguments.output is not None:
+        forecast.save(arguments.output)
+    if arguments.json:
+        _print_json(forecast.to_json())
+    elif arguments.output is None:
+        forecast.write(sys.stdout)
+    return 0
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    problems = list(find_problems(arguments.artifact))
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        return ArtifactError.exit_code
+    print(f"ok: {len(read_sums(arguments.artifact))} files match {SUMS}")
+    return 0
+
+
+def _run_selftest(arguments: argparse.Namespace) -> int:
+    result = Forecaster(arguments.artifact, arguments.threads).selftest()
+    _print_json(result)
+    return 0 if result["passed"] else ArtifactError.exit_code
+
+
+def _run_bench(arguments: argparse.Namespace) -> int:
+    _print_json(bench(Forecaster(arguments.artifact, arguments.threads), arguments.queries))
+    return 0
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, sort_keys=True))
+
+
+COMMANDS = {
+    "forecast": _run_forecast,
+    "verify": _run_verify,
+    "selftest": _run_selftest,
+    "bench": _run_bench,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

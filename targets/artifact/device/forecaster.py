@@ -1,0 +1,177 @@
+"""Forecaster: an artifact that was checked and loaded, from raw units to raw units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....compiler.data.scaling import Scaling
+from .check import check_files, find_problems
+from .engine import Engine
+from .errors import ArtifactError, EngineError, InputError
+from .manifest import MANIFEST, is_number, read_manifest
+
+SELFTEST_PAST, SELFTEST_FORECAST = "selftest/past.npy", "selftest/forecast.npy"
+
+
+def window_scale(past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
+    """Scale ``[B]`` of each window: max |past| + max |forecast| over ``past [B, D, L], forecast [B, D, H]``.
+
+    An engine may differ from the model by ``tolerance`` times this.  Rounding errors are proportional to
+    the numbers that enter a sum as much as to its result, so the past counts too: where a forecast
+    cancels to nearly nothing, its own size alone would ask for more digits than float32 has.  No
+    absolute term is added, which would let any error pass on windows of tiny numbers.
+    """
+    scale: np.ndarray = np.abs(past).max(axis=(1, 2)) + np.abs(forecast).max(axis=(1, 2))
+    return scale
+
+
+class Forecaster:
+    """The artifact in ``directory``, checked and loaded.
+
+    Args:
+        directory: the artifact; by default the folder of this file.
+        threads: threads of the engine.
+        engine: another engine class than the one packed into this file.
+
+    Attributes:
+        manifest: the manifest as plain dictionaries.
+        engine: the program alone, ``[B, D, L] -> [B, D, H]`` float32 in scaled units.
+        scaling: from raw to scaled units and back.
+
+    Raises:
+        ArtifactError: a file is missing, truncated, edited or not listed.
+        EngineError: the target's runtime is not installed here, or cannot load the payload.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        threads: int = 1,
+        engine: Callable[..., Callable[[np.ndarray], np.ndarray]] | None = None,
+    ) -> None:
+        self.directory = Path(directory) if directory is not None else Path(__file__).resolve().parent
+        check_files(self.directory)
+        self.manifest = read_manifest(self.directory)
+        task = self.manifest["task"]
+        self.lookback: int = task["lookback"]
+        self.horizon: int = task["horizon"]
+        self.variates: tuple[str, ...] = tuple(task["variates"])
+        self.scaling = Scaling(self.manifest["input"]["mean"], self.manifest["input"]["std"])
+        if threads < 1:
+            raise InputError(f"threads: expected at least 1, got {threads}")
+        try:
+            self.engine = (engine or Engine)(self.directory, self.manifest, threads)
+        except Exception as error:  # every runtime has its own; the files are intact, so it is this device
+            needs = ", ".join(self.manifest.get("runtime_requirements", [])) or "no package"
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(
+                f"the engine cannot be loaded here: {reason} (this artifact needs {needs})"
+            ) from error
+
+    def forecast(self, past: np.ndarray) -> np.ndarray:
+        """``[D, L]`` -> ``[D, H]`` or ``[B, D, L]`` -> ``[B, D, H]``, float64, in the units of the data.
+
+        Raises:
+            InputError: another shape, or a value that is not a finite number.
+        """
+        windows = self._checked(past)
+        forecast = self.scaling.unscale(self._in_scaled_units(self.scaling.scale(windows)))
+        result: np.ndarray = forecast[0] if np.ndim(past) == 2 else forecast
+        return result
+
+    def verify(self) -> list[str]:
+        """What is wrong with the files now, one line each; empty when the artifact is intact."""
+        return list(find_problems(self.directory))
+
+    def selftest(self) -> dict[str, Any]:
+        """Compares with the forecasts of the original PyTorch model that travel with the artifact.
+
+        Returns:
+            ``windows``, ``max_abs`` (scaled units), ``max_rel`` (of ``window_scale``), ``tolerance`` and
+            ``passed``.
+        """
+        tolerance = self.manifest.get("selftest", {}).get("tolerance")
+        if not is_number(tolerance) or not 0 < tolerance < 1:
+            raise ArtifactError(
+                f"{MANIFEST} field selftest.tolerance: expected a number in (0, 1), got {tolerance!r}"
+            )
+        past = self._vectors(SELFTEST_PAST, self.lookback)
+        expected = self.scaling.scale(self._vectors(SELFTEST_FORECAST, self.horizon))
+        if len(past) != len(expected):
+            raise ArtifactError(f"{SELFTEST_FORECAST} has {len(expected)} windows, expected {len(past)}")
+        scaled = self.scaling.scale(self._checked(past))
+        error = np.abs(self._in_scaled_units(scaled) - expected)
+        scale = window_scale(scaled, expected)
+        relative = error.max(axis=(1, 2)) / np.where(scale > 0, scale, 1.0)
+        return {
+            "windows": len(past),
+            "max_abs": float(error.max()),
+            "max_rel": float(relative.max()),
+            "tolerance": tolerance,
+            "passed": bool((relative <= tolerance).all()),
+        }
+
+    def example_windows(self, count: int) -> np.ndarray:
+        """``[count, D, L]`` float32, scaled: the self-test's real windows, each rolled by another time."""
+        vectors = self.scaling.scale(self._vectors(SELFTEST_PAST, self.lookback))
+        rolled = [np.roll(vectors[n % len(vectors)], 7 * n, axis=-1) for n in range(count)]
+        return np.stack(rolled).astype(np.float32)
+
+    def _checked(self, past: np.ndarray) -> np.ndarray:
+        """``past`` as float64 ``[B, D, L]``."""
+        try:
+            windows = np.asarray(past, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError("past: expected an array of numbers") from None
+        variates, lookback = len(self.variates), self.lookback
+        if windows.ndim not in (2, 3) or windows.shape[-2:] != (variates, lookback) or windows.shape[0] == 0:
+            raise InputError(
+                f"past has shape {list(windows.shape)}, expected [D, L] = [{variates}, {lookback}] "
+                f"or [B, D, L], variates in the order {', '.join(self.variates[:8])}"
+            )
+        windows = windows.reshape(-1, variates, lookback)
+        bad = np.argwhere(~np.isfinite(windows))
+        if len(bad):
+            window, variate, step = bad[0]
+            raise InputError(
+                f"past: variate {self.variates[variate]!r}, window {window}, step {step} is "
+                f"{windows[window, variate, step]}, expected a finite number"
+            )
+        return windows
+
+    def _in_scaled_units(self, past: np.ndarray) -> np.ndarray:
+        """``[B, D, L]`` -> ``[B, D, H]`` float64, through the engine."""
+        with np.errstate(over="ignore"):
+            windows = np.ascontiguousarray(past, dtype=np.float32)
+        if not np.isfinite(windows).all():
+            raise InputError("past: the scaled values do not fit into float32")
+        forecast = np.asarray(self.engine(windows), dtype=np.float64)
+        expected = (len(windows), len(self.variates), self.horizon)
+        if forecast.shape != expected or not np.isfinite(forecast).all():
+            raise ArtifactError(
+                f"the engine returned shape {list(forecast.shape)}, "
+                f"all finite: {bool(np.isfinite(forecast).all())}, "
+                f"expected finite numbers of shape {list(expected)}"
+            )
+        return forecast
+
+    def _vectors(self, name: str, steps: int) -> np.ndarray:
+        """Self-test vectors ``[N, D, steps]`` float64.  Memory-mapped first, so that a made-up header with a
+        huge shape is refused before anything is allocated; pickled objects are refused always."""
+        try:
+            with np.errstate(over="ignore"):
+                array = np.load(self.directory / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
+            raise ArtifactError(f"{name} is not a plain array of numbers: {error}") from None
+        if array.dtype != np.float64 or array.ndim != 3 or array.shape[1:] != (len(self.variates), steps):
+            raise ArtifactError(
+                f"{name} holds {array.dtype} {list(array.shape)}, "
+                f"expected float64 [N, {len(self.variates)}, {steps}]"
+            )
+        if not len(array):
+            raise ArtifactError(f"{name} holds no window")
+        return np.array(array)

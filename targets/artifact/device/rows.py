@@ -1,0 +1,280 @@
+"""Rows in: the last rows of a table become a window, by one set of rules.
+
+1.  A table is a header and rows: CSV in UTF-8 with commas, packed or not.  Blank lines are skipped.
+2.  Columns are found by name; their order and other columns do not matter.
+3.  The time is the first column named like one (date, timestamp, time, datetime, ds, ts in any case), else
+    the first whose last cell is a date.  It may be missing: then rows count as steps.
+4.  Times ascend, all with a zone or all without, in one notation, and follow each other by the artifact's
+    step.  Rows of another step are refused, whatever is filled.
+5.  With ``missing = error`` the last L rows must be whole, and no others are looked at.  With ``ffill`` or
+    ``interpolate`` missing rows and empty cells among the last 2 L steps are filled, and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+
+from ....compiler.data.cells import TIME_NAMES, TimeNotation, is_empty, parse_number, read_times
+from ....compiler.data.filling import FILL_HINT, POLICIES, fill_run
+from .errors import InputError
+from .steps import BusinessStep, FixedStep, MonthStep, find_step
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class History:
+    """What a forecast starts from.
+
+    Attributes:
+        values: ``[D, L]``, in the units of the data.
+        time_column: its name, None where the table has no time.
+        last: time of the last row, None without.
+        notation: how the table writes the time.
+        missing: the policy.
+        filled_rows, filled_cells: rows that were missing, and empty cells of rows that were there.
+    """
+
+    def __init__(self, values: np.ndarray, missing: str) -> None:
+        self.values, self.missing = values, missing
+        self.filled_rows = self.filled_cells = 0
+        self.time_column: str | None = None
+        self.last: datetime | None = None
+        self.notation: TimeNotation | None = None
+
+
+class Table:
+    """The end of a table, as text; ``rows`` are ``(number, cells)``, numbered as its ``word`` counts them."""
+
+    def __init__(
+        self, name: str, header: Sequence[str], rows: Iterable[tuple[int, list[str]]], word: str = "line"
+    ) -> None:
+        self.name, self.word = name, word
+        self.header = [column.strip() for column in header]
+        self.rows = list(rows)
+
+    def where(self, index: int, column: int | None = None) -> str:
+        """``past.csv line 12, column 'load'``."""
+        place = f"{self.name} {self.word} {self.rows[index][0]}"
+        return place if column is None else f"{place}, column {self.header[column]!r}"
+
+    def cells(self, column: int) -> list[str]:
+        """One column."""
+        return [cells[column] for _, cells in self.rows]
+
+
+def header_cell(name: str) -> str:
+    """A name as a header has it: an apostrophe before one that a spreadsheet would run as a formula."""
+    return f"'{name}" if name.lstrip(" ").startswith(FORMULA_STARTS) else name
+
+
+def rows_needed(task: dict[str, Any], missing: str) -> int:
+    """How many rows at the end of a table are looked at."""
+    lookback: int = task["lookback"]
+    return lookback if missing == "error" else 2 * lookback
+
+
+def missing_policy(task: dict[str, Any], asked: str | None) -> str:
+    """The policy for empty cells and missing rows: what is asked for, else that of the compile.
+
+    Raises:
+        InputError: there is no such policy.
+    """
+    policy: str = task.get("missing", POLICIES[0]) if asked is None else asked
+    if policy not in POLICIES:
+        raise InputError(f"missing: expected one of {', '.join(POLICIES)}, got {policy!r}")
+    return policy
+
+
+def read_csv(path: Path, manifest: dict[str, Any], missing: str | None = None) -> History:
+    """The window at the end of a CSV, which may end in ``.gz``; ``missing`` None is the artifact's policy.
+
+    Raises:
+        InputError: names file, line and column.
+    """
+    task = manifest["task"]
+    policy = missing_policy(task, missing)
+    rows: deque[tuple[int, list[str]]] = deque(maxlen=rows_needed(task, policy))
+    try:
+        with open_csv(path, "r", "utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = next(reader, [])
+            rows.extend((reader.line_num, row) for row in reader if any(map(str.strip, row)) or len(row) > 1)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}") from None
+    return read_window(Table(str(path), header, rows), task, policy)
+
+
+def open_csv(path: Path, mode: Literal["r", "w"], encoding: str = "utf-8") -> TextIO:
+    """A text file, packed where its name ends in ``.gz``."""
+    if path.name.lower().endswith(".gz"):
+        return TextIOWrapper(gzip.GzipFile(path, mode), encoding=encoding, newline="")
+    return path.open(mode, encoding=encoding, newline="")
+
+
+def read_window(table: Table, task: dict[str, Any], missing: str) -> History:
+    """The last L steps of the variates of ``task``, checked and filled.
+
+    Raises:
+        InputError: names table, row and column.
+    """
+    columns = _find_columns(table, task["variates"])
+    _check_shape(table)
+    if not table.rows or (missing == "error" and len(table.rows) < task["lookback"]):
+        raise _too_short(table, task, len(table.rows), "rows")
+    values = _read_values(table, columns, missing)  # [D, T]
+    places, history = np.arange(len(table.rows)), History(values, missing)
+    time_at = _time_column(table, set(columns))
+    if time_at is not None:
+        history.time_column = table.header[time_at]
+        history.notation, times = _read_times(table, time_at)
+        history.last = times[-1]
+        places = _places(table, times, find_step(task), missing)
+    _take_window(history, table, task, places)
+    return history
+
+
+def _find_columns(table: Table, variates: Sequence[str]) -> list[int]:
+    columns = []
+    for name in variates:
+        found = [at for at, column in enumerate(table.header) if column in (name.strip(), header_cell(name))]
+        if len(found) != 1:
+            raise InputError(
+                f"{table.name}: column {name!r} occurs {len(found)} times in the header, expected once; "
+                f"the columns are {', '.join(map(repr, table.header[:12])) or 'none'}"
+            )
+        columns.append(found[0])
+    return columns
+
+
+def _check_shape(table: Table) -> None:
+    for index, (_, cells) in enumerate(table.rows):
+        if len(cells) != len(table.header):
+            raise InputError(f"{table.where(index)} has {len(cells)} fields, expected {len(table.header)}")
+
+
+def _read_values(table: Table, columns: Sequence[int], missing: str) -> np.ndarray:
+    values = np.full((len(columns), len(table.rows)), np.nan)
+    for place, column in enumerate(columns):
+        for index, cell in enumerate(table.cells(column)):
+            if is_empty(cell):
+                if missing == "error":
+                    where = table.where(index, column)
+                    raise InputError(f"{where}: expected a number, got {cell[:40]!r}; {FILL_HINT}")
+                continue
+            value = parse_number(cell)
+            if value is None:
+                where = table.where(index, column)
+                raise InputError(f"{where}: expected a number, got {cell[:40]!r}")
+            values[place, index] = value
+    return values
+
+
+def _time_column(table: Table, taken: set[int]) -> int | None:
+    """Rule 3."""
+    free = [at for at in range(len(table.header)) if at not in taken]
+    named = [at for at in free if table.header[at].lower() in TIME_NAMES]
+    if named or not table.rows:
+        return named[0] if named else None
+    last = table.rows[-1][1]
+    return next((at for at in free if read_times([last[at]], unix=False)[1]), None)
+
+
+def _read_times(table: Table, column: int) -> tuple[TimeNotation | None, list[datetime]]:
+    cells = table.cells(column)
+    notation, times = read_times(cells, unix=table.header[column].lower() in TIME_NAMES)
+    if len(times) < len(cells):
+        expected = "a time in the notation of the rows before" if times else "a time"
+        raise InputError(
+            f"{table.where(len(times), column)}: expected {expected}, got {cells[len(times)][:40]!r}; "
+            "write ISO 8601 such as 2024-01-31 13:00:00, or Unix time"
+        )
+    zoned = [time.tzinfo is not None for time in times]
+    if len(set(zoned)) > 1:
+        index = zoned.index(not zoned[0])
+        raise InputError(f"{table.where(index)}: times with and without a time zone are mixed")
+    return notation, times
+
+
+def _places(
+    table: Table,
+    times: Sequence[datetime],
+    step: FixedStep | MonthStep | BusinessStep | None,
+    missing: str,
+) -> np.ndarray:
+    """The place ``[T]`` of each row on the regular axis, from 0 on."""
+    pairs = list(zip(times, times[1:]))
+    if step is not None:
+        _check_step(table, pairs, step)
+    places = [0]
+    for index, (before, after) in enumerate(pairs, 1):
+        if after <= before:
+            raise _irregular(
+                table, index, before, after, "expected a later one: sort the rows, no time twice"
+            )
+        steps = 1 if step is None else step.between(before, after)
+        if not steps:
+            raise _irregular(table, index, before, after, f"expected {step}")
+        if steps > 1 and missing == "error":
+            raise _irregular(table, index, before, after, f"expected {step}; {FILL_HINT}")
+        places.append(places[-1] + steps)
+    return np.array(places)
+
+
+def _check_step(
+    table: Table, pairs: Sequence[tuple[datetime, datetime]], step: FixedStep | MonthStep | BusinessStep
+) -> None:
+    """No gap is commoner than the step: otherwise it is another step, not rows that are missing."""
+    later = [(after - before, step.between(before, after)) for before, after in pairs if after > before]
+    common = Counter(gap if steps is None else steps for gap, steps in later)
+    found, count = common.most_common(1)[0] if common else (1, 0)
+    if count > max(1, common[1]):
+        gap = next(gap for gap, steps in later if found in (gap, steps))
+        raise InputError(
+            f"{table.name}: most rows are {gap.total_seconds():g} s apart, the artifact's step is {step}; "
+            "resample the rows to that step"
+        )
+
+
+def _irregular(table: Table, index: int, before: datetime, after: datetime, expected: str) -> InputError:
+    gap = (after - before).total_seconds()
+    return InputError(
+        f"{table.where(index)}: timestamp {after} is {gap:g} s after the row before, {expected}"
+    )
+
+
+def _take_window(history: History, table: Table, task: dict[str, Any], places: np.ndarray) -> None:
+    """Puts the rows at their places, fills, and keeps the last L steps."""
+    lookback, span = task["lookback"], rows_needed(task, history.missing)
+    covered = int(places[-1]) + 1 if len(places) else 0
+    if covered < lookback:
+        raise _too_short(table, task, covered, "rows" if covered == len(places) else "steps")
+    axis = np.full((len(task["variates"]), min(span, covered)), np.nan)
+    there = np.zeros(axis.shape[1], dtype=bool)
+    at = places - covered  # -1 is the last step
+    kept = at >= -axis.shape[1]
+    axis[:, at[kept]] = history.values[:, kept]
+    there[at[kept]] = True
+    history.filled_rows = int((~there[-lookback:]).sum())
+    history.filled_cells = int(np.isnan(axis[:, -lookback:])[:, there[-lookback:]].sum())
+    for name, run in zip(task["variates"], axis):
+        known = np.flatnonzero(~np.isnan(run))
+        if not len(known) or known[0] > len(run) - lookback:
+            raise InputError(
+                f"{table.name}: variate {name!r} has no value in the last {len(run)} steps "
+                f"from which the lookback's first could be filled"
+            )
+        fill_run(run[known[0] :], history.missing)
+    history.values = axis[:, -lookback:].copy()
+
+
+def _too_short(table: Table, task: dict[str, Any], found: int, what: str) -> InputError:
+    return InputError(f"{table.name} has {found} {what}, expected at least {task['lookback']} (the lookback)")

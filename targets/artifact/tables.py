@@ -1,0 +1,104 @@
+"""The compiler's front to the device's rows: CSV by the very same code, and Parquet turned into rows.
+
+What a cell, a row and a step are is said once, in ``device/rows.py`` and what it imports.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from ...compiler.base.errors import DataError
+from .device.output import Forecast
+from .device.rows import History, Table, missing_policy, read_csv, read_window, rows_needed
+from .open import compiler_errors
+
+PARQUET = (".parquet", ".pq")
+
+
+def read_history(path: Path, manifest: dict[str, Any], missing: str | None = None) -> History:
+    """The window at the end of a CSV, packed or not, or of a Parquet file.
+
+    Args:
+        missing: error, ffill or interpolate; None for the artifact's own policy.
+
+    Raises:
+        DataError: names file, row and column, with the message that ``run.py`` gives.
+    """
+    with compiler_errors():
+        if not is_parquet(path):
+            return read_csv(path, manifest, missing)
+        task = manifest["task"]
+        policy = missing_policy(task, missing)
+        return read_window(_parquet_table(path, rows_needed(task, policy)), task, policy)
+
+
+def save_forecast(forecast: Forecast, path: Path) -> None:
+    """Writes a CSV, packed or not, or a Parquet file; complete or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with compiler_errors():
+        if is_parquet(path):
+            _save_parquet(forecast, path)
+        else:
+            forecast.save(path)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the name says Parquet."""
+    return path.name.lower().endswith(PARQUET)
+
+
+def _parquet_table(path: Path, count: int) -> Table:
+    """The last ``count`` rows as text."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    rows: deque[tuple[int, list[str]]] = deque(maxlen=count)
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            first = max(0, file.metadata.num_rows - count)
+            for batch in file.iter_batches():
+                number += len(batch)
+                if number <= first:
+                    continue
+                start = number - len(batch) + 1
+                columns = [[_text(cell) for cell in column.to_pylist()] for column in batch.columns]
+                rows.extend((start + at, list(cells)) for at, cells in enumerate(zip(*columns, strict=True)))
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as Parquet: {reason}") from error
+    return Table(str(path), header, rows, word="row")
+
+
+def _text(cell: Any) -> str:
+    """A cell as a CSV would have it."""
+    if cell is None:
+        return ""
+    if isinstance(cell, (date, datetime)):
+        return str(cell)
+    return repr(cell) if isinstance(cell, float) else str(cell)
+
+
+def _save_parquet(forecast: Forecast, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    unix = forecast.history.notation is not None and forecast.history.notation.unit is not None
+    index = forecast.stamps if unix or forecast.times is None else forecast.times
+    columns = [index, *forecast.values]
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("wb") as stream:
+            pq.write_table(pa.table(dict(zip(forecast.columns, columns, strict=True))), stream)
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
