@@ -15,6 +15,7 @@ PASSES = Registry(
         "align_temporal": "passes.align_temporal:AlignTemporal",
         "gather_statistics": "passes.gather_statistics:GatherStatistics",
         "solve_affine": "passes.solve_affine:SolveAffine",
+        "add_branch": "passes.add_branch:AddBranch",
         "refit_affine": "passes.refit_affine:RefitAffine",
         "distill": "passes.distill:Distill",
         "fold_affine": "passes.fold_affine:FoldAffine",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -38,7 +38,7 @@ class SolveAffine(Pass):
 
     name = "solve_affine"
     reads = frozenset({"data", "statistics", "student", "objective"})
-    writes = frozenset({"student", "objective"})
+    writes = frozenset({"student", "objective", "setting"})
     cacheable = True
     summary = "solve the affine student exactly; weight of the teacher, maps, rank, ridge by rolling origins"
 
@@ -98,7 +98,7 @@ class SolveAffine(Pass):
             arrays,
             **{**unit.student.config, "variates": len(unit.task.variates)},
         )
-        after = unit.with_(student=student.eval(), objective=Objective())
+        after = unit.with_(student=student.eval(), objective=Objective(), setting=asdict(selection.chosen))
         return PassResult(after, True, _metrics(selection))
 
     def _grid(self, student: Student, objective: Objective) -> Grid:

@@ -95,4 +95,5 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "program": lambda unit: unit.program and unit.program.key,
     "build": lambda unit: unit.build and unit.build.lines(),
     "artifacts": lambda unit: sorted(unit.artifacts),
+    "setting": lambda unit: unit.setting and dict(unit.setting),
 }

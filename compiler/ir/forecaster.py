@@ -64,6 +64,16 @@ class Student(Forecaster):
         """``forward`` and ``embed`` in one evaluation: ``([B, D, H], [B, D, d_S])``."""
         raise NotImplementedError
 
+    @classmethod
+    def start(cls, **config: Any) -> Student:
+        """What is built first, untrained: itself, or the student that a later pass grows it out of."""
+        return cls(**config)
+
+    @classmethod
+    def options(cls) -> set[str]:
+        """Names that ``[student]`` of a recipe may give."""
+        return set(inspect.signature(cls).parameters) - {"lookback", "horizon"}
+
     @property
     def solvable(self) -> bool:
         """Whether ``from_affine`` can make it: an instance-normalised affine map of the window."""
