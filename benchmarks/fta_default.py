@@ -12,17 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from tsfmc.compiler.api import build_pipeline, make_recipe, open_source
-from tsfmc.compiler.base.progress import Silent
-from tsfmc.compiler.driver.manager import PassManager
-from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler import api
 from tsfmc.compiler.learning.evaluate import evaluate, model_predictor
 
 ORIGINS = ("5760,1440,1440", "8640,1440,1440")
@@ -46,13 +42,10 @@ def judged(args: argparse.Namespace, data: str, split: str, kind: str, fta: floa
         f"passes.align_temporal.lambda_fta={fta}",
         f"passes.align_temporal.factors={args.factors}",
     ]
-    recipe = make_recipe(
-        teacher=args.teacher, data=data, student__kind=kind, task__split=split, seed=seed, set=settings
+    recipe = api.make_recipe(
+        teacher=args.teacher, data=data, student=kind, split=split, seed=seed, set=settings
     )
-    source = open_source(recipe, Silent())
-    with tempfile.TemporaryDirectory() as folder:
-        context = PassContext(seed, Path(folder), Silent())
-        unit = PassManager(build_pipeline(recipe)).run(source.unit, context)
+    unit = api.transform(recipe, cache=False)
     windows = unit.data.windows("test", unit.task.lookback, unit.task.horizon)
     return evaluate(model_predictor(unit.model), windows, torch.ones(len(unit.task.variates))).mse
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from tsfmc.compiler.api import build_pipeline, make_recipe
+from tsfmc.compiler.api import make_recipe
 from tsfmc.compiler.base.errors import PassError
 from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.driver.pipeline import build_passes
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
 from tsfmc.compiler.learning.affine import Setting, solve
@@ -31,7 +32,7 @@ SMALL = ("student.width=16", "student.embedding=6", "passes.distill.epochs=2")
 
 def compiled(unit: CompileUnit, folder: Path, kind: str, *settings: str, seed: int = 0) -> CompileUnit:
     """The unit after the preset's pipeline."""
-    passes = build_pipeline(make_recipe(student__kind=kind, set=[*SMALL, *settings]))
+    passes = build_passes(make_recipe(student=kind, set=[*SMALL, *settings]))
     return PassManager(passes, cache=PassCache(folder)).run(unit, PassContext(seed, folder))
 
 
@@ -41,7 +42,7 @@ def metrics(unit: CompileUnit) -> Any:
 
 def solved(unit: CompileUnit, folder: Path) -> CompileUnit:
     """After solve_affine and add_branch."""
-    passes = build_pipeline(make_recipe(student__kind="residual", set=SMALL))
+    passes = build_passes(make_recipe(student="residual", set=SMALL))
     names = [step.name for step in passes]
     return PassManager(passes[: names.index("add_branch") + 1]).run(unit, PassContext(0, folder))
 
@@ -178,7 +179,7 @@ def test_fta_trains_the_branch_too(unit: CompileUnit, tmp_path: Path) -> None:
 
 
 def test_the_supervised_row_has_a_branch_of_its_own(unit: CompileUnit, tmp_path: Path) -> None:
-    passes = build_pipeline(make_recipe(student__kind="residual", set=SMALL))
+    passes = build_passes(make_recipe(student="residual", set=SMALL))
     alone = [step for step in passes if not step.needs_teacher]
     after = PassManager(alone).run(unit.with_(teacher=None), PassContext(0, tmp_path))
     assert metrics(after)["training"] and "kd" not in metrics(after)["training"][0]
