@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint docs wheel clean
 
 demo: $(VENV)/demo.ok
 	$(BIN)/tsfmc compile --recipe benchmarks/demo.toml --out demo
@@ -22,6 +22,12 @@ lint: $(VENV)/test.ok
 	mkdir -p .build && ln -sfn .. .build/tsfmc
 	cd .build && PYTHONPATH=. ../$(BIN)/lint-imports --no-cache ../pyproject.toml
 	cd .build && ../$(BIN)/mypy --config-file ../pyproject.toml -p tsfmc.compiler -p tsfmc.passes -p tsfmc.targets
+
+# The reference is read off the source, through a folder that holds nothing but the package.
+docs: $(VENV)/docs.ok
+	mkdir -p .build/docs/tsfmc
+	for part in __init__.py compiler passes targets; do ln -sfn ../../../$$part .build/docs/tsfmc/$$part; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(VENV)/test.ok
 	rm -rf dist .build/wheel
@@ -46,6 +52,10 @@ $(VENV)/demo.ok: $(VENV)/base.ok
 
 $(VENV)/test.ok: $(VENV)/base.ok
 	$(PIP) -c constraints.txt --editable ".[demo,tvm,trt-check,dev]"
+	touch $@
+
+$(VENV)/docs.ok: $(VENV)/base.ok
+	$(PIP) -c constraints.txt --editable ".[docs]"
 	touch $@
 
 clean:

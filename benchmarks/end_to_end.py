@@ -1,10 +1,9 @@
 """``tsfmc compile`` on standard data sets: the accuracy of what ships, and what it is measured against.
 
-    python benchmarks/end_to_end.py --teacher DIR_OF_TTM_R2_512_96
+    TSFMC_DATA=FOLDER python benchmarks/end_to_end.py --teacher DIR_OF_TTM_R2_512_96 --student dlinear auto
 
     default             the recipe as it comes
-    fine-tuned first    the same with ``finetune`` before it: a teacher that is worse than plain supervision
-                        teaches badly (METHODS.md B.5), so it is adapted to the data first
+    fine-tuned first    the same with ``finetune`` before it: the teacher is adapted to the data first
 
 Every figure is read from the manifest of the artifact that was written: test split, all windows, through the
 shipped ONNX file; the supervised row is the same student without a teacher.  Results go to
@@ -42,28 +41,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--data", nargs="+", default=["ETTh1", "ETTh2", "ETTm1", "weather"])
-    parser.add_argument("--student", default="dlinear")
-    parser.add_argument("--pipelines", nargs="+", default=list(PIPELINES), choices=PIPELINES)
+    parser.add_argument("--student", nargs="+", default=["dlinear", "auto"])
+    parser.add_argument("--pipelines", nargs="+", default=["default"], choices=PIPELINES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     found = kept.read(options.results)
     for data in options.data:
-        for name in options.pipelines:
-            key = f"{data}/{options.student}/{name}/{options.seed}"
-            if key not in found:
-                found[key] = one(options, data, name)
-                kept.write(options.results, found)
+        for student in options.student:
+            for name in options.pipelines:
+                key = f"{data}/{student}/{name}/{options.seed}"
+                if key not in found:
+                    found[key] = one(options, data, student, name)
+                    kept.write(options.results, found)
     table = render(found)
     options.results.with_suffix(".md").write_text(table)
     print(table)
 
 
-def one(options: argparse.Namespace, data: str, name: str) -> dict[str, Any]:
+def one(options: argparse.Namespace, data: str, student: str, name: str) -> dict[str, Any]:
     """One compile; its manifest's figures."""
     progress = for_stderr()
-    progress.line(f"{data}, {options.student}, {name}")
-    chosen = {"teacher": options.teacher, "data": data, "student": options.student}
+    progress.line(f"{data}, {student}, {name}")
+    chosen = {"teacher": options.teacher, "data": data, "student": student}
     before = PIPELINES[name]
     pipeline = [*before, *api.make_recipe(**chosen).pipeline]
     recipe = api.make_recipe(**chosen, seed=options.seed, pipeline=pipeline, set=FINETUNE if before else [])
@@ -73,13 +73,28 @@ def one(options: argparse.Namespace, data: str, name: str) -> dict[str, Any]:
     manifest = result.manifests["onnx"]
     return {
         "accuracy": manifest["accuracy"]["test"],
+        "comparisons": manifest["accuracy"].get("comparisons"),
+        "verdict": manifest["accuracy"].get("verdict"),
+        "speedup": [manifest["latency"]["speedup"], *manifest["latency"]["speedup_interval"]],
+        "noisy": manifest["latency"]["noisy"],
         "parameters": manifest["student"]["parameters"],
         "overlap": manifest["teacher"]["pretraining_overlap"],
         "passes": [
-            {key: entry[key] for key in ("name", "seconds", "metrics")} for entry in manifest["passes"]
+            {"name": entry["name"], "seconds": entry["seconds"], "metrics": _short(entry["metrics"])}
+            for entry in manifest["passes"]
         ],
         "seconds": round(time.monotonic() - started),
     }
+
+
+def _short(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Without the table of all candidates, which the manifest keeps."""
+    return {key: value for key, value in metrics.items() if key != "selection"}
+
+
+def percent(low: float, high: float) -> str:
+    """An interval in per cent."""
+    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def render(found: dict[str, Any]) -> str:
@@ -87,19 +102,25 @@ def render(found: dict[str, Any]) -> str:
     lines = [
         "# Compiled end to end",
         "",
-        "Test MSE / MAE of the shipped file, every window, one seed; the teacher as it was loaded.",
+        "Test MSE / MAE of the shipped file, every window, one seed; the teacher as it was loaded.  In",
+        "brackets: 95 % interval of the artifact's error against that row, paired block bootstrap.",
         "",
-        "| data | windows | student | pipeline | artifact | supervised | teacher | seasonal naive |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | student | pipeline | parameters | artifact | supervised | teacher | naive | solve |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for key, result in found.items():
         data, student, name, _ = key.split("/")
-        rows = result["accuracy"]
-        cells = [
-            f"{rows[row]['mse']:.4f} / {rows[row]['mae']:.4f}"
-            for row in ("student", "supervised", "teacher", "seasonal_naive")
-        ]
-        lines.append(f"| {data} | {rows['student']['windows']} | {student} | {name} | {' | '.join(cells)} |")
+        rows, compared = result["accuracy"], result["comparisons"]
+        cells = [f"**{rows['student']['mse']:.4f}** / {rows['student']['mae']:.4f}"]
+        for row in ("supervised", "teacher", "seasonal_naive"):
+            interval = compared[row]
+            cells.append(
+                f"{rows[row]['mse']:.4f} / {rows[row]['mae']:.4f} ({100 * interval['relative']:+.1f} % "
+                f"{percent(*interval['relative_interval'])})"
+            )
+        solve = sum(step["seconds"] for step in result["passes"] if step["name"] == "solve_affine")
+        line = (data, student, name, f"{result['parameters']:,}", *cells, f"{solve:.1f} s")
+        lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines) + "\n"
 
 

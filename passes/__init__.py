@@ -16,9 +16,12 @@ PASSES = Registry(
         "gather_statistics": "passes.gather_statistics:GatherStatistics",
         "add_prior": "passes.add_prior:AddPrior",
         "solve_affine": "passes.solve_affine:SolveAffine",
+        "add_branch": "passes.add_branch:AddBranch",
         "refit_affine": "passes.refit_affine:RefitAffine",
         "distill": "passes.distill:Distill",
         "fold_affine": "passes.fold_affine:FoldAffine",
     },
     plural="passes",
+    contract="compiler.ir.passes:Pass",
 )
+"""Name -> :class:`~tsfmc.compiler.ir.passes.Pass`; plugins join through ``tsfmc.passes``."""

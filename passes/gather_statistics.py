@@ -47,7 +47,11 @@ class GatherStatistics(Pass):
         task = unit.task
         labels = [] if unit.teacher_store is None else [("teacher", _labels(unit.teacher_store))]
         key = content_key(
-            content_of(unit, "data"), content_of(unit, "teacher_store"), task.lookback, task.horizon
+            content_of(unit, "data"),
+            content_of(unit, "teacher_store"),
+            task.lookback,
+            task.horizon,
+            self.options.blocks,
         )
         statistics = WindowStatistics(
             unit.data, task.lookback, task.horizon, labels, blocks=self.options.blocks, key=key

@@ -25,7 +25,7 @@ class RecordTeacher(Pass):
     """Adds ``teacher_store`` to the unit; a unit that came with one keeps it."""
 
     name = "record_teacher"
-    reads = frozenset({"data", "teacher"})
+    reads = frozenset({"data", "teacher", "teacher_store"})
     writes = frozenset({"teacher_store", "teacher_states"})
     needs_teacher = True
     summary = "run the teacher once over every window; keep forecasts, quantiles and states memory-mapped"
@@ -36,7 +36,7 @@ class RecordTeacher(Pass):
         ``state_positions`` bounds disk and training time for point-wise teachers, whose S is the lookback:
         a seeded subset of that many positions is kept, 0 keeps all.  Patch teachers have fewer.
         ``train_windows`` bounds the labelling itself: that many training windows, evenly spread, 0 for all;
-        the student then learns from those alone.
+        the other windows train by supervision alone.
         """
 
         states: bool = True

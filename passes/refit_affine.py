@@ -26,9 +26,8 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, Rec
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting, solve
-from ..compiler.learning.rolling_origin import chosen_setting
 from ..compiler.learning.statistics import Labels, Sums, WindowStatistics, series_sums
-from .solve_affine import SolveAffine
+from .solve_affine import SolveAffine, chosen_setting
 
 Until = Literal["train+val", "all"]
 LATER: dict[Until, tuple[Part, ...]] = {"train+val": ("val",), "all": ("val", "test")}

@@ -11,8 +11,9 @@ that weight rises over the horizon, one map for all variates or more, their rank
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,14 +22,16 @@ from ..compiler.ir.forecaster import Student
 from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form
+from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form, Setting
 from ..compiler.learning.grid import Grid
 from ..compiler.learning.rolling_origin import TOO_FEW, Selection, select
 from ..compiler.learning.statistics import WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
-
 UNDECIDED = "too few windows for rolling origins: the teacher has its default weights, nothing was judged"
+Weight = Annotated[float, Field(ge=0)]
+Rank = Annotated[int, Field(ge=1)]
+Ridge = Annotated[float, Field(gt=0)]
 
 
 class SolveAffine(Pass):
@@ -36,7 +39,7 @@ class SolveAffine(Pass):
 
     name = "solve_affine"
     reads = frozenset({"data", "statistics", "student", "objective"})
-    writes = frozenset({"student", "objective"})
+    writes = frozenset({"student", "objective", "setting"})
     cacheable = True
     summary = "solve the affine student exactly; weight of the teacher, maps, rank, ridge by rolling origins"
 
@@ -45,18 +48,19 @@ class SolveAffine(Pass):
 
         ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda,
         tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the paper's setting.
-        ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added.
-        ``prior`` likewise: that many synthetic windows with the teacher's labels, where there are any.
-        Where training is too short for rolling origins nothing is searched: lambda 1, the shared map,
-        and ``ridge`` and ``prior`` as given.
+        ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added;
+        where it is searched, so is how far the variates' statistics are pooled.
+        ``prior`` counts in windows, too: that many synthetic windows with the teacher's labels, where there
+        are any.  Where training is too short for rolling origins nothing is searched: lambda 1, the shared
+        map, and ``ridge`` and ``prior`` as given.
         """
 
         search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge", "prior")
-        lambdas: tuple[float, ...] = Grid.distill
-        ranks: tuple[int, ...] = Grid.ranks
-        ridges: tuple[float, ...] = Grid.ridges
+        lambdas: tuple[Weight, ...] = Field(default=Grid.distill, min_length=1)
+        ranks: tuple[Rank, ...] = Field(default=Grid.ranks, min_length=1)
+        ridges: tuple[Ridge, ...] = Field(default=Grid.ridges, min_length=1)
         ridge: float = Field(default=DEFAULT_RIDGE, gt=0)
-        priors: tuple[float, ...] = (0.0, 250.0, 1000.0, 4000.0)
+        priors: tuple[Weight, ...] = Field(default=(0.0, 250.0, 1000.0, 4000.0), min_length=1)
         prior: float = Field(default=DEFAULT_PRIOR, ge=0)
 
     def requires(self, unit: CompileUnit) -> None:
@@ -69,6 +73,7 @@ class SolveAffine(Pass):
             )
         if not isinstance(unit.statistics, WindowStatistics):
             raise PassError("there are no statistics", hint="put gather_statistics before solve_affine")
+        aimed: dict[str, str] = {}
         for _, term in unit.objective.active():
             if term.target is None:
                 raise PassError(
@@ -77,6 +82,13 @@ class SolveAffine(Pass):
                 )
             if term.target not in unit.statistics.targets:
                 raise PassError(f"the term {term.name} needs a {term.target}, and the statistics have none")
+            if term.target in aimed:
+                raise PassError(
+                    f"the terms {aimed[term.target]} and {term.name} both aim at the {term.target}",
+                    hint="keep one of them, or train with distill",
+                )
+            aimed[term.target] = term.name
+        _check_rank(unit)
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
@@ -95,13 +107,13 @@ class SolveAffine(Pass):
             arrays,
             **{**unit.student.config, "variates": len(unit.task.variates)},
         )
-        after = unit.with_(student=student.eval(), objective=Objective())
+        after = unit.with_(student=student.eval(), objective=Objective(), setting=asdict(selection.chosen))
         return PassResult(after, True, _metrics(selection, warnings))
 
     def _grid(self, student: Student, objective: Objective, statistics: WindowStatistics) -> Grid:
         search, options = self.options.search, self.options
         teacher = _term(objective, "teacher")
-        weight, truth = objective.weight("kd"), objective.weight("supervised")
+        weight, truth = _weight(objective, "teacher"), _weight(objective, "truth")
         fixed = math.inf if truth == 0 else weight / truth
         taus: tuple[float, ...] = () if teacher is None else (teacher.tau,)
         if teacher is not None and "tau" in search:
@@ -127,7 +139,7 @@ class SolveAffine(Pass):
             ridges=(options.ridge,),
             poolings=(0.0,),
             distill=(1.0,) if 1.0 in grid.distill else grid.distill[:1],
-            taus=(0.0,),
+            taus=grid.taus[:1],
             priors=(0.0,) if statistics.prior is None else (options.prior,),
         )
 
@@ -145,6 +157,22 @@ def _forms(
     if maps != "auto":
         return (maps,), (int(student.config.get("rank", 0)),)
     return (Grid().forms, ranks) if searched else (("shared",), ranks)
+
+
+def _check_rank(unit: CompileUnit) -> None:
+    config = {} if unit.student is None else unit.student.config
+    rank, task = config.get("rank"), unit.task
+    most = min(task.lookback - 1, task.horizon * len(task.variates))
+    if config.get("maps") == "low-rank" and rank is not None and rank > most:
+        raise PassError(
+            f"no map of {task.lookback} steps of {len(task.variates)} variates to {task.horizon} has "
+            f"rank {rank}, it has at most {most}",
+            hint="set a smaller student.rank",
+        )
+
+
+def _weight(objective: Objective, target: str) -> float:
+    return next((weight for weight, term in objective.active() if term.target == target), 0.0)
 
 
 def _term(objective: Objective, target: str) -> LossTerm | None:
@@ -168,3 +196,17 @@ def _metrics(selection: Selection, warnings: tuple[str, ...]) -> dict[str, Any]:
         "warnings": list(warnings),
         "selection": selection.table,
     }
+
+
+def chosen_setting(metrics: Mapping[str, Any]) -> Setting:
+    """The setting that the metrics of a solve tell of, for passes that solve again."""
+    return Setting(
+        form=metrics["maps"],
+        rank=metrics["rank"],
+        ridge=metrics["ridge"],
+        distill=float(metrics["lambda"]),
+        tau=metrics["tau"],
+        teachers=tuple(metrics["teachers"].items()),
+        pooling=metrics["pooling"],
+        prior=metrics["prior"],
+    )

@@ -9,4 +9,6 @@ TARGETS = Registry(
         "trt": "targets.trt:TARGET",
         "tvm": "targets.tvm:TARGET",
     },
+    contract="targets.base:Target",
 )
+"""Kind -> :class:`~tsfmc.targets.base.Target`; plugins join through ``tsfmc.targets``."""

@@ -53,9 +53,9 @@ def write_teacher(directory: Path, variates: int = 3) -> Path:
     return directory
 
 
-def make_unit(folder: Path) -> CompileUnit:
+def make_unit(folder: Path, rows: int = 700) -> CompileUnit:
     """A unit as it enters the pipeline."""
-    data = load_data(write_series(folder / "series.csv"), lookback=LOOKBACK, horizon=HORIZON)
+    data = load_data(write_series(folder / "series.csv", rows), lookback=LOOKBACK, horizon=HORIZON)
     teacher, info = open_teacher(
         write_teacher(folder / "teacher"), lookback=LOOKBACK, horizon=HORIZON, variates=len(data.variates)
     )

@@ -52,7 +52,7 @@ def rows(teacher: str, data: str) -> dict[str, Any]:
     """All rows of one data set."""
     progress = for_stderr()
     recipe = api.make_recipe(teacher=teacher, data=data)
-    unit = api.statistics_of(recipe, progress)
+    unit = api.transform(recipe, stop_after="gather_statistics", progress=progress)
     statistics = unit.statistics
     assert isinstance(statistics, WindowStatistics)
     task = unit.task

@@ -62,6 +62,12 @@ class MissingError(TsfmcError):
     exit_code = 3
 
 
+class PluginError(TsfmcError):
+    """A plugin of another package cannot be imported, or is not what its entry point says."""
+
+    exit_code = 3
+
+
 class BudgetError(TsfmcError):
     """A budget or a gate is missed."""
 

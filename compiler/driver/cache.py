@@ -193,11 +193,21 @@ class _Store:
         return store
 
 
+class _Setting:
+    def save(self, unit: CompileUnit, folder: Path) -> None:
+        assert unit.setting is not None
+        (folder / "setting.json").write_text(json.dumps(dict(unit.setting)))
+
+    def load(self, before: CompileUnit, folder: Path) -> Any:
+        return json.loads((folder / "setting.json").read_text())
+
+
 CODECS: Mapping[PartName, Codec] = {
     "student": _Student(),
     "teacher": _Teacher(),
     "objective": _Objective(),
     "teacher_store": _Store(),
+    "setting": _Setting(),
 }
 """How each part is kept; a pass that writes another part cannot be cacheable."""
 

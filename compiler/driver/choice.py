@@ -93,9 +93,8 @@ def setting_words(row: Row) -> str:
     """``low rank 24, teacher's weight 0.25 (tau 1), ridge of 100 windows``."""
     pooling = f", pooling {_short(row['pooling'])}" if row.get("pooling") else ""
     prior = f", {_short(row['prior'])} synthetic windows" if row.get("prior") else ""
-    return (
-        f"{_form_words(row)}, {_teacher_words(row)}, ridge of {_short(row['ridge'])} windows{pooling}{prior}"
-    )
+    ridge = f"ridge of {_short(row['ridge'])} windows"
+    return f"{_form_words(row)}, {_teacher_words(row)}, {ridge}{pooling}{prior}"
 
 
 def _form_words(row: Row) -> str:

@@ -9,33 +9,39 @@ import numpy as np
 
 from ..base.content import file_hash
 from ..data import SyntheticData
+from ..ir.forecaster import Student
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, Task
 from ..learning.affine import Setting
-from ..learning.rolling_origin import chosen_setting
+from ..learning.branch_origin import setting_of
 from ..learning.statistics import WindowStatistics
 from ..learning.synthetic import TEACHER
 from ..learning.update import FILE, Header, State, save_state, state_of
+from ..students import STUDENTS
 from .recipe import Recipe
 
 
 class KeepStatistics(Step):
-    """Writes ``out/statistics.safetensors`` for a solved student; the manifests name it.  Idle for any other."""
+    """Writes ``out/statistics.safetensors`` for a solved student, and names it in the manifests.
+
+    Idle for any other, and for a student that was grown out of a solved one.
+    """
 
     name = "keep_statistics"
     summary = "leave what an affine student was solved from beside the artifacts, for update"
-    reads = frozenset({"data", "statistics"})
+    reads = frozenset({"data", "statistics", "setting"})
     writes = frozenset({"facts"})
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self.recipe, self.out = recipe, out
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
-        chosen = next((entry.metrics for entry in unit.record if "selection" in entry.metrics), None)
-        if chosen is None or not isinstance(unit.statistics, WindowStatistics):
+        solved = unit.setting is not None and isinstance(unit.statistics, WindowStatistics)
+        if not solved or not _is_affine(self.recipe.student.kind):
             return PassResult(unit, False)
-        save_state(_state(self.recipe, unit, unit.statistics, chosen_setting(chosen)), self.out / FILE)
+        assert isinstance(unit.statistics, WindowStatistics)
+        save_state(_state(self.recipe, unit, unit.statistics, setting_of(unit.setting)), self.out / FILE)
         kept = unit.with_(facts={**unit.facts, "statistics": reference(self.out / FILE)})
         return PassResult(kept, True)
 
@@ -43,6 +49,11 @@ class KeepStatistics(Step):
 def reference(path: Path) -> dict[str, str]:
     """A file beside the artifacts as their manifests name it."""
     return {"file": path.name, "sha256": file_hash(path)}
+
+
+def _is_affine(kind: str) -> bool:
+    """Whether students of this kind are solved maps and nothing besides."""
+    return any("from_affine" in vars(parent) for parent in STUDENTS[kind].__mro__ if parent is not Student)
 
 
 def _state(recipe: Recipe, unit: CompileUnit, statistics: WindowStatistics, fitted: Setting) -> State:

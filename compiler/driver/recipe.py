@@ -1,7 +1,8 @@
 """The recipe: everything that determines a compile, typed, versioned, TOML in and out.
 
-Resolved in layers, later ones win:  presets/base.toml <- presets/<student>.toml <- the recipe file
-<- named arguments <- ``--set key.path=value``.  ``recipe.lock.toml`` is the resolved recipe.
+Resolved in layers, later ones win:  presets/base.toml <- the student's preset <- the recipe file
+<- named arguments <- ``--set key.path=value``.  A student brings its preset
+(``Student.preset``).  ``recipe.lock.toml`` is the resolved recipe.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ..base.errors import RecipeError, UsageError, unknown_name
 from ..data.synthetic_data import SYNTHETIC
+from ..students import STUDENTS
 from .settings import Settings, recipe_fields
 
 if TYPE_CHECKING:
@@ -197,15 +199,11 @@ def resolve(
             raise RecipeError(f"--set {setting!r}: expected key.path=value, e.g. passes.distill.epochs=4")
         _put(overrides, path.strip(), _value(text.strip()))
     user = _merge(given, overrides)
-    kind = user.get("student", {}).get("kind", "dlinear")
-    preset = PRESETS / f"{kind}.toml"
-    layers = [_read(PRESETS / "base.toml"), _read(preset) if preset.is_file() else {}]
+    base = _read(PRESETS / "base.toml")
+    preset = _merge(base, _preset(_merge(base, user).get("student")))
     if user.get("data") == SYNTHETIC:
-        layers.append(_read(PRESETS / "synthetic.toml"))
-    layers.append(user)
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = _merge(merged, layer)
+        preset = _merge(preset, _read(PRESETS / "synthetic.toml"))
+    merged = _merge(preset, user)
     _keep_options_of_pipeline(merged, user)
     try:
         return Recipe.model_validate(merged)
@@ -240,6 +238,17 @@ def pass_options(
     except ValidationError as error:
         raise _explain(error, None, options, f"passes.{name}.") from None
     return given
+
+
+def _preset(student: Any) -> Mapping[str, Any]:
+    """What the student brings, built in or of another package; an unknown kind is refused later."""
+    kind = student.get("kind") if isinstance(student, dict) else None
+    if kind == "none":
+        return _read(PRESETS / "none.toml")
+    if not isinstance(kind, str) or kind not in STUDENTS:
+        return {}
+    preset: Mapping[str, Any] = STUDENTS[kind].preset(kind)
+    return preset
 
 
 def _keep_options_of_pipeline(merged: dict[str, Any], user: Mapping[str, Any]) -> None:

@@ -17,5 +17,6 @@ FRONTENDS = Registry(
         "timer": "compiler.frontends.timer:FRONTEND",
         "timesfm": "compiler.frontends.timesfm:FRONTEND",
     },
+    contract="compiler.frontends.base:Frontend",
 )
 """Family name -> :class:`~.base.Frontend`; plugins join through the entry-point group ``tsfmc.teachers``."""

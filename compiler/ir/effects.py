@@ -31,10 +31,19 @@ def code_of(kind: type) -> str:
     Raises:
         PassError: the class has no source (typed at a prompt, say), so its results cannot be kept.
     """
-    own = code_key("compiler", "passes")
+    own, plugin = code_key("compiler", "passes"), plugin_code(kind)
+    return content_key(own, plugin) if plugin else own
+
+
+def plugin_code(kind: type) -> list[str]:
+    """Hashes of the source of the package that ``kind`` comes from; none where it is this package.
+
+    Raises:
+        PassError: the class has no source.
+    """
     root = kind.__module__.partition(".")[0]
     if root == __name__.partition(".")[0]:
-        return own
+        return []
     module = sys.modules.get(root)
     paths = [Path(path) for path in getattr(module, "__path__", ())]
     if not paths:
@@ -42,7 +51,7 @@ def code_of(kind: type) -> str:
             paths = [Path(inspect.getfile(kind))]
         except (TypeError, OSError):
             raise PassError(f"{kind.__qualname__} has no source file to make a cache key of") from None
-    return content_key(own, [folder_key(path) for path in paths])
+    return [folder_key(path) for path in paths]
 
 
 def changed_parts(before: CompileUnit, after: CompileUnit) -> set[PartName]:
@@ -87,4 +96,5 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "build": lambda unit: unit.build and unit.build.lines(),
     "facts": lambda unit: dict(unit.facts),
     "artifacts": lambda unit: sorted(unit.artifacts),
+    "setting": lambda unit: unit.setting and dict(unit.setting),
 }

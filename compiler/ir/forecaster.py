@@ -6,14 +6,18 @@ the lookback (special tokens dropped), d the width of a state.
 
 from __future__ import annotations
 
+import inspect
+import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..base.errors import RecipeError
 from .prunable import PrunableStructure
 
 
@@ -35,6 +39,23 @@ class Student(Forecaster):
 
     embedding_dim: int
 
+    @classmethod
+    def preset(cls, kind: str) -> Mapping[str, Any]:
+        """What a recipe with this student starts from, over ``base.toml`` and under what the user gives:
+        the TOML file beside its module that is named after the kind, where there is one.
+
+        Args:
+            kind: the name that the student is registered under.
+
+        Raises:
+            RecipeError: the file is not TOML.
+        """
+        path = Path(inspect.getfile(cls)).with_name(f"{kind}.toml")
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: not TOML: {error}") from None
+
     def embed(self, past: Tensor) -> Tensor:
         """Variate embeddings ``[B, D, d_S]`` of ``past [B, D, L]``."""
         raise NotImplementedError
@@ -42,6 +63,16 @@ class Student(Forecaster):
     def forecast_and_embedding(self, past: Tensor) -> tuple[Tensor, Tensor]:
         """``forward`` and ``embed`` in one evaluation: ``([B, D, H], [B, D, d_S])``."""
         raise NotImplementedError
+
+    @classmethod
+    def start(cls, **config: Any) -> Student:
+        """What is built first, untrained: itself, or the student that a later pass grows it out of."""
+        return cls(**config)
+
+    @classmethod
+    def options(cls) -> set[str]:
+        """Names that ``[student]`` of a recipe may give."""
+        return set(inspect.signature(cls).parameters) - {"lookback", "horizon"}
 
     @property
     def solvable(self) -> bool:

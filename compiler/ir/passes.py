@@ -22,7 +22,8 @@ from .unit import CompileUnit, PartName
 class PassOptions(BaseModel):
     """Options of ``[passes.<name>]`` in a recipe; a pass subclasses it.  Unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An infinite option stands as text in records and cache keys: JSON has no number for it.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ PartName = Literal[
     "student",
     "objective",
     "statistics",
+    "setting",
     "judged",
     "supervised",
     "accuracy",
@@ -96,6 +97,7 @@ class CompileUnit:
         student: the student; after ``student = none`` the teacher itself is what is lowered.
         judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
+        setting: what an affine student was solved for, the fields of ``learning.affine.Setting``.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
         accuracy: the rows of test accuracy that no target changes, by name.
@@ -115,6 +117,7 @@ class CompileUnit:
     student: Forecaster | None = None
     objective: Objective = field(default_factory=Objective)
     statistics: Statistics | None = None
+    setting: Mapping[str, Any] | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
     judged: Forecaster | None = None

@@ -102,8 +102,9 @@ class AffineSolution:
 
 def horizon_weights(tau: float, horizon: int) -> Tensor:
     """``[H]`` exp(tau t / (H-1)) at mean 1 (DistilTS, horizon-weighted distillation)."""
-    raw = torch.exp(tau * torch.arange(horizon, dtype=torch.float64) / max(1, horizon - 1))
-    return raw / raw.mean()
+    ramp = torch.arange(horizon, dtype=torch.float64) / max(1, horizon - 1)
+    # softmax * H is the same quotient and cannot overflow.
+    return torch.softmax(tau * ramp, dim=0) * horizon
 
 
 def blend(setting: Setting, horizon: int) -> tuple[Tensor, Tensor]:

@@ -47,13 +47,14 @@ def _judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     forms = {setting.form for setting in settings}
     found: dict[Setting, float] = {}
     fit, judged = fold.fit.pooled(), fold.judged.pooled()
+    count = fold.fit.count
     for ridge in dict.fromkeys((*grid.ridges, PLAIN.ridge)):
-        found |= _dense(Setting("shared", 0, ridge), fit, judged, grid, _solved(fit, ridge, grid))
+        found |= _dense(Setting("shared", 0, ridge), fit, judged, grid, _solved(fit, ridge / count, grid))
     if "per-variate" in forms:
         for ridge, pooling in grid.penalties("per-variate"):
             own = fold.fit.blended(pooling)
             setting = Setting("per-variate", 0, ridge, pooling=pooling)
-            found |= _dense(setting, own, fold.judged, grid, _solved(own, ridge, grid))
+            found |= _dense(setting, own, fold.judged, grid, _solved(own, ridge / count, grid))
     if "low-rank" in forms:
         ranks = sorted({setting.rank for setting in settings if setting.form == "low-rank"})
         space = Subspace.of(fold, grid)
@@ -64,9 +65,12 @@ def _judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     return {setting: (error + square) / cells for setting, error in found.items()}
 
 
-def _solved(fit: Sums, ridge: float, grid: Grid) -> list[Tensor]:
-    """For each variate its maps to the truth and to each mix, ``[L, (1 + M) H]``."""
-    relative = ridge / fit.count
+def _solved(fit: Sums, relative: float, grid: Grid) -> list[Tensor]:
+    """For each variate its maps to the truth and to each mix, ``[L, (1 + M) H]``.
+
+    Args:
+        relative: the ridge over the windows of one variate, also where all are pooled.
+    """
     return [
         torch.cholesky_solve(cross, factor(gram, relative))
         for gram, cross in zip(fit.gram, _crosses(fit, grid), strict=True)
@@ -124,14 +128,16 @@ class Subspace:
         fit: sums of the fit, ``gram [D, K, K]``, every product with the window ``[D, K, H]``.
         judged: of the judged block.
         metric: ``[K, K]``, products of the directions with each other: the ridge is one on the whole map.
-        whitening: Cholesky factor of the pooled, regularised Gram in these directions.
+        pooled: ``[K, K]`` Gram of the average variate.
+        pooled_scale: mean of the diagonal of its whole Gram.
         scale: ``[D]`` mean of the diagonal of each variate's whole Gram.
     """
 
     fit: Sums
     judged: Sums
     metric: Tensor
-    whitening: Tensor
+    pooled: Tensor
+    pooled_scale: float
     scale: Tensor
 
     @classmethod
@@ -140,16 +146,18 @@ class Subspace:
         relative = PLAIN.ridge / fold.fit.count
         pooled = fold.fit.gram.mean(0)
         whitening = factor(pooled, relative)
-        white = whitening.T @ torch.cat(_solved(fold.fit, PLAIN.ridge, grid), dim=1)  # [L, D (1+M) H]
+        # Those of pooled maps too: they are no blends of the others.
+        ends = dict.fromkeys((0.0, max(grid.poolings))) if len(fold.fit.gram) > 1 else (0.0,)
+        maps = [part for pooling in ends for part in _solved(fold.fit.blended(pooling), relative, grid)]
+        white = whitening.T @ torch.cat(maps, dim=1)  # [L, 2 D (1+M) H]
         leading = torch.linalg.eigh(white @ white.T)[1].flip(1)[:, :WORKING_DIRECTIONS]
         basis = basis_of(whitening, leading)  # [K, L]
-        metric = basis @ basis.T
-        inner = basis @ pooled @ basis.T + ridge_of(pooled, relative) * metric
         return cls(
             _projected(fold.fit, basis),
             _projected(fold.judged, basis),
-            metric,
-            torch.linalg.cholesky(inner),
+            basis @ basis.T,
+            basis @ pooled @ basis.T,
+            ridge_of(pooled, 1.0),
             torch.tensor([ridge_of(gram, 1.0) for gram in fold.fit.gram], dtype=torch.float64),
         )
 
@@ -162,14 +170,15 @@ class Subspace:
         normal = fit.gram + (ridge / fit.count * scale)[:, None, None] * self.metric
         crosses = _crosses(fit, grid)
         maps = torch.cholesky_solve(crosses, torch.linalg.cholesky(normal))
-        white = torch.unflatten(self.whitening.T @ maps, 2, (parts, horizon))
+        whitening = torch.linalg.cholesky(self.pooled + ridge / fit.count * self.pooled_scale * self.metric)
+        white = torch.unflatten(whitening.T @ maps, 2, (parts, horizon))
         crosses = torch.unflatten(crosses, 2, (parts, horizon))
         found = {}
         for target in grid.targets():
             shares = _shares(target, grid, horizon)
             blended = torch.einsum("dkph,ph->kdh", white, shares).flatten(1)
             leading = torch.linalg.eigh(blended @ blended.T)[1].flip(1)[:, : max(ranks)]
-            basis = basis_of(self.whitening, leading)  # [r, K]
+            basis = basis_of(whitening, leading)  # [r, K]
             product = basis @ torch.einsum("dkph,ph->dkh", crosses, shares)
             gram = basis @ normal @ basis.T
             image, judged = basis @ self.judged.gram @ basis.T, basis @ self.judged.cross["truth"]

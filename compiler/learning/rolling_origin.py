@@ -158,17 +158,3 @@ def choose(
 ) -> Setting:
     """The smallest of the near-best, fewest multiply-adds first, and of equal ones the best."""
     return min(close, key=lambda setting: (*size(setting), middle(ratios[setting])))
-
-
-def chosen_setting(metrics: Mapping[str, Any]) -> Setting:
-    """The setting that the metrics of ``solve_affine`` tell of, for whatever solves again."""
-    return Setting(
-        form=metrics["maps"],
-        rank=metrics["rank"],
-        ridge=metrics["ridge"],
-        distill=float(metrics["lambda"]),
-        tau=metrics["tau"],
-        teachers=tuple(metrics["teachers"].items()),
-        pooling=metrics["pooling"],
-        prior=metrics["prior"],
-    )

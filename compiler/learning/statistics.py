@@ -142,7 +142,7 @@ def hankel_sums(series: Array, lookback: int, horizon: int) -> Sums:
         # Sums of centred windows do not depend on the level; without it they cancel fewer digits.  Taken from
         # the first value on, so that a constant variate becomes exactly zero.
         values = np.ascontiguousarray(series[:, variate] - series[0, variate])
-        values -= values.mean() if values.any() else 0.0
+        values -= values.mean()
         products = _hankel(values, count, span)
         sums = _centre(products, lookback)
         # Centring loses the digits by which uncentred sums exceed centred ones (a level that drifts far
@@ -158,7 +158,7 @@ def _products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tenso
     view = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon)
     total: Sums | None = None
     for start in range(0, len(view), CHUNK_WINDOWS):
-        piece = torch.from_numpy(np.ascontiguousarray(view[start : start + CHUNK_WINDOWS, None]))
+        piece = torch.from_numpy(view[start : start + CHUNK_WINDOWS, None].copy())
         piece -= piece[..., :1].clone()
         sums = window_sums(piece[..., :lookback], piece[..., lookback:])
         total = sums if total is None else total.accumulate(sums)

@@ -33,6 +33,7 @@ from ..base.parallel import Processes
 from ..base.progress import Progress
 from ..data import Dataset, SpreadWindows
 from ..data.splits import PARTS, Part
+from ..ir.effects import plugin_code
 from ..ir.forecaster import Teacher
 from ..ir.provenance import TeacherInfo
 from ..ir.teacher_store import SCHEMA, TeacherStore
@@ -78,6 +79,7 @@ def store_key(
         horizon,
         asdict(options),
         code_key("compiler/frontends"),
+        *plugin_code(type(teacher)),
     )
 
 

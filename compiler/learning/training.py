@@ -32,7 +32,8 @@ class TrainingPlan:
 
     ``patience`` epochs without a better validation loss end it.  ``averaging`` > 0 judges and keeps an
     exponential average of the weights with that decay per step, instead of the weights themselves: the
-    noise of a small batch then neither ends the training early nor stays in the result.
+    noise of a small batch then neither ends the training early nor stays in the result.  The decay warms up
+    as (1 + t) / (10 + t) over steps t, so that the average forgets where training started.
     """
 
     epochs: int
@@ -103,10 +104,11 @@ def train(
     fetch: Fetch,
     validate: Callable[[], float],
     plan: TrainingPlan,
-    workspace: Path,
+    workspace: Path | None,
     progress: Progress,
     title: str,
     keep_initial: bool = False,
+    judge: str = "validation",
 ) -> TrainingResult:
     """Trains ``step`` in place and restores its best state by value.
 
@@ -114,8 +116,9 @@ def train(
         step: ``step(*batch) -> {name: loss}``; the entry ``"loss"`` is minimised.
         windows: number of training windows; ``fetch`` takes indices below it.
         validate: validation loss of the state as it is; called in eval mode under no gradient.
-        workspace: folder of the checkpoint.
+        workspace: folder of the checkpoint; None for a training of seconds, which keeps none.
         keep_initial: the untrained state is a candidate too.
+        judge: what ``validate`` gives, for the line of an epoch.
 
     Returns:
         losses per epoch and the epoch whose state ``step`` now has.
@@ -136,7 +139,7 @@ def train(
     wrapped, optimizer, loader = accelerator.prepare(step, optimizer, loader)
     module: nn.Module = accelerator.unwrap_model(wrapped)
 
-    state = _State(workspace / "training.safetensors", module, optimizer)
+    state = _State(workspace and workspace / "training.safetensors", module, optimizer)
     if not state.resume():
         state.record(_validation(module, validate), {}, keep=keep_initial)
     patience_left = state.patience_left(plan.patience)
@@ -165,7 +168,7 @@ def train(
             accelerator.wait_for_everyone()
             patience_left = state.patience_left(plan.patience)
             progress.line(
-                f"    epoch {state.epoch}: train {mean['loss']:.4f}  validation {state.validation[-1]:.4f}"
+                f"    epoch {state.epoch}: train {mean['loss']:.4f}  {judge} {state.validation[-1]:.4f}"
             )
     state.restore_best()
     step.cpu().eval()
@@ -181,13 +184,14 @@ def _validation(module: nn.Module, validate: Callable[[], float]) -> float:
 class _State:
     """Everything that a resumed run needs, in one safetensors file: weights, best weights, Adam, history."""
 
-    def __init__(self, path: Path, module: nn.Module, optimizer: Any) -> None:
+    def __init__(self, path: Path | None, module: nn.Module, optimizer: Any) -> None:
         self.path, self.module, self.optimizer = path, module, optimizer
         self.validation: list[float] = []
         self.training: list[Mapping[str, float]] = []
         self.best_epoch = -1
         self.best: dict[str, Tensor] = {}
         self.mean: dict[str, Tensor] = {}
+        self.steps = 0
 
     @property
     def epoch(self) -> int:
@@ -212,6 +216,8 @@ class _State:
         """Moves the averaged weights a step towards the present ones; nothing for ``decay = 0``."""
         if decay == 0:
             return
+        self.steps += 1
+        decay = min(decay, (1 + self.steps) / (10 + self.steps))
         if not self.mean:
             self.mean = {name: tensor.detach().clone() for name, tensor in self.module.named_parameters()}
         for name, tensor in self.module.named_parameters():
@@ -237,12 +243,19 @@ class _State:
 
     def save(self) -> None:
         """Writes the checkpoint; the old one stays until the new one is complete."""
+        if self.path is None:
+            return
         tensors = {f"now.{n}": t.detach().clone() for n, t in self.module.state_dict().items()}
         tensors |= {f"best.{n}": t for n, t in self.best.items()}
         tensors |= {f"mean.{n}": t for n, t in self.mean.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{slot}": t.detach().clone() for slot, t in slots.items()}
-        history = {"validation": self.validation, "training": self.training, "best_epoch": self.best_epoch}
+        history = {
+            "validation": self.validation,
+            "training": self.training,
+            "best_epoch": self.best_epoch,
+            "steps": self.steps,
+        }
         partial = self.path.with_suffix(".partial")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata={"history": json.dumps(history)})
@@ -250,7 +263,7 @@ class _State:
 
     def resume(self) -> bool:
         """Reads the checkpoint, if there is one."""
-        if not self.path.is_file():
+        if self.path is None or not self.path.is_file():
             return False
         from safetensors import safe_open
 
@@ -269,5 +282,5 @@ class _State:
                 slots.setdefault(int(index), {})[slot] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self.validation, self.training = history["validation"], history["training"]
-        self.best_epoch = history["best_epoch"]
+        self.best_epoch, self.steps = history["best_epoch"], history["steps"]
         return True

@@ -15,17 +15,21 @@ STUDENTS = Registry(
     {
         "dlinear": "compiler.students.dlinear:DLinear",
         "itransformer": "compiler.students.itransformer:ITransformer",
+        "residual": "compiler.students.residual:Residual",
+        "auto": "compiler.students.residual:Residual",
     },
+    contract="compiler.ir.forecaster:Student",
 )
+"""Kind -> :class:`~tsfmc.compiler.ir.forecaster.Student`; plugins join through ``tsfmc.students``."""
 
 
 def build_student(kind: str, *, lookback: int, horizon: int, **options: Any) -> Student:
-    """A student with untrained weights.
+    """A student with untrained weights; of a kind that grows out of another student, that other one.
 
     Raises:
         UsageError: an unknown kind; the message lists what exists.
     """
-    student: Student = STUDENTS[kind](lookback=lookback, horizon=horizon, **options)
+    student: Student = STUDENTS[kind].start(lookback=lookback, horizon=horizon, **options)
     return student
 
 
@@ -35,7 +39,7 @@ def check_student(kind: str, options: Iterable[str]) -> None:
     Raises:
         UsageError: the message lists what exists and the nearest name.
     """
-    known = set(inspect.signature(STUDENTS[kind]).parameters) - {"lookback", "horizon"}
+    known = STUDENTS[kind].options()
     for option in options:
         if option not in known:
             raise unknown_name(f"option of student {kind}", option, known)

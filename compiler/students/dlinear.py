@@ -158,10 +158,7 @@ class DLinear(Student):
     @torch.no_grad()
     def fold(self) -> Forecaster:
         """The affine map that a DLinear is, exactly, in the form of its ``maps``."""
-        identity = torch.eye(self.lookback, dtype=torch.float64)
-        # Columns of M: the moving average of unit windows.  Exact: the split is linear.
-        moving = self.split(identity.unsqueeze(0))[0][0].T
-        weight = _weight(self.trend) @ moving + _weight(self.season) @ (identity - moving)
+        weight = self._weight_of_window()
         if self.maps == "per-variate":
             return fold_per_variate(weight)
         if self.maps == "low-rank":
@@ -175,6 +172,19 @@ class DLinear(Student):
         if self.normalisation == "last":
             weight[:, -1] += 1 - weight.sum(dim=1)
         return fold_shared(weight, bias)
+
+    def _weight_of_window(self) -> Tensor:
+        """What trend and season together do to a normalised window, ``[..., outputs, L]``, float64."""
+        identity = torch.eye(self.lookback, dtype=torch.float64)
+        # Columns of M: the moving average of unit windows.  Exact: the split is linear.
+        moving = self.split(identity.unsqueeze(0))[0][0].T
+        return _weight(self.trend) @ moving + _weight(self.season) @ (identity - moving)
+
+    @torch.no_grad()
+    def centred_arrays(self) -> tuple[Tensor, ...]:
+        """What ``load_affine`` takes, read back: the map in centred coordinates, in the form of its maps."""
+        weight = self._weight_of_window()
+        return (weight,) if self.head is None else (weight, _weight(self.head))
 
     @torch.no_grad()
     def load_affine(self, *arrays: Array) -> DLinear:

@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from importlib import import_module, reload
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,8 @@ def test_a_pass_of_a_user_stays_in_the_supervised_baseline(
     unit: CompileUnit, plugin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin(2.0)
-    monkeypatch.setitem(PASSES._table(), "scale", "scale_plugin:Scale")
+    point = EntryPoint("scale", "scale_plugin:Scale", "tsfmc.passes")
+    monkeypatch.setitem(PASSES.plugins, "scale", point)
     recipe = make_recipe(
         set=[
             'pipeline=["record_teacher","build_student","weight_horizons","scale","distill"]',

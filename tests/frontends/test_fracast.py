@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from fracast import FracastModel
+from golden import Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from tsfmc.compiler.base.errors import TeacherError
 from tsfmc.compiler.frontends import find_card, load_teacher, open_teacher, save_teacher
@@ -37,27 +37,24 @@ def series(seed: int, *shape: int) -> torch.Tensor:
     return torch.from_numpy((values * draw.uniform(0.1, 50, (*shape[:-1], 1)) + 7).astype("float32"))
 
 
-@pytest.mark.parametrize(
-    ("case", "lookback", "horizon", "windows"),
-    [
-        ("c2048", 2048, 96, 1),
-        ("c512", 512, 96, 2),
-        ("c300_h48", 300, 48, 2),
-    ],
-)
-def test_golden(shared: Path, kit: Any, case: str, lookback: int, horizon: int, windows: int) -> None:
-    golden = load_file(shared / "golden" / "fracast" / "golden.safetensors")
-    teacher = teacher_for(lookback, horizon)
-    outputs = teacher.outputs(golden["c2048.past"][:windows, :, -lookback:])
-    expected = golden[f"{case}.quantiles"][:windows]
+@pytest.mark.parametrize("case", cases("fracast"))
+def test_golden(kit: Any, case: Case) -> None:
+    """Of the real windows in ../shared one or two, by the longest input, which is stored once."""
+    task = case.settings
+    lookback, horizon, variates = task["context"], task["horizon"], task["variates"]
+    stored = case if "past" in case else replace(case, name="c2048")
+    windows = 1 if lookback == 2048 else 2
+    past = stored["past"][:windows, :, -lookback:]
+    outputs = teacher_for(lookback, horizon, variates).outputs(past)
+    expected = case["quantiles"][:windows]
     kit.close(outputs.quantiles, expected)
     kit.close(outputs.forecast, expected[..., 4])
-    assert outputs.states.shape == (windows, 7, lookback, 64)
-    meta = json.loads((shared / "golden" / "fracast" / "meta.json").read_text())
-    assert (
-        open_teacher("fracast", lookback=512, horizon=96, variates=7)[1].sha256
-        == meta["real_weights"]["sha256"]
-    )
+    assert outputs.states.shape == (len(past), variates, lookback, 64)
+
+
+def test_the_weights_are_the_packages_float32_ones() -> None:
+    info = open_teacher("fracast", lookback=512, horizon=96, variates=7)[1]
+    assert info.sha256 == "0d678f123f3d1f91c5065cca2b5d40eccc469360afc2381b27290486011ded2c"
 
 
 @settings(max_examples=5, deadline=None)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import scipy.stats
 import torch
+from golden import Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
 from uni2ts_reference import UpstreamMoirai
 
@@ -33,17 +33,6 @@ TINY: dict[str, Any] = {
     "patch_sizes": [4, 8, 16],
 }
 HARD = ("constant", "zero", "huge", "minute", "high level", "one spike")
-CASES = {
-    "moirai-1": (
-        "c512_h96_p32_v7",
-        "c512_h96_p64_v1",
-        "c500_h96_p64_v3",
-        "c512_h100_p128_v2",
-        "c96_h24_p16_v1",
-        "c200_h48_p8_v3",
-    ),
-    "moirai-1-heads": ("c512_h96_p16_v3", "c200_h40_p16_v4", "c96_h24_p8_v2"),
-}
 
 
 def tiny(kit: Any, **arguments: Any) -> Moirai:
@@ -116,26 +105,22 @@ def test_scaling_agrees_with_float64(kit: Any, kind: str, lookback: int) -> None
     torch.testing.assert_close(scale, (variance + 1e-5).sqrt().float(), rtol=5e-7, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("family", "case"), [(name, case) for name, cases in CASES.items() for case in cases]
-)
-def test_stored_vectors(shared: Path, kit: Any, family: str, case: str) -> None:
-    folder = shared / "golden" / family
-    vectors = load_file(folder / "golden.safetensors")
-    task = json.loads((folder / "meta.json").read_text())["cases"][case]["settings"]
+@pytest.mark.parametrize("case", [*cases("moirai-1"), *cases("moirai-1-heads")])
+def test_stored_vectors(kit: Any, case: Case) -> None:
+    task = case.settings
     teacher = load_teacher(
-        folder,
+        case.checkpoint,
         lookback=task["context"],
         horizon=task["horizon"],
         variates=task["variates"],
         patch_size=task["patch"],
     )
     assert isinstance(teacher, Moirai)
-    past = vectors[f"{case}.past"]
+    past = case["past"]
     with torch.no_grad():
         outputs = teacher.outputs(past)
         mixture, loc, scale = teacher.mixture(past)
-        kit.close(teacher(past), vectors[f"{case}.mean"])
+        kit.close(teacher(past), case["mean"])
         every, *_ = teacher._encode(past, every=True)
     future = torch.unflatten(every[:, -task["variates"] * teacher.future_tokens :], 1, (task["variates"], -1))
     got = {
@@ -148,9 +133,10 @@ def test_stored_vectors(shared: Path, kit: Any, family: str, case: str) -> None:
         "log_normal": torch.stack([mixture.log_loc, mixture.log_scale], -1),
     }
     for name, value in got.items():
-        kit.close(value, vectors[f"{case}.{name}"])
+        if name in case:
+            kit.close(value, case[name])
     for name, value in {"hidden_context": outputs.states, "hidden_future": future}.items():
-        torch.testing.assert_close(value, vectors[f"{case}.{name}"], rtol=0, atol=5e-4)
+        torch.testing.assert_close(value, case[name], rtol=0, atol=5e-4)
 
 
 def test_published_sizes() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from golden import Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
 from uni2ts_reference import UpstreamMoirai2
 
@@ -73,22 +72,20 @@ def test_parity_on_hard_windows(kit: Any, level: float, spread: float) -> None:
         kit.close(teacher.quantiles(past), expected, absolute=max(1e-5, floor))
 
 
-@pytest.mark.parametrize("case", ["h64_v1", "h64_v7", "h64_v3_c500", "h96_v1", "h96_v1_c500"])
-def test_stored_vectors(shared: Path, kit: Any, case: str) -> None:
-    folder = shared / "golden" / "moirai-2"
-    vectors = load_file(folder / "golden.safetensors")
-    task = json.loads((folder / "meta.json").read_text())["cases"][case]["settings"]
+@pytest.mark.parametrize("case", cases("moirai-2"))
+def test_stored_vectors(kit: Any, case: Case) -> None:
+    task = case.settings
     teacher = load_teacher(
-        folder, lookback=task["context"], horizon=task["horizon"], variates=task["variates"]
+        case.checkpoint, lookback=task["context"], horizon=task["horizon"], variates=task["variates"]
     )
-    past = vectors[f"{case}.past"]
+    past = case["past"]
     with torch.no_grad():
         outputs = teacher.outputs(past)
         assert outputs.quantiles is not None
-        kit.close(teacher(past), vectors[f"{case}.point"])
-        kit.close(outputs.forecast, vectors[f"{case}.point"])
-        kit.close(outputs.quantiles, vectors[f"{case}.quantiles"])
-        torch.testing.assert_close(outputs.states, vectors[f"{case}.hidden_context"], rtol=0, atol=5e-4)
+        kit.close(teacher(past), case["point"])
+        kit.close(outputs.forecast, case["point"])
+        kit.close(outputs.quantiles, case["quantiles"])
+        torch.testing.assert_close(outputs.states, case["hidden_context"], rtol=0, atol=5e-4)
 
 
 def test_published_size() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from golden import Case, cases
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sktime.libs.timemoe.timemoe import TimeMoeForPrediction
 from sktime.libs.timemoe.timemoe_config import TimeMoeConfig
 from torch import Tensor
@@ -31,7 +32,6 @@ TINY: dict[str, Any] = {
     "horizon_lengths": [1, 8, 32, 64],
     "max_position_embeddings": 256,
 }
-GOLDEN_CASES = ("c512_h96", "c256_h96", "c100_h105")
 
 
 def tiny(**arguments: Any) -> TimeMoe:
@@ -132,22 +132,20 @@ def test_the_window_recipe_of_the_authors() -> None:
 
 
 @pytest.mark.parametrize("experts", ["sparse", "dense"])
-@pytest.mark.parametrize("case", GOLDEN_CASES)
-def test_stored_vectors(shared: Path, case: str, experts: str) -> None:
-    folder = shared / "golden" / "timemoe"
-    vectors = load_file(folder / "golden.safetensors")
-    task = json.loads((folder / "meta.json").read_text())["cases"][case]["settings"]
+@pytest.mark.parametrize("case", cases("timemoe"))
+def test_stored_vectors(case: Case, experts: str) -> None:
+    task = case.settings
     arguments = {"lookback": task["context"], "horizon": task["horizon"], "variates": 1, "experts": experts}
-    raw = load_teacher(folder, **arguments, normalize="none")
-    teacher = load_teacher(folder, **arguments)
-    past, normed = vectors[f"{case}.context"][:, None], vectors[f"{case}.normed"][:, None]
+    raw = load_teacher(case.checkpoint, **arguments, normalize="none")
+    teacher = load_teacher(case.checkpoint, **arguments)
+    past, normed = case["context"][:, None], case["normed"][:, None]
     with torch.no_grad():
-        assert_close_to(teacher(past)[:, 0], vectors[f"{case}.forecast"])
-        assert_close_to(raw(normed)[:, 0], vectors[f"{case}.forecast_normed"])
+        assert_close_to(teacher(past)[:, 0], case["forecast"])
+        assert_close_to(raw(normed)[:, 0], case["forecast_normed"])
         states = teacher.states(past)[:, 0]
-        torch.testing.assert_close(states, vectors[f"{case}.hidden"], rtol=0, atol=5e-4)
+        torch.testing.assert_close(states, case["hidden"], rtol=0, atol=5e-4)
         head = raw.get_submodule("lm_heads.3")(raw.states(normed)[:, 0, -8:])
-        assert_close_to(head, vectors[f"{case}.first_head_last8"])
+        assert_close_to(head, case["first_head_last8"])
 
 
 def test_published_sizes() -> None:

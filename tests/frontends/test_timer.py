@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from golden import Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from sktime.libs.timer.configuration_timer import TimerConfig
 from sktime.libs.timer.modeling_timer import TimerForPrediction
 from torch import Tensor
@@ -108,21 +106,19 @@ def test_parity_with_the_authors_code(
         )
 
 
-@pytest.mark.parametrize("case", ["c480_h96", "c96_h96", "c672_h64"])
-def test_stored_vectors(shared: Path, case: str) -> None:
-    folder = shared / "golden" / "timer"
-    vectors = load_file(folder / "golden.safetensors")
-    task = json.loads((folder / "meta.json").read_text())["cases"][case]["settings"]
+@pytest.mark.parametrize("case", cases("timer"))
+def test_stored_vectors(case: Case) -> None:
+    task = case.settings
     arguments = {"lookback": task["context"], "horizon": task["horizon"], "variates": 1}
-    teacher = load_teacher(folder, **arguments)
-    raw = load_teacher(folder, **arguments, normalize="none")
-    past = vectors[f"{case}.context"][:, None]
+    teacher = load_teacher(case.checkpoint, **arguments)
+    raw = load_teacher(case.checkpoint, **arguments, normalize="none")
+    past = case["context"][:, None]
     normed = (past - past.mean(-1, keepdim=True)) / past.std(-1, keepdim=True)
     with torch.no_grad():
-        assert_close_to(teacher(past)[:, 0], vectors[f"{case}.forecast"])
-        assert_close_to(raw(normed)[:, 0], vectors[f"{case}.forecast_normed"])
+        assert_close_to(teacher(past)[:, 0], case["forecast"])
+        assert_close_to(raw(normed)[:, 0], case["forecast_normed"])
         states = teacher.states(past)[:, 0]
-        torch.testing.assert_close(states, vectors[f"{case}.hidden"], rtol=0, atol=5e-4)
+        torch.testing.assert_close(states, case["hidden"], rtol=0, atol=5e-4)
 
 
 def test_published_size() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from golden import Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 
@@ -110,16 +109,12 @@ def test_parity_with_transformers(
         assert torch.equal(teacher.states(past), outputs.states)
 
 
-@pytest.mark.parametrize(
-    "case", ["c512_flip", "c512_noflip", "c480_noflip", "c400_padded_to_512", "positive"]
-)
+@pytest.mark.parametrize("case", cases("timesfm-2.5"))
 @pytest.mark.parametrize("horizon", [96, 128])
-def test_stored_vectors(shared: Path, case: str, horizon: int) -> None:
-    folder = shared / "golden" / "timesfm-2.5"
-    vectors = load_file(folder / "golden.safetensors")
-    task = json.loads((folder / "meta.json").read_text())["cases"][case]["settings"]
+def test_stored_vectors(case: Case, horizon: int) -> None:
+    task = case.settings
     teacher = load_teacher(
-        folder,
+        case.checkpoint,
         lookback=task["context"],
         horizon=horizon,
         variates=1,
@@ -128,12 +123,12 @@ def test_stored_vectors(shared: Path, case: str, horizon: int) -> None:
         positive="batch",
     )
     with torch.no_grad():
-        outputs = teacher.outputs(vectors[f"{case}.context"][:, None])
+        outputs = teacher.outputs(case["context"][:, None])
     assert outputs.quantiles is not None and outputs.states is not None
-    assert_close_to(outputs.forecast[:, 0], vectors[f"{case}.point"][:, :horizon])
-    assert_close_to(outputs.quantiles[:, 0], vectors[f"{case}.full_predictions"][:, :horizon, 1:])
+    assert_close_to(outputs.forecast[:, 0], case["point"][:, :horizon])
+    assert_close_to(outputs.quantiles[:, 0], case["full_predictions"][:, :horizon, 1:])
     patches = outputs.states.shape[2]
-    states = vectors[f"{case}.last_hidden_state"][:, -patches:]
+    states = case["last_hidden_state"][:, -patches:]
     torch.testing.assert_close(outputs.states[:, 0], states, rtol=0, atol=5e-4)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from golden import SHARED, Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from sktime.libs.granite_ttm import TinyTimeMixerConfig, TinyTimeMixerForPrediction
 
 from tsfmc.compiler.base.errors import TeacherError
@@ -37,18 +37,21 @@ TINY: Mapping[str, Any] = {
 TASK = {"lookback": 48, "horizon": 12, "variates": 3}
 
 
-@pytest.mark.parametrize("case", ["tiny_v1", "tiny_v3", "tiny_v7", "tiny_const", "real_etth1"])
-def test_golden(shared: Path, kit: Any, case: str) -> None:
-    golden = load_file(shared / "golden" / "ttm" / "golden.safetensors")
-    past = golden[f"{case}.past"].transpose(1, 2).contiguous()
-    directory = shared / ("weights/ttm-r2-512-96" if case == "real_etth1" else "golden/ttm")
-    teacher = load_teacher(directory, lookback=512, horizon=96, variates=past.shape[1])
+@pytest.mark.parametrize("case", cases("ttm"))
+def test_golden(kit: Any, case: Case) -> None:
+    past = case["past"].transpose(1, 2).contiguous()
+    real = case.name == "real_etth1"
+    directory = SHARED.parent / "weights/ttm-r2-512-96" if real else case.checkpoint
+    task = case.settings
+    teacher = load_teacher(
+        directory, lookback=task["context"], horizon=task["horizon"], variates=past.shape[1]
+    )
     with torch.no_grad():
         outputs = teacher.outputs(past)
         kit.close(teacher(past), outputs.forecast, 0, 0)
         kit.close(teacher.states(past), outputs.states, 0, 0)
-    kit.close(outputs.forecast.transpose(1, 2), golden[f"{case}.forecast"])
-    kit.close(outputs.states, golden[f"{case}.backbone_hidden_state"], 5e-4, 0)
+    kit.close(outputs.forecast.transpose(1, 2), case["forecast"])
+    kit.close(outputs.states, case["backbone_hidden_state"], 5e-4, 0)
 
 
 @settings(max_examples=12, deadline=None)

@@ -81,3 +81,14 @@ def test_plain_dlinear_is_refused_with_what_to_do(taught: CompileUnit) -> None:
     unit = BuildStudent(kind="dlinear").run(taught, PassContext()).unit
     with pytest.raises(PassError, match=r"no embedding.*student\.embedding=256"):
         AlignTemporal().requires(unit)
+
+
+def test_an_aligner_starts_at_the_scale_that_the_equation_says() -> None:
+    """E ~ N(0, 1)/sqrt(u) and the linear maps at Kaiming's bound, whatever the width u."""
+    torch.manual_seed(0)
+    for factors in (64, 1024):
+        aligner = Aligner(embedding=256, positions=64, width=32, factors=factors)
+        assert float(aligner.positions.detach().std()) == pytest.approx(factors**-0.5, rel=0.05)
+        assert abs(float(aligner.positions.detach().mean())) < 0.1 * factors**-0.5
+        assert float(aligner.project.weight.detach().std()) == pytest.approx((3 * 256) ** -0.5, rel=0.05)
+        assert float(aligner.out.weight.detach().std()) == pytest.approx((3 * factors) ** -0.5, rel=0.05)

@@ -20,13 +20,22 @@ def test_published_sizes() -> None:
 
 def test_objective_has_kd_only_with_a_teacher(unit: CompileUnit) -> None:
     step = BuildStudent(kind="dlinear", lambda_kd=0.5)
-    with_teacher = step.run(unit, PassContext()).unit
+    result = step.run(unit, PassContext())
+    with_teacher = result.unit
+    assert result.modified and with_teacher.student is not None
+    parameters = sum(parameter.numel() for parameter in with_teacher.student.parameters())
+    assert result.metrics == {"parameters": parameters}
     assert [(weight, term.name) for weight, term in with_teacher.objective] == [
         (1.0, "supervised"),
         (0.5, "kd"),
     ]
     alone = step.run(unit.with_(teacher=None), PassContext()).unit
     assert [term.name for _, term in alone.objective] == ["supervised"]
+
+
+def test_a_negative_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        BuildStudent(kind="dlinear", lambda_kd=-1.0)
 
 
 def test_the_unit_that_came_in_is_unchanged(unit: CompileUnit) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.ir.passes import Pass, PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
-from tsfmc.compiler.learning.training import TrainingResult
 from tsfmc.passes import distill
 from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent
-from tsfmc.passes.distill import Distill
+from tsfmc.passes.distill import Distill, DistillStep
 from tsfmc.passes.record_teacher import RecordTeacher
 from tsfmc.passes.weight_horizons import WeightHorizons
 
@@ -94,23 +94,44 @@ def test_the_objective_is_empty_afterwards(taught: CompileUnit, tmp_path: Path) 
     assert unit.objective.terms == ()
 
 
-def test_a_store_of_some_windows_is_paired_with_them(
-    unit: CompileUnit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each batch holds a window and what the teacher says of that window, not of its neighbour."""
+def test_windows_without_a_label_still_train_by_supervision(unit: CompileUnit, tmp_path: Path) -> None:
+    """Each batch holds a window, what the teacher says of that window, and whether it says anything."""
     recorded = RecordTeacher(train_windows=7).run(unit, PassContext(workspace=tmp_path)).unit
     student = build("dlinear").run(recorded, PassContext(workspace=tmp_path)).unit
-    seen: dict[str, Any] = {}
-
-    def look(step: Any, *, windows: int, fetch: Any, **_: Any) -> TrainingResult:
-        seen.update(count=windows, batch=fetch([3]))
-        return TrainingResult((0.0,), (), 0)
-
-    monkeypatch.setattr(distill, "train", look)
-    Distill().run(student, PassContext(workspace=tmp_path))
-    past, _, forecast = seen["batch"]
     every = unit.data.windows("train", unit.task.lookback, unit.task.horizon)
-    assert seen["count"] == 7 and torch.equal(past, every.batch([round(3 / 6 * (len(every) - 1))])[0])
+    step = DistillStep(student.student, student.objective)  # type: ignore[arg-type]
+    fetch = distill._reader(step, student, torch.arange(len(every)))
+    at = [round(3 / 6 * (len(every) - 1)), 1]
+    past, future, forecast, labelled = fetch(at)
+    assert torch.equal(past, every.batch(at)[0]) and labelled.tolist() == [True, False]
     assert unit.teacher is not None
     with torch.inference_mode():
-        torch.testing.assert_close(forecast, unit.teacher(past), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(forecast[:1], unit.teacher(past[:1]), rtol=1e-5, atol=1e-6)
+    losses = step(past, future, forecast, labelled)
+    alone = step(past[:1], future[:1], forecast[:1])
+    torch.testing.assert_close(losses["supervised"], (step.student(past) - future).square().mean())
+    # Half of the batch has a label: its KD counts half, as the mean over both windows.
+    torch.testing.assert_close(losses["kd"], alone["kd"] / 2)
+    none = step(past[1:], future[1:], forecast[1:], labelled[1:])
+    assert none["kd"].item() == 0 and torch.equal(none["loss"], none["supervised"])
+
+
+def test_both_rows_see_the_same_windows_in_as_many_steps(
+    unit: CompileUnit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    plain = DistillStep.forward
+
+    def look(step: DistillStep, past: Tensor, *rest: Tensor) -> dict[str, Tensor]:
+        seen.append(past)
+        return plain(step, past, *rest)
+
+    monkeypatch.setattr(DistillStep, "forward", look)
+    recorded = RecordTeacher(train_windows=7).run(unit, PassContext(workspace=tmp_path)).unit
+    rows = []
+    for name, start in (("distilled", recorded), ("supervised", unit.with_(teacher=None))):
+        seen.clear()
+        run(start, tmp_path / name, build("dlinear"), Distill(epochs=2))
+        rows.append(list(seen))
+    assert len(rows[0]) == len(rows[1]) > 0
+    assert all(torch.equal(one, other) for one, other in zip(*rows, strict=True))

@@ -140,3 +140,12 @@ def test_refusals(unit: CompileUnit, taught: CompileUnit, tmp_path: Path) -> Non
         tune(unit.with_(teacher=None), tmp_path)
     with pytest.raises(PassError, match="already recorded"):
         tune(taught, tmp_path)
+
+
+def test_options_without_a_meaning_are_refused() -> None:
+    none = {"epochs": 0, "train_windows": 0, "validation_windows": 0, "weight_decay": 0.0}
+    assert Finetune(**none).config() == {**Finetune().config(), **none}
+    wrong = dict.fromkeys(none, -1) | {"learning_rates": (), "batch_size": 0, "patience": 0}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=name):
+            Finetune(**{name: value})

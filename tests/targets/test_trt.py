@@ -35,6 +35,10 @@ STUDENTS = {
     "affine_maps": {"kind": "affine_maps", "variates": SHAPE.variates, **SIZES},
     "low_rank_map": {"kind": "low_rank_map", "variates": SHAPE.variates, "rank": 4, **SIZES},
     "folded_itransformer": {"kind": "folded_itransformer", **SIZES, **ENCODER},
+    "folded_residual": {
+        **{"kind": "folded_residual", "variates": SHAPE.variates, "maps": "low-rank", "rank": 4, **SIZES},
+        **{"branch": "mlp", "embedding": 4, "width": 16, "layers": 2, "heads": 1, "ffn": 1},
+    },
 }
 BATCHES: dict[str, Any] = {"static": 2, "dynamic": {"min": 1, "opt": 2, "max": 4}}
 EVERYWHERE = ("SM80", "SM86", "SM89", "SM120")
@@ -76,6 +80,7 @@ MATRIX = [
 ]
 MATRIX += [("affine", "int8", "dynamic"), ("folded_itransformer", "fp16", "dynamic")]
 MATRIX += [("affine_maps", "fp32", "dynamic"), ("affine_maps", "fp16", "static")]
+MATRIX += [("folded_residual", "fp32", "dynamic"), ("folded_residual", "fp16", "static")]
 MATRIX += [("low_rank_map", precision, "dynamic") for precision in ("fp32", "fp16", "int8")]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from factory import HORIZON, LOOKBACK, write_series, write_teacher
+from golden import OWN, checkpoint
 from pydantic import ValidationError
 from tiny_teachers import tiny_teacher
 from torch import Tensor, nn
@@ -371,7 +372,7 @@ FAMILIES = {
     "timemoe": (64, 8, 2),
     "timer": (96, 24, 2),
     "timesfm-2.5": (64, 32, 2),
-    "ttm": (512, 96, 2),
+    "ttm": (96, 24, 2),
 }
 
 
@@ -393,11 +394,10 @@ def lower_teacher(
 
 @pytest.mark.usefixtures("same_process")
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_a_tiny_checkpoint_of_every_teacher_family_equals_torch(
-    family: str, tmp_path: Path, shared: Path
-) -> None:
+def test_a_tiny_checkpoint_of_every_teacher_family_equals_torch(family: str, tmp_path: Path) -> None:
     lookback, horizon, variates = FAMILIES[family]
-    teacher = load_teacher(shared / "golden" / family, lookback=lookback, horizon=horizon, variates=variates)
+    task = {"lookback": lookback, "horizon": horizon, "variates": variates}
+    teacher = load_teacher(checkpoint(OWN / family), **task)
     payload = lower_teacher(teacher, FAMILIES[family], tmp_path)
     assert payload.level == "executed" and payload.details["cross_check"]["max_rel"] <= 1e-5
 

@@ -14,8 +14,8 @@ from tsfmc.compiler.driver.recipe import make_recipe
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.affine import solve, squared_error
-from tsfmc.compiler.learning.rolling_origin import chosen_setting
 from tsfmc.compiler.learning.statistics import WindowStatistics
+from tsfmc.passes.solve_affine import chosen_setting
 
 Key = tuple[Any, ...]
 

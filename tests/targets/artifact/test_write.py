@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def test_two_equal_compiles_give_equal_bytes(tmp_path: Path) -> None:
 def test_open_artifact_forecasts_in_the_units_of_the_data(tmp_path: Path) -> None:
     make_artifact(tmp_path / "art")
     pack_zip(tmp_path / "art", tmp_path / "art.tsfmc")
+    with zipfile.ZipFile(tmp_path / "art.tsfmc") as archive:  # no time of its own: the first a zip can say
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     expected = raw(reference(make_model(), WINDOWS))
     for path in (tmp_path / "art", tmp_path / "art.tsfmc"):
         forecaster = open_artifact(path)

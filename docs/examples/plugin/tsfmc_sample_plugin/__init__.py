@@ -1,0 +1,1 @@
+"""One teacher, one student, one pass and one target for tsfmc, each in a file of its own."""

@@ -1,0 +1,78 @@
+"""gather_statistics: the sums of the unit's windows and of its teacher's recorded forecasts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from series import windows_of
+
+from tsfmc.compiler.base.errors import PassError
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning.statistics import Sums, WindowStatistics, window_sums
+from tsfmc.passes.gather_statistics import GatherStatistics
+from tsfmc.passes.record_teacher import RecordTeacher
+
+
+def gather(unit: CompileUnit, **options: object) -> WindowStatistics:
+    step = GatherStatistics(**options)
+    step.requires(unit)
+    found = step.run(unit, PassContext()).unit.statistics
+    assert isinstance(found, WindowStatistics)
+    return found
+
+
+def assert_same(one: Sums, other: Sums, name: str) -> None:
+    assert one.count == other.count
+    torch.testing.assert_close(one.gram, other.gram, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(one.cross[name], other.cross[name], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(one.square[name], other.square[name], rtol=1e-6, atol=1e-6)
+
+
+def test_sums_of_truth_and_teacher(taught: CompileUnit) -> None:
+    """Against the teacher itself, run here on the windows."""
+    result = GatherStatistics().run(taught, PassContext())
+    statistics = result.unit.statistics
+    assert isinstance(statistics, WindowStatistics) and result.modified
+    past, future = windows_of(taught.data, "train", 48, 12)
+    assert result.metrics == {"windows": len(past), "targets": "truth, teacher"}
+    assert taught.teacher is not None
+    with torch.inference_mode():
+        forecast = taught.teacher(past.float()).double()
+    assert_same(statistics.all(), window_sums(past, future), "truth")
+    assert_same(statistics.all(), window_sums(past, forecast, "teacher"), "teacher")
+
+
+def test_without_a_teacher_there_is_the_truth_alone(unit: CompileUnit) -> None:
+    statistics = gather(unit)
+    assert statistics.targets == ("truth",) and statistics.all().cross.keys() == {"truth"}
+
+
+def test_blocks(taught: CompileUnit) -> None:
+    assert len(list(gather(taught).folds())) == 7
+    assert len(list(gather(taught, blocks=4).folds())) == 3
+    with pytest.raises(ValueError, match="greater than or equal to 3"):
+        GatherStatistics(blocks=2)
+
+
+def test_the_key_is_of_what_the_sums_depend_on(unit: CompileUnit, taught: CompileUnit) -> None:
+    assert gather(taught).key == gather(taught).key
+    other = replace(taught.data, sha256="1" * 64, values=np.asarray(taught.data.values) + 1)
+    changed = (
+        gather(unit),
+        gather(taught.with_(data=other)),
+        gather(unit.with_(task=replace(unit.task, lookback=47))),
+        gather(unit.with_(task=replace(unit.task, horizon=11))),
+        gather(taught, blocks=4),  # other folds, and so another choice
+    )
+    keys = {gather(taught).key, *(statistics.key for statistics in changed)}
+    assert len(keys) == 1 + len(changed) and "" not in keys
+
+
+def test_labels_of_some_windows_are_refused(unit: CompileUnit) -> None:
+    some = RecordTeacher(train_windows=50).run(unit, PassContext()).unit
+    with pytest.raises(PassError, match=r"labels cover 50 of 430 training windows.*train_windows = 0"):
+        GatherStatistics().requires(some)
