@@ -54,7 +54,9 @@ class Subject:
         """The pass, or another, with the options that follow from the recipe."""
         kind = PASSES[name or self.name]
         given = self.options if name in (None, self.name) else {}
-        step: Pass = kind(**{**kind.follow(RecipeView(self.student, frozenset(PARTS))), **given})
+        # None: the recipe does not ask for this pass; it is tried all the same.
+        follows = kind.follow(RecipeView(self.student, frozenset(PARTS))) or {}
+        step: Pass = kind(**{**follows, **given})
         return step
 
     @contextmanager

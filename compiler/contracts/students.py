@@ -114,10 +114,10 @@ def embedding(subject: Subject) -> None:
 
 @STUDENT.rule
 def learns(subject: Subject) -> None:
-    """Every parameter gets a gradient from the forecast."""
+    """Every parameter that is not frozen gets a gradient from the forecast."""
     student = subject.build().train()
     student(windows(4, VARIATES, LOOKBACK)).square().mean().backward()  # type: ignore[no-untyped-call]
-    silent = [name for name, parameter in student.named_parameters() if parameter.grad is None]
+    silent = [name for name, each in student.named_parameters() if each.requires_grad and each.grad is None]
     expect(not silent, f"no gradient reaches {', '.join(silent)}")
 
 

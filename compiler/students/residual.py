@@ -407,7 +407,7 @@ def grow(solved: Student, basis: Tensor, past: Tensor, **options: Any) -> Residu
             f"{type(solved).__name__} is no solved affine student", hint="put solve_affine before add_branch"
         )
     names = ("lookback", "horizon", "variates", "rank")
-    config = {**{name: solved.config[name] for name in names}, **options}
+    config = {**{name: solved.config[name] for name in names}, **options, "embedding": len(basis)}
     maps = "shared" if solved.maps == "auto" else solved.maps
     student = Residual(**{**config, "maps": maps, "variates": past.shape[1]})
     return student.restarted(solved.centred_arrays(), basis, past)

@@ -44,6 +44,7 @@ def small_unit(folder: Path) -> CompileUnit:
 _TEACHER: dict[str, Any] = {"make_unit": small_unit, "before": ()}
 PASS_OPTIONS: Mapping[str, dict[str, Any]] = {
     "align_temporal": {"student": {"kind": "dlinear", "embedding": 8}},
+    "refit_affine": {"until": "all"},
     "distill": {"before": ("record_teacher", "build_student"), "epochs": 1},
     "drop_dead_weights": _TEACHER,
     "finetune": {**_TEACHER, "epochs": 1},
