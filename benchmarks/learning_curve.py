@@ -138,7 +138,7 @@ class Curves:
             unit = AddPrior().run(unit, context).unit
         result = SolveAffine().run(unit, context)
         assert result.unit.student is not None
-        wanted = ("maps", "rank", "lambda", "tau", "ridge", "prior", "validation_mse", "warnings")
+        wanted = ("maps", "rank", "lambda", "tau", "ridge", "pooling", "prior", "validation_mse", "warnings")
         chosen = {name: result.metrics[name] for name in wanted}
         return {**self._test(model_predictor(result.unit.student)), **chosen, "windows": windows}
 

@@ -318,8 +318,8 @@ def test_dry_run_prints_the_method(place: Path, monkeypatch: Any, capsys: Any) -
     assert code == 0
     steps = [line.split()[0] for line in out.splitlines()[1:]]
     assert steps == [
-        "import", "record_teacher", "build_student", "weight_horizons", "gather_statistics", "solve_affine",
-        "fold_affine", "train_baseline", "evaluate_references", "export",
+        "import", "record_teacher", "build_student", "weight_horizons", "gather_statistics", "add_prior",
+        "solve_affine", "fold_affine", "train_baseline", "keep_statistics", "evaluate_references", "export",
         "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.pack",
     ]  # fmt: skip
 

@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
         target="onnx",
         variates=variate,
         out=folder,
-        set=["measure.duration_s=0.2", "measure.min_queries=64"],
+        set=["measure.duration_s=0.2", "measure.min_queries=64", "passes.add_prior.windows=128"],
         **task,
     )
 

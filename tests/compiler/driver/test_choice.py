@@ -38,11 +38,13 @@ def test_the_best_is_not_listed_twice() -> None:
 def test_the_table_gives_the_figures() -> None:
     title, heads, first, _, chosen, *_ = candidate_table(ROWS)
     assert title.endswith("2 blocks")
-    columns = "candidate lambda tau ridge pooling MSE parameters MACs/variate bytes"
+    columns = "candidate lambda tau ridge pooling prior MSE parameters MACs/variate bytes"
     assert heads.split() == columns.split()
     # exp(-0.05) - 1 = -4.9 %, exp(-0.02) - 1 = -2.0 %
-    assert " ".join(first.split()) == "low rank 24 0.25 0 100 0 -4.9 % +- 1.0 1,024 500 4,096"
-    assert " ".join(chosen.split()) == "* one map for all variates 2 0 100 0.3 -2.0 % +- 1.0 1,000 500 4,000"
+    assert " ".join(first.split()) == "low rank 24 0.25 0 100 0 0 -4.9 % +- 1.0 1,024 500 4,096"
+    assert (
+        " ".join(chosen.split()) == "* one map for all variates 2 0 100 0.3 0 -2.0 % +- 1.0 1,000 500 4,000"
+    )
 
 
 def test_words() -> None:

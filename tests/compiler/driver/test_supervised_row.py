@@ -26,9 +26,9 @@ def choice(unit: CompileUnit) -> dict[str, Any]:
 
 def table(unit: CompileUnit, *, taught: bool) -> dict[Key, dict[str, Any]]:
     return {
-        (row["form"], row["rank"], row["ridge"], row["lambda"], row["tau"]): row
+        (row["form"], row["rank"], row["ridge"], row["lambda"], row["tau"], row["prior"]): row
         for row in choice(unit)["selection"]
-        if taught or not row["teachers"]
+        if taught or not (row["teachers"] or row["prior"])
     }
 
 
@@ -49,7 +49,7 @@ def test_the_same_candidates_less_those_of_the_teacher(both: tuple[CompileUnit, 
     assert {key[0] for key in plain} == {"shared", "per-variate", "low-rank"}
     assert table(artifact, taught=False).keys() == plain.keys()
     for key, row in plain.items():
-        assert row["teachers"] == {} and row["lambda"] == 0
+        assert row["teachers"] == {} and row["lambda"] == row["prior"] == 0
         assert row["mse"] == pytest.approx(every[key]["mse"]), key
         assert row["log_ratio"] == pytest.approx(every[key]["log_ratio"], abs=1e-9), key
 
