@@ -98,9 +98,12 @@ def test_updates_in_steps_equal_one_update_bit_for_bit(
     assert _same(steps, start.extend(rows), tmp_path_factory.mktemp("states"))
 
 
-@pytest.mark.parametrize("form", ["shared", "per-variate"])
-def test_an_update_is_a_solve_on_all_rows(form: str) -> None:
-    setting = Setting(form, 0, 5.0)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "setting",
+    [Setting("shared", 0, 5.0), Setting("per-variate", 0, 5.0), Setting("low-rank", 3, 5.0, pooling=0.7)],
+    ids=lambda setting: setting.form,
+)
+def test_an_update_is_a_solve_on_all_rows(setting: Setting) -> None:
     state = _compiled(setting, prior=False)
     more = _rows(600, seed=3)
     rows = (np.concatenate([_rows(120), more]) - state.scale[0]) / state.scale[1]

@@ -1,0 +1,49 @@
+"""Statistics are kept for solved students alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from factory import HORIZON, LOOKBACK
+
+from tsfmc.compiler.driver.keeping import KeepStatistics
+from tsfmc.compiler.driver.recipe import make_recipe
+from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning.update import FILE, load_state
+from tsfmc.passes.build_student import BuildStudent
+from tsfmc.passes.gather_statistics import GatherStatistics
+from tsfmc.passes.solve_affine import SolveAffine
+
+CONTEXT = PassContext()
+
+
+@pytest.fixture
+def solved(taught: CompileUnit) -> CompileUnit:
+    unit = GatherStatistics().run(taught, CONTEXT).unit
+    unit = BuildStudent(kind="dlinear", config={"maps": "low-rank", "rank": 4}).run(unit, CONTEXT).unit
+    return SolveAffine(ridges=(10.0,), lambdas=(1.0,)).run(unit, CONTEXT).unit
+
+
+@pytest.mark.parametrize(("student", "kept"), [("dlinear", True), ("residual", False)])
+def test_of_a_solved_student_and_not_of_one_grown_out_of_it(
+    solved: CompileUnit, tmp_path: Path, student: str, kept: bool
+) -> None:
+    recipe = make_recipe(lookback=LOOKBACK, horizon=HORIZON, student=student)
+    result = KeepStatistics(recipe, tmp_path).run(solved, CONTEXT)
+    assert result.modified is kept and (tmp_path / FILE).is_file() is kept
+    assert ("statistics" in result.unit.facts) is kept
+
+
+def test_the_setting_is_the_chosen_one(solved: CompileUnit, tmp_path: Path) -> None:
+    KeepStatistics(make_recipe(lookback=LOOKBACK, horizon=HORIZON), tmp_path).run(solved, CONTEXT)
+    setting, chosen = load_state(tmp_path / FILE).header.setting, solved.setting
+    assert chosen is not None
+    assert (setting.form, setting.rank) == ("low-rank", 4)
+    assert (setting.ridge, setting.pooling) == (chosen["ridge"], chosen["pooling"])
+
+
+def test_not_without_a_solved_student(taught: CompileUnit, tmp_path: Path) -> None:
+    result = KeepStatistics(make_recipe(lookback=LOOKBACK, horizon=HORIZON), tmp_path).run(taught, CONTEXT)
+    assert not result.modified and not (tmp_path / FILE).exists()
