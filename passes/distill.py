@@ -198,7 +198,7 @@ class Distill(Pass):
         visits = sum(min(fold.windows, limit or fold.windows) for fold in folds)
         warnings = []
         if len(folds) == 1:
-            warnings.append("too few windows for rolling origins: the branch is judged on validation alone")
+            warnings.append(f"{unit.statistics.alone}: the branch is judged on validation alone")
         elif 3 * dear.macs * visits * self.options.epochs > self.options.judge_macs:
             warnings.append("rolling origins would take too long: the branch is judged on validation alone")
             folds = folds[-1:]

@@ -67,6 +67,7 @@ class Finetune(TeacherPass):
 
     name = "finetune"
     verb = "fine-tune"
+    writes = frozenset({"teacher", "tuned"})
     summary = "fine-tune the teacher on the data; learning rate and epoch chosen on validation"
     Options = FinetuneOptions
     cacheable = True
@@ -102,7 +103,7 @@ class Finetune(TeacherPass):
         }
         if best is unit.teacher:
             return PassResult(unit, False, metrics)
-        return PassResult(unit.with_(teacher=best), True, metrics)
+        return PassResult(unit.with_(teacher=best, tuned=True), True, metrics)
 
     def _train(self, unit: CompileUnit, rate: float, context: PassContext) -> tuple[Teacher, TrainingResult]:
         """One learning rate, from the weights that came in."""

@@ -2,7 +2,8 @@
 
     G = sum (x - m)(x - m)^T     R = sum (x - m)(y - m)^T     T = sum (x - m)(teacher - m)^T
 
-Without a teacher's outputs there is no T, and what is solved is plain least squares.
+Without a teacher's outputs there is no T, and what is solved is plain least squares.  A teacher that was
+tuned on the training windows is not judged by blocks of them: it has seen what each block would ask.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class GatherStatistics(Pass):
     """Adds ``statistics`` to the unit."""
 
     name = "gather_statistics"
-    reads = frozenset({"data", "teacher_store"})
+    reads = frozenset({"data", "teacher_store", "tuned"})
     writes = frozenset({"statistics"})
     summary = "sum what an affine student needs of the windows and of the teacher's forecasts"
 
@@ -52,9 +53,16 @@ class GatherStatistics(Pass):
             task.lookback,
             task.horizon,
             self.options.blocks,
+            content_of(unit, "tuned"),
         )
         statistics = WindowStatistics(
-            unit.data, task.lookback, task.horizon, labels, blocks=self.options.blocks, key=key
+            unit.data,
+            task.lookback,
+            task.horizon,
+            labels,
+            blocks=self.options.blocks,
+            key=key,
+            tuned=bool(labels) and unit.tuned,
         )
         metrics = {"windows": statistics.windows, "targets": ", ".join(statistics.targets)}
         return PassResult(unit.with_(statistics=statistics), True, metrics)

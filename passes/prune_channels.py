@@ -99,6 +99,7 @@ class PruneChannels(TeacherPass):
 
     name = "prune_channels"
     verb = "prune"
+    writes = frozenset({"teacher", "tuned"})
     summary = "remove the coupled channels, heads and experts that matter least; really smaller shapes"
     Options = PruneOptions
     cacheable = True
@@ -132,7 +133,8 @@ class PruneChannels(TeacherPass):
         }
         if not best.removed:
             return PassResult(unit, False, metrics)
-        return PassResult(unit.with_(teacher=slice_teacher(unit.teacher, best.keep)), True, metrics)
+        smaller = slice_teacher(unit.teacher, best.keep)
+        return PassResult(unit.with_(teacher=smaller, tuned=True), True, metrics)
 
 
 @dataclass(frozen=True)

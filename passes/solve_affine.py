@@ -24,11 +24,11 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form, Setting
 from ..compiler.learning.grid import Grid
-from ..compiler.learning.rolling_origin import TOO_FEW, Selection, select
-from ..compiler.learning.statistics import WindowStatistics
+from ..compiler.learning.rolling_origin import Selection, select
+from ..compiler.learning.statistics import TOO_FEW, WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
-UNDECIDED = "too few windows for rolling origins: the teacher has its default weights, nothing was judged"
+UNDECIDED = f"{TOO_FEW}: the teacher has its default weights, nothing was judged"
 Weight = Annotated[float, Field(ge=0)]
 Rank = Annotated[int, Field(ge=1)]
 Ridge = Annotated[float, Field(gt=0)]
@@ -94,11 +94,11 @@ class SolveAffine(Pass):
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
         grid = self._grid(unit.student, unit.objective, unit.statistics)
         with context.progress.task("rolling origins", 1) as task:
-            selection = select(unit.statistics, grid)
+            selection = select(unit.statistics, grid, alone=unit.statistics.alone)
             task.advance(1)
         warnings = selection.warnings
         if _undecided(unit.statistics, grid):
-            warnings = (*(line for line in warnings if line != TOO_FEW), UNDECIDED)
+            warnings = (*(line for line in warnings if not line.startswith(TOO_FEW)), UNDECIDED)
         for warning in warnings:
             context.progress.line(f"    warning: {warning}")
         arrays = selection.solution.arrays()
@@ -146,7 +146,7 @@ class SolveAffine(Pass):
 
 def _undecided(statistics: WindowStatistics, grid: Grid) -> bool:
     """Whether a teacher's weight would have to be judged without a block of training to judge it on."""
-    return bool(grid.mixes) and not statistics.rolls
+    return bool(grid.mixes) and statistics.alone == TOO_FEW
 
 
 def _forms(

@@ -193,13 +193,17 @@ class _Store:
         return store
 
 
-class _Setting:
+@dataclass(frozen=True)
+class _Json:
+    """A part that is JSON itself."""
+
+    part: PartName
+
     def save(self, unit: CompileUnit, folder: Path) -> None:
-        assert unit.setting is not None
-        (folder / "setting.json").write_text(json.dumps(dict(unit.setting)))
+        (folder / f"{self.part}.json").write_text(json.dumps(getattr(unit, self.part)))
 
     def load(self, before: CompileUnit, folder: Path) -> Any:
-        return json.loads((folder / "setting.json").read_text())
+        return json.loads((folder / f"{self.part}.json").read_text())
 
 
 CODECS: Mapping[PartName, Codec] = {
@@ -207,7 +211,8 @@ CODECS: Mapping[PartName, Codec] = {
     "teacher": _Teacher(),
     "objective": _Objective(),
     "teacher_store": _Store(),
-    "setting": _Setting(),
+    "setting": _Json("setting"),
+    "tuned": _Json("tuned"),
 }
 """How each part is kept; a pass that writes another part cannot be cacheable."""
 

@@ -84,6 +84,7 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "task": _task,
     "data": _data,
     "teacher": lambda unit: _module(unit.teacher),
+    "tuned": lambda unit: unit.tuned,
     "teacher_store": lambda unit: unit.teacher_store and unit.teacher_store.key,
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),

@@ -24,6 +24,7 @@ PartName = Literal[
     "task",
     "data",
     "teacher",
+    "tuned",
     "teacher_store",
     "teacher_states",
     "student",
@@ -92,6 +93,7 @@ class CompileUnit:
         data: handle on the series, its splits and its scaling.
         teacher: the teacher module, or None when only its stored outputs are at hand.
         original_teacher: the teacher as it was loaded, once a pass has replaced it: what is compared with.
+        tuned: whether a pass has fitted the teacher to the training windows, which it then knows.
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
@@ -120,6 +122,7 @@ class CompileUnit:
     setting: Mapping[str, Any] | None = None
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
+    tuned: bool = False
     judged: Forecaster | None = None
     supervised: CompileUnit | None = None
     accuracy: Mapping[str, Any] = field(default_factory=dict)

@@ -20,13 +20,11 @@ from torch import Tensor
 from .affine import AffineSolution, Setting, singular_note, solve, squared_error
 from .grid import PLAIN, Grid
 from .judging import judge
-from .statistics import Fold
+from .statistics import TOO_FEW, Fold
 
 TIE = 0.002
 """A candidate this close to the best, and closer than a standard error of the gap, is as good."""
 
-
-TOO_FEW = "too few windows for rolling origins: chosen by the validation split alone"
 TRIMMED_FROM = 5
 """Folds from which on the most extreme two are left out of a mean."""
 
@@ -58,8 +56,12 @@ class Selection:
     warnings: tuple[str, ...] = ()
 
 
-def select(source: Folds, grid: Grid) -> Selection:
-    """Judges all candidates fold by fold, chooses the smallest of the best and fits it on all of training."""
+def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW) -> Selection:
+    """Judges all candidates fold by fold, chooses the smallest of the best and fits it on all of training.
+
+    Args:
+        alone: why there is no fold but validation, for the warning where that is so.
+    """
     names: list[str] = []
     errors: dict[Setting, list[float]] = {}
     last: Fold | None = None
@@ -74,7 +76,7 @@ def select(source: Folds, grid: Grid) -> Selection:
     note = singular_note(final)
     warnings = [note] if note else []
     if len(names) == 1:
-        warnings.append(TOO_FEW)
+        warnings.append(f"{alone}: chosen by the validation split alone")
     ratios = log_ratios(errors, errors[PLAIN])
     variates, lookback, horizon = final.cross["truth"].shape
 

@@ -35,6 +35,8 @@ from ..data import Dataset, SyntheticData, Windows
 Array = npt.NDArray[np.float64]
 Labels = Callable[[int, int], npt.NDArray[np.float32]]
 """``labels(first, last)``: a teacher's forecasts ``[last - first, D, H]`` of training windows, scaled."""
+TOO_FEW = "too few windows for rolling origins"
+TUNED = "the teacher was tuned on the training windows, on which rolling origins would overrate it"
 CHUNK_WINDOWS = 1024
 LOST_DIGITS = 1e5
 """Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
@@ -289,6 +291,8 @@ class WindowStatistics:
         labels: name -> a teacher's forecasts of the training windows.
         blocks: stretches of training.
         key: of everything the sums depend on.
+        tuned: whether a teacher was fitted to the training windows: what it says of a block is then no
+            forecast, and validation alone is judged.
 
     Attributes:
         prior: sums of synthetic windows with a teacher's labels, once a pass has added them.
@@ -303,9 +307,10 @@ class WindowStatistics:
         *,
         blocks: int = 8,
         key: str = "",
+        tuned: bool = False,
     ) -> None:
         self.data, self.lookback, self.horizon = data, lookback, horizon
-        self.labels, self.blocks, self.key = tuple(labels), blocks, key
+        self.labels, self.blocks, self.key, self.tuned = tuple(labels), blocks, key, tuned
         self.windows = len(data.windows("train", lookback, horizon))
         self.final: Sums | None = None
         self.prior: Sums | None = None
@@ -317,9 +322,11 @@ class WindowStatistics:
         return other
 
     @property
-    def rolls(self) -> bool:
-        """Whether the blocks are long enough to be judged one after the other."""
-        return self._shortest > self.horizon
+    def alone(self) -> str:
+        """Why the validation split alone is judged; empty where blocks of training are, too."""
+        if self._shortest <= self.horizon:  # the windows before a block have no future that ends before it
+            return TOO_FEW
+        return TUNED if self.tuned else ""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -334,7 +341,7 @@ class WindowStatistics:
         edges = self._edges
         fitted = 0
         total: Sums | None = None
-        if self.rolls:  # else the windows before a block have no future that ends before it
+        if not self.alone:
             for block in range(2, self.blocks):
                 until = edges[block] - self.horizon + 1
                 total = self._extend(total, fitted, until)

@@ -87,9 +87,9 @@ def test_the_weight_is_one_more_candidate(gathered: CompileUnit) -> None:
 def test_too_few_windows_for_rolling_origins_take_the_stated_defaults(gathered: CompileUnit) -> None:
     unit = AddPrior(windows=60).run(gathered, CONTEXT).unit
     statistics = unit.statistics
-    assert isinstance(statistics, WindowStatistics) and statistics.rolls
+    assert isinstance(statistics, WindowStatistics) and not statistics.alone
     statistics.blocks = statistics.windows // HORIZON
-    assert not statistics.rolls
+    assert statistics.alone
     metrics = _solved(unit)
     chosen = [metrics[name] for name in ("maps", "lambda", "tau", "prior", "candidates")]
     assert chosen == ["shared", 1.0, 0.0, 1000.0, 2]  # and the plain one, which all are compared with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,17 @@ import torch
 from series import windows_of
 
 from tsfmc.compiler.base.errors import PassError
-from tsfmc.compiler.ir.passes import PassContext
+from tsfmc.compiler.driver.cache import PassCache
+from tsfmc.compiler.driver.manager import PassManager
+from tsfmc.compiler.ir.passes import Pass, PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.statistics import Sums, WindowStatistics, window_sums
+from tsfmc.passes.build_student import BuildStudent
+from tsfmc.passes.drop_dead_weights import DropDeadWeights
+from tsfmc.passes.finetune import Finetune
 from tsfmc.passes.gather_statistics import GatherStatistics
 from tsfmc.passes.record_teacher import RecordTeacher
+from tsfmc.passes.solve_affine import SolveAffine
 
 
 def gather(unit: CompileUnit, **options: object) -> WindowStatistics:
@@ -76,3 +83,30 @@ def test_labels_of_some_windows_are_refused(unit: CompileUnit) -> None:
     some = RecordTeacher(train_windows=50).run(unit, PassContext()).unit
     with pytest.raises(PassError, match=r"labels cover 50 of 430 training windows.*train_windows = 0"):
         GatherStatistics().requires(some)
+
+
+def test_a_tuned_teacher_is_judged_by_validation_alone(unit: CompileUnit, tmp_path: Path) -> None:
+    """It has seen the blocks; found in the cache it still has, and smaller without tuning it has not."""
+    context = PassContext(seed=3, workspace=tmp_path)
+
+    def pipeline(*before: Pass) -> CompileUnit:
+        passes = [*before, RecordTeacher(), BuildStudent(kind="dlinear"), GatherStatistics(), SolveAffine()]
+        return PassManager(passes, cache=PassCache(tmp_path / "cache")).run(unit, context)
+
+    for found_in_cache in (False, True):
+        tuned = pipeline(Finetune(epochs=1, learning_rates=(3e-3,)))
+        assert tuned.record[0].modified and tuned.record[0].cached == found_in_cache
+        assert isinstance(tuned.statistics, WindowStatistics)
+        assert [fold.name for fold in tuned.statistics.folds()] == ["validation"]
+        (warning,) = tuned.record[-1].metrics["warnings"]
+        assert "teacher was tuned on the training windows" in warning and "validation split alone" in warning
+        # Judged all the same: the candidates are there.
+        assert tuned.record[-1].metrics["candidates"] > 1
+    untuned = pipeline(DropDeadWeights())
+    assert isinstance(untuned.statistics, WindowStatistics) and len(list(untuned.statistics.folds())) == 7
+    assert untuned.record[-1].metrics["warnings"] == []
+
+
+def test_without_labels_no_teacher_can_be_overrated(unit: CompileUnit, taught: CompileUnit) -> None:
+    assert len(list(gather(unit.with_(tuned=True)).folds())) == 7
+    assert gather(taught.with_(tuned=True)).key != gather(taught).key
