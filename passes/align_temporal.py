@@ -11,6 +11,10 @@
 normalised features an aligner that knows nothing then has a loss of 1, whatever the teacher's width.
 The aligner is trained with the student and dropped before lowering: it adds no parameter to the
 artifact.
+
+With phi = identity and the mean reduction the term is a regression of the states on the embedding, and
+``solve_affine`` solves it exactly for a basis of low rank, with an aligner of as many factors as it takes
+(section 2.1.3) in the place of one of ``factors``: see ``learning/state_targets.py``.
 """
 
 from __future__ import annotations
@@ -71,6 +75,7 @@ class FTA(LossTerm):
     def __init__(self, aligner: Aligner, reduction: Reduction = "paper") -> None:
         super().__init__()
         self.aligner, self.reduction = aligner, reduction
+        self.target = "states" if aligner.config["phi"] == "identity" and reduction == "mean" else None
 
     def forward(self, batch: Batch) -> Tensor:
         if batch.teacher_states is None or batch.embedding is None:
@@ -119,7 +124,7 @@ class AlignTemporal(Pass):
     def requires(self, unit: CompileUnit) -> None:
         if not isinstance(unit.student, Student):
             raise PassError("there is no student to align", hint="put build_student before it")
-        if unit.student.embedding_dim == 0:
+        if self._embedding(unit.student) == 0:
             raise PassError(
                 "this student has no embedding to align",
                 hint="set student.embedding, e.g. --set student.embedding=256, or drop align_temporal",
@@ -130,9 +135,15 @@ class AlignTemporal(Pass):
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and unit.teacher_store is not None  # requires() ran
         positions, width = unit.teacher_store.state_shape
-        aligner = Aligner(
-            unit.student.embedding_dim, positions, width, self.options.factors, self.options.phi
-        )
+        embedding = self._embedding(unit.student)
+        aligner = Aligner(embedding, positions, width, self.options.factors, self.options.phi)
         objective = unit.objective.put(self.options.lambda_fta, FTA(aligner, self.options.reduction))
         parameters = sum(p.numel() for p in aligner.parameters())
         return PassResult(unit.with_(objective=objective), True, {"aligner_parameters": parameters})
+
+    def _embedding(self, student: Student) -> int:
+        """Width of what is aligned; a form that is still open has one where a solver makes it low rank."""
+        solved = self.options.phi == "identity" and self.options.reduction == "mean"
+        if solved and student.solvable and student.config.get("maps") == "auto":
+            return int(student.config["rank"])
+        return student.embedding_dim

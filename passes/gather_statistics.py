@@ -3,7 +3,8 @@
     G = sum (x - m)(x - m)^T     R = sum (x - m)(y - m)^T     T = sum (x - m)(teacher - m)^T
 
 Without a teacher's outputs there is no T, and what is solved is plain least squares.  A teacher that was
-tuned on the training windows is not judged by blocks of them: it has seen what each block would ask.
+tuned on the training windows is not judged by blocks of them: it has seen what each block would ask.  Where
+the objective aims at the teacher's states, those have sums as well.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from ..compiler.ir.effects import content_of
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.statistics import Labels, WindowStatistics
+from ..compiler.learning.state_targets import reduced_states
+from ..compiler.learning.statistics import STATES, Labels, WindowStatistics
 
 
 class GatherStatistics(Pass):
     """Adds ``statistics`` to the unit."""
 
     name = "gather_statistics"
-    reads = frozenset({"data", "teacher_store", "tuned"})
+    reads = frozenset({"data", "teacher_store", "tuned", "objective"})
     writes = frozenset({"statistics"})
     summary = "sum what an affine student needs of the windows and of the teacher's forecasts"
 
@@ -47,6 +49,9 @@ class GatherStatistics(Pass):
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
         labels = [] if unit.teacher_store is None else [("teacher", _labels(unit.teacher_store))]
+        aims = {term.target for _, term in unit.objective.active()}
+        if unit.teacher_store is not None and STATES in aims:
+            labels.append((STATES, reduced_states(unit.teacher_store)))
         key = content_key(
             content_of(unit, "data"),
             content_of(unit, "teacher_store"),
@@ -54,6 +59,7 @@ class GatherStatistics(Pass):
             task.horizon,
             self.options.blocks,
             content_of(unit, "tuned"),
+            [name for name, _ in labels],
         )
         statistics = WindowStatistics(
             unit.data,

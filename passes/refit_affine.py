@@ -26,7 +26,7 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, Rec
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting, solve
-from ..compiler.learning.statistics import Labels, Sums, WindowStatistics, series_sums
+from ..compiler.learning.statistics import STATES, Labels, Sums, WindowStatistics, series_sums
 from .solve_affine import SolveAffine, chosen_setting
 
 Until = Literal["train+val", "all"]
@@ -60,13 +60,19 @@ class RefitAffine(Pass):
                 hint=f"put refit_affine right after {SolveAffine.name}, or leave refit out",
             )
 
+        if chosen_setting(unit.record[-1].metrics).align:
+            raise PassError(
+                "the teacher's states have shaped the student, and only those of training are recorded",
+                hint="leave out align_temporal, or refit",
+            )
+
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
         setting = chosen_setting(unit.record[-1].metrics)
-        sums = unit.statistics.all()
+        sums = unit.statistics.all().without(STATES)
         labelled = sums.count if setting.teachers else 0
         for part in LATER[self.options.until]:
-            more, has_labels = part_sums(unit, part, setting, unit.statistics.targets)
+            more, has_labels = part_sums(unit, part, setting, tuple(sums.cross))
             sums = sums + more
             labelled += more.count if has_labels else 0
         solution = solve(sums, setting, unit.statistics.prior)

@@ -5,7 +5,8 @@
 
 What the objective and the student leave open is chosen by rolling origins inside training and the
 validation split, never by the test split: how much weight the teacher gets (none is a candidate), whether
-that weight rises over the horizon, one map for all variates or more, their rank, and the ridge.
+that weight rises over the horizon, one map for all variates or more, their rank, the ridge, and whether the
+teacher's states help to shape the basis of the low-rank form (FTA with phi = identity, at its weight or 0).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form, Setting
 from ..compiler.learning.grid import Grid
 from ..compiler.learning.rolling_origin import Selection, select
-from ..compiler.learning.statistics import TOO_FEW, WindowStatistics
+from ..compiler.learning.statistics import STATES, TOO_FEW, WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
 UNDECIDED = f"{TOO_FEW}: the teacher has its default weights, nothing was judged"
@@ -46,8 +47,9 @@ class SolveAffine(Pass):
     class Options(PassOptions):
         """What is searched, and the values tried.
 
-        ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda,
-        tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the paper's setting.
+        ``search`` names what rolling origins choose; what it leaves out is taken from the objective (lambda
+        and the states' weight, tau), the student (maps, rank) and ``ridge``.  An empty ``search`` is the
+        paper's setting.
         ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added;
         where it is searched, so is how far the variates' statistics are pooled.
         ``prior`` counts in windows, too: that many synthetic windows with the teacher's labels, where there
@@ -119,6 +121,7 @@ class SolveAffine(Pass):
         if teacher is not None and "tau" in search:
             taus = tuple(dict.fromkeys((0.0, teacher.tau)))
         forms, ranks = _forms(student, options.ranks, searched="maps" in search)
+        align = _weight(objective, STATES) / (truth or 1.0)
         priors = options.priors if "prior" in search else (options.prior,)
         grid = replace(
             Grid(),
@@ -130,6 +133,7 @@ class SolveAffine(Pass):
             taus=taus,
             mixes=() if teacher is None else ((("teacher", 1.0),),),
             priors=(0.0,) if statistics.prior is None else priors,
+            aligns=tuple(dict.fromkeys((0.0, align))) if "lambda" in search else (align,),
         )
         if not _undecided(statistics, grid):
             return grid
@@ -141,6 +145,7 @@ class SolveAffine(Pass):
             distill=(1.0,) if 1.0 in grid.distill else grid.distill[:1],
             taus=grid.taus[:1],
             priors=(0.0,) if statistics.prior is None else (options.prior,),
+            aligns=grid.aligns[-1:],
         )
 
 
@@ -190,6 +195,7 @@ def _metrics(selection: Selection, warnings: tuple[str, ...]) -> dict[str, Any]:
         "ridge": chosen.ridge,
         "teachers": dict(chosen.teachers),
         "prior": chosen.prior,
+        "align": chosen.align,
         "candidates": len(selection.table),
         "near_best": sum(row["near_best"] for row in selection.table),
         "validation_mse": selection.validation_mse,
@@ -209,4 +215,5 @@ def chosen_setting(metrics: Mapping[str, Any]) -> Setting:
         teachers=tuple(metrics["teachers"].items()),
         pooling=metrics["pooling"],
         prior=metrics["prior"],
+        align=metrics["align"],
     )

@@ -82,7 +82,9 @@ def _columns(cells: Iterable[str]) -> str:
 def remarkable(rows: Sequence[Row]) -> list[Row]:
     """The chosen row, the best of each form, and the best without a teacher; best first, none twice."""
     groups = [[row for row in rows if row["form"] == form] for form in FORMS]
-    groups.append([row for row in rows if float(row["lambda"]) == 0 and not row.get("prior")])
+    groups.append(
+        [row for row in rows if float(row["lambda"]) == 0 and not (row.get("prior") or row.get("align"))]
+    )
     found = [min(group, key=lambda row: float(row["log_ratio"])) for group in groups if group]
     found += [row for row in rows if row.get("chosen")]
     unique = {id(row): row for row in found}
@@ -93,8 +95,9 @@ def setting_words(row: Row) -> str:
     """``low rank 24, teacher's weight 0.25 (tau 1), ridge of 100 windows``."""
     pooling = f", pooling {_short(row['pooling'])}" if row.get("pooling") else ""
     prior = f", {_short(row['prior'])} synthetic windows" if row.get("prior") else ""
+    align = f", basis shaped by states of weight {_short(row['align'])}" if row.get("align") else ""
     ridge = f"ridge of {_short(row['ridge'])} windows"
-    return f"{_form_words(row)}, {_teacher_words(row)}, {ridge}{pooling}{prior}"
+    return f"{_form_words(row)}{align}, {_teacher_words(row)}, {ridge}{pooling}{prior}"
 
 
 def _form_words(row: Row) -> str:

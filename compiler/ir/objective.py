@@ -46,7 +46,7 @@ class LossTerm(nn.Module):
     needs_states: bool = False
     target: str | None = None
     """``"truth"`` or ``"teacher"`` for a mean of squared differences from it, which is quadratic in an affine
-    student; None for any other loss."""
+    student; ``"states"`` for one between them and a linear map of the embedding; None for any other loss."""
     tau: float = 0.0
     """Growth of a quadratic term's weights over the horizon."""
 

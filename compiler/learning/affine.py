@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .statistics import Sums
+from .statistics import STATES, Sums
 
 Form = Literal["shared", "per-variate", "low-rank"]
 DEFAULT_RIDGE = 100.0
@@ -42,6 +42,8 @@ class Setting:
         pooling: weight of the average variate's statistics beside a variate's own, where variates have maps
             or heads of their own (partial pooling, between one map each and one for all).
         prior: weight of the teacher on synthetic windows, in windows, as the ridge; see ``Sums.with_prior``.
+        align: weight of the teacher's states in shaping the basis of the low-rank form; at 1 they count as
+            much as the forecast, see ``state_weight``.
     """
 
     form: Form = "shared"
@@ -52,6 +54,7 @@ class Setting:
     teachers: tuple[tuple[str, float], ...] = ()
     pooling: float = 0.0
     prior: float = 0.0
+    align: float = 0.0
 
     def macs(self, lookback: int, horizon: int) -> int:
         """Multiply-adds per variate."""
@@ -143,7 +146,11 @@ def factor(gram: Tensor, ridge: float) -> Tensor:
 
 
 def solve(sums: Sums, setting: Setting, prior: Sums | None = None) -> AffineSolution:
-    """The exact minimiser of a setting's objective over the windows in ``sums``, and the prior's."""
+    """The exact minimiser of a setting's objective over the windows in ``sums``, and the prior's.
+
+    A basis of low rank keeps the leading directions of the maps to all targets, whitened (reduced-rank
+    regression); with ``align`` the teacher's states are further targets, which have no part in the heads.
+    """
     sums = sums.with_prior(prior, setting.prior)
     ridge = setting.ridge / max(sums.count, 1)
     if setting.form == "shared":
@@ -160,7 +167,10 @@ def solve(sums: Sums, setting: Setting, prior: Sums | None = None) -> AffineSolu
         return AffineSolution("per-variate", matrix=torch.stack(maps))
     whitening = factor(sums.gram.sum(0), ridge)
     spread = torch.zeros_like(whitening)
-    for gram, product in zip(sums.gram, products, strict=True):
+    aimed = products
+    if setting.align:
+        aimed = torch.cat([products, state_weight(sums, setting.align) ** 0.5 * sums.cross[STATES]], dim=2)
+    for gram, product in zip(sums.gram, aimed, strict=True):
         white = whitening.T @ torch.cholesky_solve(product, factor(gram, ridge))
         spread += white @ white.T
     directions = torch.linalg.eigh(spread)[1].flip(1)[:, : setting.rank]
@@ -170,6 +180,17 @@ def solve(sums: Sums, setting: Setting, prior: Sums | None = None) -> AffineSolu
         for gram, product in zip(sums.gram, products, strict=True)
     ]
     return AffineSolution("low-rank", basis=basis, heads=torch.stack(heads))
+
+
+def state_weight(sums: Sums, align: float) -> float:
+    """What a square of the states counts beside a square of the forecast.
+
+        align * sum (truth - m)^2 / sum states^2
+
+    so that ``align`` compares shares of what there is to explain, whatever the number and scale of states.
+    """
+    states = float(sums.square[STATES].sum())
+    return align * float(sums.square["truth"].sum()) / states if states else 0.0
 
 
 def basis_of(whitening: Tensor, directions: Tensor) -> Tensor:

@@ -31,6 +31,10 @@ class Grid:
     """Weights of the synthetic windows, in windows; above 0 they are tried for the shared map alone where it
     is among the forms, since every weight costs as much as the whole grid without one."""
 
+    aligns: tuple[float, ...] = (0.0,)
+    """Weights of the teacher's states in the basis of the low-rank form; tried without a prior alone, whose
+    windows have no states."""
+
     def targets(self) -> list[Target]:
         """All targets that are judged, the truth alone first."""
         found: list[Target] = []
@@ -68,7 +72,7 @@ class Grid:
     def leaning(self, prior: float) -> Grid:
         """The candidates that may lean on a prior of this weight, without it."""
         forms: tuple[Form, ...] = ("shared",) if prior and "shared" in self.forms else self.forms
-        return replace(self, forms=forms, priors=(0.0,))
+        return replace(self, forms=forms, priors=(0.0,), aligns=(0.0,) if prior else self.aligns)
 
     def _plain_settings(self, lookback: int, horizon: int, variates: int) -> list[Setting]:
         targets = [target for target in self.targets() if target[2] or not self.mixes or 0 in self.distill]
@@ -82,7 +86,9 @@ class Grid:
                 if pooling and variates == 1:
                     continue
                 for weight, tau, mix in targets:
-                    found += [Setting(form, rank, ridge, weight, tau, mix, pooling) for rank in ranks]
+                    plain = Setting(form, 0, ridge, weight, tau, mix, pooling)
+                    aligns = self.aligns if form == "low-rank" else (0.0,)
+                    found += [replace(plain, rank=rank, align=align) for rank in ranks for align in aligns]
         return found
 
 

@@ -9,15 +9,15 @@ the chosen one is solved without this shortcut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .affine import Setting, basis_of, blend, factor, fit_head, mixed_teacher, ridge_of
+from .affine import Setting, basis_of, blend, factor, fit_head, mixed_teacher, ridge_of, state_weight
 from .grid import PLAIN, PLAIN_ONLY, Grid, Target
-from .statistics import Fold, Sums
+from .statistics import STATES, Fold, Sums
 
 WORKING_DIRECTIONS = 128
 
@@ -74,6 +74,15 @@ def _solved(fit: Sums, relative: float, grid: Grid) -> list[Tensor]:
     return [
         torch.cholesky_solve(cross, factor(gram, relative))
         for gram, cross in zip(fit.gram, _crosses(fit, grid), strict=True)
+    ]
+
+
+def _solved_states(fit: Sums, relative: float, align: float) -> list[Tensor]:
+    """For each variate its map to the states ``[L, K]``, times the root of what they count."""
+    root = state_weight(fit, align) ** 0.5
+    return [
+        root * torch.cholesky_solve(cross, factor(gram, relative))
+        for gram, cross in zip(fit.gram, fit.cross[STATES], strict=True)
     ]
 
 
@@ -148,7 +157,10 @@ class Subspace:
         whitening = factor(pooled, relative)
         # Those of pooled maps too: they are no blends of the others.
         ends = dict.fromkeys((0.0, max(grid.poolings))) if len(fold.fit.gram) > 1 else (0.0,)
-        maps = [part for pooling in ends for part in _solved(fold.fit.blended(pooling), relative, grid)]
+        fits = [fold.fit.blended(pooling) for pooling in ends]
+        maps = [part for fit in fits for part in _solved(fit, relative, grid)]
+        if most := max(grid.aligns):
+            maps += [part for fit in fits for part in _solved_states(fit, relative, most)]
         white = whitening.T @ torch.cat(maps, dim=1)  # [L, 2 D (1+M) H]
         leading = torch.linalg.eigh(white @ white.T)[1].flip(1)[:, :WORKING_DIRECTIONS]
         basis = basis_of(whitening, leading)  # [K, L]
@@ -169,25 +181,40 @@ class Subspace:
             scale = (scale + pooling * scale.mean()) / (1 + pooling)
         normal = fit.gram + (ridge / fit.count * scale)[:, None, None] * self.metric
         crosses = _crosses(fit, grid)
-        maps = torch.cholesky_solve(crosses, torch.linalg.cholesky(normal))
+        lower = torch.linalg.cholesky(normal)
+        maps = torch.cholesky_solve(crosses, lower)
         whitening = torch.linalg.cholesky(self.pooled + ridge / fit.count * self.pooled_scale * self.metric)
         white = torch.unflatten(whitening.T @ maps, 2, (parts, horizon))
         crosses = torch.unflatten(crosses, 2, (parts, horizon))
+        aligned = {}
+        for align in filter(None, grid.aligns):
+            states = whitening.T @ torch.cholesky_solve(fit.cross[STATES], lower)
+            aligned[align] = state_weight(fit, align) * (states @ states.mT).sum(0)
         found = {}
         for target in grid.targets():
             shares = _shares(target, grid, horizon)
             blended = torch.einsum("dkph,ph->kdh", white, shares).flatten(1)
-            leading = torch.linalg.eigh(blended @ blended.T)[1].flip(1)[:, : max(ranks)]
-            basis = basis_of(whitening, leading)  # [r, K]
-            product = basis @ torch.einsum("dkph,ph->dkh", crosses, shares)
-            gram = basis @ normal @ basis.T
-            image, judged = basis @ self.judged.gram @ basis.T, basis @ self.judged.cross["truth"]
-            for rank in ranks:
-                head = fit_head(gram[:, :rank, :rank], product[:, :rank], torch.zeros(()))
-                error = (head * (image[:, :rank, :rank] @ head - 2 * judged[:, :rank])).sum()
-                setting = Setting("low-rank", rank, ridge, pooling=pooling)
-                found[_aimed(setting, target)] = float(error)
+            wanted = torch.einsum("dkph,ph->dkh", crosses, shares)
+            for align in grid.aligns:
+                spread = blended @ blended.T
+                spread = spread + aligned[align] if align else spread
+                leading = torch.linalg.eigh(spread)[1].flip(1)[:, : max(ranks)]
+                basis = basis_of(whitening, leading)  # [r, K]
+                setting = replace(_aimed(PLAIN, target), form="low-rank", ridge=ridge, pooling=pooling)
+                for rank, error in self._errors(basis, normal, wanted, ranks):
+                    found[replace(setting, rank=rank, align=align)] = error
         return found
+
+    def _errors(
+        self, basis: Tensor, normal: Tensor, products: Tensor, ranks: Sequence[int]
+    ) -> Iterator[tuple[int, float]]:
+        """(rank, squared error less the target's square) with the leading rows of ``basis [r, K]``."""
+        gram, product = basis @ normal @ basis.T, basis @ products
+        image, judged = basis @ self.judged.gram @ basis.T, basis @ self.judged.cross["truth"]
+        for rank in ranks:
+            head = fit_head(gram[:, :rank, :rank], product[:, :rank], torch.zeros(()))
+            error = (head * (image[:, :rank, :rank] @ head - 2 * judged[:, :rank])).sum()
+            yield rank, float(error)
 
 
 def _projected(sums: Sums, basis: Tensor) -> Sums:

@@ -115,6 +115,7 @@ def _row(setting: Setting) -> dict[str, Any]:
         "tau": setting.tau,
         "teachers": dict(setting.teachers),
         "prior": setting.prior,
+        "align": setting.align,
     }
 
 

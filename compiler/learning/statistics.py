@@ -37,6 +37,8 @@ Labels = Callable[[int, int], npt.NDArray[np.float32]]
 """``labels(first, last)``: a teacher's forecasts ``[last - first, D, H]`` of training windows, scaled."""
 TOO_FEW = "too few windows for rolling origins"
 TUNED = "the teacher was tuned on the training windows, on which rolling origins would overrate it"
+STATES = "states"
+"""The target that is no forecast: a teacher's states, see ``in_window_coordinates``."""
 CHUNK_WINDOWS = 1024
 LOST_DIGITS = 1e5
 """Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
@@ -49,7 +51,8 @@ class Sums:
     Attributes:
         count: windows; every variate has as many.
         gram: ``[D, L, L]``, sum of ``(x - m)(x - m)^T``.
-        cross: target -> ``[D, L, H]``, sum of ``(x - m)(target - m)^T``; the truth is ``"truth"``.
+        cross: target -> ``[D, L, H]``, sum of ``(x - m)(target - m)^T``; the truth is ``"truth"``.  A
+            teacher's states are ``"states"`` ``[D, L, K]``, see ``in_window_coordinates``.
         square: target -> ``[D, H]``, sum of ``(target - m)^2``.
     """
 
@@ -74,6 +77,12 @@ class Sums:
             self.square[name].add_(other.square[name])
         return Sums(self.count + other.count, self.gram, self.cross, self.square)
 
+    def without(self, target: str) -> Sums:
+        """The same without one of the targets, if it is there."""
+        cross = {name: value for name, value in self.cross.items() if name != target}
+        square = {name: value for name, value in self.square.items() if name != target}
+        return Sums(self.count, self.gram, cross, square)
+
     def with_prior(self, prior: Sums | None, windows: float) -> Sums:
         """As if ``windows`` more windows of every variate had been seen, on which all agree with the prior.
 
@@ -93,11 +102,12 @@ class Sums:
         scale = windows / prior.count * (traces / unit if self.count else torch.ones_like(traces))
         scale = scale[:, None, None]
         (cross,), (square,) = prior.cross.values(), prior.square.values()
+        own = self.without(STATES)  # nobody has recorded those of the prior's windows
         return Sums(
             self.count + round(windows),
             self.gram + scale * prior.gram,
-            {name: value + scale * cross for name, value in self.cross.items()},
-            {name: value + scale[..., 0] * square for name, value in self.square.items()},
+            {name: value + scale * cross for name, value in own.cross.items()},
+            {name: value + scale[..., 0] * square for name, value in own.square.items()},
         )
 
     def blended(self, pooling: float) -> Sums:
@@ -168,14 +178,26 @@ def _products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tenso
     return total.gram[0], total.cross["truth"][0], total.square["truth"][0]
 
 
+def in_window_coordinates(name: str, target: Tensor, past: Tensor, mean: Tensor) -> Tensor:
+    """A target ``[..., H]`` as a student that is centred by the window's mean ``[..., 1]`` is to meet it.
+
+    A forecast is taken less the mean.  States have no level; the embedding that meets them is that of the
+    normalised window, ``A (x - m) / s`` with its deviation ``s``, and they are taken times ``s``: the loss
+    of a window then weighs ``s^2``, as that of its forecast does, and both are regressions on one Gram.
+    """
+    if name != STATES:
+        return target - mean
+    return target * (past - mean).square().mean(-1, keepdim=True).sqrt()
+
+
 def window_sums(past: Tensor, target: Tensor, name: str = "truth") -> Sums:
     """Sums over given windows, whatever their order: ``past [B, D, L]``, ``target [B, D, H]``."""
     past, target = past.double(), target.double()
     # From the first value on: the mean of equal large numbers is not exactly that number.
     start = past[..., :1]
-    past, target = past - start, target - start
+    past, target = past - start, target if name == STATES else target - start
     mean = past.mean(dim=-1, keepdim=True)
-    x, y = (past - mean).transpose(0, 1), (target - mean).transpose(0, 1)
+    x, y = (past - mean).transpose(0, 1), in_window_coordinates(name, target, past, mean).transpose(0, 1)
     return Sums(len(past), x.mT @ x, {name: x.mT @ y}, {name: y.square().sum(1)})
 
 
@@ -198,7 +220,7 @@ def series_sums(
         series = _scaled(data, start, stop + lookback + horizon - 1)
         sums = hankel_sums(series, lookback, horizon)
         for name, teacher in labels:
-            sums.cross[name], sums.square[name] = _label_sums(series, lookback, teacher, start, stop)
+            sums.cross[name], sums.square[name] = _label_sums(name, series, lookback, teacher, start, stop)
         total = sums if total is None else total.accumulate(sums)
     if total is None:
         raise ValueError(f"no windows in {begin}..{end}")
@@ -248,7 +270,9 @@ def _centre(gram: Array, lookback: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(centred), torch.from_numpy(cross), torch.from_numpy(yy - 2 * mean_y + mean_mean)
 
 
-def _label_sums(series: Array, lookback: int, labels: Labels, begin: int, end: int) -> tuple[Tensor, Tensor]:
+def _label_sums(
+    name: str, series: Array, lookback: int, labels: Labels, begin: int, end: int
+) -> tuple[Tensor, Tensor]:
     """``sum (x - m)(label - m)^T [D, L, H]`` and ``sum (label - m)^2 [D, H]``; row 0 is window ``begin``."""
     cross: Tensor | None = None
     square: Tensor | None = None
@@ -258,7 +282,8 @@ def _label_sums(series: Array, lookback: int, labels: Labels, begin: int, end: i
         past = np.lib.stride_tricks.sliding_window_view(rows, lookback, axis=0)  # [n, D, L]
         x = torch.from_numpy(np.ascontiguousarray(past.transpose(1, 0, 2)))
         mean = x.mean(dim=-1, keepdim=True)
-        y = torch.from_numpy(labels(start, stop).astype(np.float64)).transpose(0, 1) - mean
+        y = torch.from_numpy(labels(start, stop).astype(np.float64)).transpose(0, 1)
+        y = in_window_coordinates(name, y, x, mean)
         product, norm = (x - mean).mT @ y, y.square().sum(1)
         cross, square = (
             (product, norm) if cross is None or square is None else (cross + product, square + norm)
@@ -288,7 +313,7 @@ class WindowStatistics:
 
     Args:
         data: handle on the series.
-        labels: name -> a teacher's forecasts of the training windows.
+        labels: name -> a teacher's forecasts of the training windows, or its ``"states"``.
         blocks: stretches of training.
         key: of everything the sums depend on.
         tuned: whether a teacher was fitted to the training windows: what it says of a block is then no
@@ -330,7 +355,7 @@ class WindowStatistics:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """``"truth"``, and the teachers' names."""
+        """``"truth"``, the teachers' names, and ``"states"`` where there are any."""
         return ("truth", *(name for name, _ in self.labels))
 
     def folds(self) -> Iterator[Fold]:

@@ -83,6 +83,20 @@ def test_plain_dlinear_is_refused_with_what_to_do(taught: CompileUnit) -> None:
         AlignTemporal().requires(unit)
 
 
+def test_a_form_that_is_open_is_aligned_where_it_is_solved(taught: CompileUnit) -> None:
+    """Automatic maps have an embedding once they are of low rank; by gradients they have none."""
+    unit = BuildStudent(kind="dlinear", config={"maps": "auto"}).run(taught, PassContext()).unit
+    AlignTemporal(phi="identity").requires(unit)
+    term = AlignTemporal(phi="identity").run(unit, PassContext()).unit.objective.terms[2][1]
+    assert term.target == "states" and term.config["embedding"] == 8
+    for options in ({"phi": "gelu"}, {"phi": "identity", "reduction": "paper"}):
+        with pytest.raises(PassError, match="no embedding"):
+            AlignTemporal(**options).requires(unit)
+    shared = BuildStudent(kind="dlinear").run(taught, PassContext()).unit
+    with pytest.raises(PassError, match="no embedding"):
+        AlignTemporal(phi="identity").requires(shared)
+
+
 def test_an_aligner_starts_at_the_scale_that_the_equation_says() -> None:
     """E ~ N(0, 1)/sqrt(u) and the linear maps at Kaiming's bound, whatever the width u."""
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.ir.passes import Pass, PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.statistics import Sums, WindowStatistics, window_sums
+from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
 from tsfmc.passes.finetune import Finetune
@@ -110,3 +111,12 @@ def test_a_tuned_teacher_is_judged_by_validation_alone(unit: CompileUnit, tmp_pa
 def test_without_labels_no_teacher_can_be_overrated(unit: CompileUnit, taught: CompileUnit) -> None:
     assert len(list(gather(unit.with_(tuned=True)).folds())) == 7
     assert gather(taught.with_(tuned=True)).key != gather(taught).key
+
+
+def test_states_have_sums_where_the_objective_aims_at_them(taught: CompileUnit) -> None:
+    unit = BuildStudent(kind="dlinear", config={"maps": "low-rank"}).run(taught, PassContext()).unit
+    aligned, bent = (AlignTemporal(phi=phi).run(unit, PassContext()).unit for phi in ("identity", "gelu"))
+    assert gather(aligned).targets == ("truth", "teacher", "states")
+    assert gather(bent).targets == gather(unit).targets == ("truth", "teacher")
+    assert gather(bent).key == gather(unit).key != gather(aligned).key
+    assert gather(aligned).all().cross["states"].shape[:2] == (3, 48)

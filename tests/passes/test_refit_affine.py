@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import tsfmc
 from tsfmc.compiler.api import make_recipe, plan
 from tsfmc.compiler.base.errors import PassError, RecipeError
 from tsfmc.compiler.data.splits import PARTS, Part
+from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.driver.pipeline import build_passes
 from tsfmc.compiler.driver.summary import summary_lines
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, PassRecord
 from tsfmc.compiler.learning.affine import Setting, horizon_weights
+from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.gather_statistics import GatherStatistics
 from tsfmc.passes.refit_affine import RefitAffine, part_sums, stored_labels
@@ -166,3 +169,21 @@ def test_the_rows_are_those_without_a_refit(tmp_path: Path, monkeypatch: pytest.
     assert "before it was refitted on all" in refitted["accuracy"]["judged"]
     assert "judged" not in plain["accuracy"]
     assert any("judged" in line and "refitted on all" in line for line in summary_lines(refitted))
+
+
+def test_states_of_training_alone_do_not_refit_and_do_not_hinder(taught: CompileUnit) -> None:
+    """Only training's states are recorded: a basis that they have shaped is refused, another is solved."""
+    passes = [
+        BuildStudent(kind="dlinear", config={"maps": "low-rank", "rank": 3}),
+        AlignTemporal(phi="identity"),
+        GatherStatistics(),
+    ]
+    unit = PassManager(passes).run(taught, PassContext())
+    step = RefitAffine()
+    shaped = PassManager([SolveAffine(search=())]).run(unit, PassContext())
+    with pytest.raises(PassError, match="states have shaped the student"):
+        step.requires(shaped)
+    metrics = {**shaped.record[-1].metrics, "align": 0.0}
+    plain = shaped.with_(record=(replace(shaped.record[-1], metrics=metrics),))
+    step.requires(plain)
+    assert step.run(plain, PassContext()).metrics["windows"] == 430 + 60

@@ -20,10 +20,11 @@ from tsfmc.compiler.ir.passes import PassContext, PassResult
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.cost import validation_mse
 from tsfmc.compiler.students.dlinear import DLinear
+from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent, Supervised, UniformKD
 from tsfmc.passes.fold_affine import FoldAffine
 from tsfmc.passes.gather_statistics import GatherStatistics
-from tsfmc.passes.solve_affine import SolveAffine
+from tsfmc.passes.solve_affine import SolveAffine, chosen_setting
 from tsfmc.passes.weight_horizons import WeightHorizons
 
 RIDGE = 20.0
@@ -237,6 +238,49 @@ def test_a_rank_that_no_map_has_is_refused(taught: CompileUnit) -> None:
 def test_options_without_a_meaning_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SolveAffine(**options)
+
+
+def aligned(unit: CompileUnit, maps: str = "auto", lambda_fta: float = 0.5, **options: Any) -> CompileUnit:
+    """As it comes to the pass, with alignment with the teacher's states."""
+    passes = [
+        BuildStudent(kind="dlinear", config={"maps": maps, "rank": 3}),
+        AlignTemporal(**{"lambda_fta": lambda_fta, "phi": "identity", **options}),
+        GatherStatistics(),
+    ]
+    return PassManager(passes).run(unit, PassContext())
+
+
+@pytest.mark.parametrize("maps", ["low-rank", "auto"])
+def test_alignment_is_a_candidate_beside_none(taught: CompileUnit, maps: str) -> None:
+    """The whole pipeline: the states' weight is judged, and the student is as good as it says."""
+    passes = [SolveAffine(ranks=(3, 5), ridges=(RIDGE,)), FoldAffine()]
+    after = PassManager(passes, check_purity=True).run(aligned(taught, maps), PassContext())
+    metrics = after.record[-2].metrics
+    rows = [row for row in metrics["selection"] if row["form"] == "low-rank"]
+    assert {row["align"] for row in rows} == {0.0, 0.5} and after.objective == Objective()
+    assert validation_mse(after.model, after) == pytest.approx(metrics["validation_mse"], rel=1e-4)
+    assert chosen_setting(metrics).align == metrics["align"] in (0.0, 0.5)
+
+
+def test_alignment_alone_shapes_the_basis_by_the_terms_weight(taught: CompileUnit) -> None:
+    """Nothing searched: the objective's weight, against the truth's; 0 is the student without the pass."""
+    unit = aligned(taught, "low-rank", 4.0)
+    halved = unit.with_(objective=Objective(tuple((2 * weight, term) for weight, term in unit.objective)))
+    results = [solved(case, search=(), ridge=RIDGE) for case in (unit, halved)]
+    assert [result.metrics["align"] for result, _ in results] == [4.0, 4.0]
+    plain = solved(prepared(taught, maps="low-rank", rank=3), search=(), ridge=RIDGE)[1]
+    without = solved(aligned(taught, "low-rank", 0.0), search=(), ridge=RIDGE)[1]
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, without.state_dict()[name])
+    past, _ = windows_of(taught.data, "val", 48, 12)
+    with torch.no_grad():
+        assert float((plain(past.float()) - results[0][1](past.float())).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("options", [{"phi": "gelu"}, {"reduction": "paper"}])
+def test_alignment_that_is_no_regression_is_refused(taught: CompileUnit, options: dict[str, Any]) -> None:
+    with pytest.raises(PassError, match="the term fta is not quadratic in an affine student"):
+        SolveAffine().requires(aligned(taught, "low-rank", **options))
 
 
 class Absolute(LossTerm):
