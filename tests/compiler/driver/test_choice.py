@@ -53,6 +53,9 @@ def test_words() -> None:
     )
     assert setting_words(ROWS[3]) == "low rank 8, no teacher, ridge of 100 windows"
     assert setting_words(ROWS[5]) == "one map each, the teacher alone, ridge of 100 windows"
+    aligned = row("low-rank", 8, 0.0, -0.06, align=0.5)
+    assert setting_words(aligned).startswith("low rank 8, basis shaped by states of weight 0.5, no teacher")
+    assert ROWS[3] in remarkable([*ROWS, aligned])  # states are a teacher's
     blended = row("low-rank", 24, 0.74662, -0.05, tau=0.47059, ridge=50.812)
     assert setting_words(blended) == "low rank 24, teacher's weight 0.747 (tau 0.471), ridge of 50.8 windows"
 
