@@ -19,6 +19,8 @@ from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.statistics import WindowStatistics
 from ..compiler.learning.synthetic import prior_key, synthetic_prior
 
+FEWEST = 1000
+
 
 class AddPrior(Pass):
     """Adds a prior to ``statistics``; idle for many windows, and without the teacher itself."""
@@ -30,9 +32,13 @@ class AddPrior(Pass):
     summary = "let the teacher label synthetic windows, for training of few windows"
 
     class Options(PassOptions):
-        """``windows`` that the teacher labels; ``most_windows`` of training for which it is asked."""
+        """``windows`` that the teacher labels; ``most_windows`` of training for which it is asked.
 
-        windows: int = Field(default=WINDOWS, ge=1)
+        0 windows are as many as training has, all variates counted, so that a slow teacher is asked for no
+        more than twice its labels; at least 1,000 and at most 16,000.
+        """
+
+        windows: int = Field(default=0, ge=0)
         most_windows: int = Field(default=5000, ge=0)
 
     def requires(self, unit: CompileUnit) -> None:
@@ -45,11 +51,11 @@ class AddPrior(Pass):
         if idle := _idle(unit, statistics, self.options.most_windows):
             return PassResult(unit, False, {"windows": 0, "idle": idle})
         assert unit.teacher is not None
+        labelled = statistics.windows * len(unit.task.variates)
+        windows = self.options.windows or min(WINDOWS, max(FEWEST, labelled))
         # The windows have a seed of their own (0), so that students of all seeds share their labels.
-        prior = synthetic_prior(
-            unit.teacher, unit.task, windows=self.options.windows, progress=context.progress
-        )
-        key = prior_key(unit.teacher, unit.task, self.options.windows)
+        prior = synthetic_prior(unit.teacher, unit.task, windows=windows, progress=context.progress)
+        key = prior_key(unit.teacher, unit.task, windows)
         after = unit.with_(statistics=statistics.with_prior(prior, key))
         return PassResult(after, True, {"windows": prior.count, "step": unit.task.frequency or "unknown"})
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..compiler.base.errors import PassError
+from ..compiler.base.parallel import one_thread
 from ..compiler.ir.forecaster import Student
 from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
@@ -95,7 +96,7 @@ class SolveAffine(Pass):
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
         grid = self._grid(unit.student, unit.objective, unit.statistics)
-        with context.progress.task("rolling origins", 1) as task:
+        with one_thread(), context.progress.task("rolling origins", 1) as task:
             selection = select(unit.statistics, grid, alone=unit.statistics.alone)
             task.advance(1)
         warnings = selection.warnings

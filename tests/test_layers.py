@@ -40,7 +40,7 @@ def edges() -> Edges:
         if in_house(module)
     }
     for module, registry in REGISTRIES.items():
-        found[module] |= {where.partition(":")[0] for where in registry._where.values()}
+        found[module] |= {point.module for point in registry.builtin.values()}
     return found
 
 

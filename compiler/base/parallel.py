@@ -1,8 +1,10 @@
-"""The processes of one run: this one alone, or those that ``accelerate launch`` started."""
+"""The processes of one run: this one alone, or those that ``accelerate launch`` started; and its threads."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -36,3 +38,19 @@ class Processes:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch: thousands of small products wait for each other longer than they compute.
+
+    On two cores that other work shares, two threads took fifty times as long as one.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

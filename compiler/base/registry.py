@@ -66,6 +66,11 @@ class Registry(Mapping[str, Any]):
         return sum(1 for _ in self)
 
     @property
+    def builtin(self) -> Mapping[str, EntryPoint]:
+        """Where the built-in ones are, by name."""
+        return self._builtin
+
+    @property
     def plugins(self) -> Mapping[str, EntryPoint]:
         """The entry points of other packages, by name, whether they can be imported or not."""
         if self._plugins is None:

@@ -97,7 +97,7 @@ def accuracy_table(manifest: Mapping[str, Any]) -> list[str]:
             cells = (f"{'-' if row[key] is None else f'{row[key]:.4f}':>8}" for key in ("mse", "mae", "mase"))
             found = comparisons.get(name)
             against = signed(found["relative"], found["relative_interval"]) if found else ""
-            lines.append(f"{LABELS[name]:<24}{''.join(cells)}{against:>28}".rstrip())
+            lines.append(f"{LABELS[name]:<24}{''.join(cells)}  {against:>26}".rstrip())
     return lines
 
 

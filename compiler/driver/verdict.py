@@ -140,7 +140,7 @@ def _signed(found: Comparison) -> str:
 def signed(relative: float, interval: Sequence[float] | None) -> str:
     """``-3.2 % [-5.0, -1.1]``, negative where the artifact is better."""
     if interval is None:
-        return f"{_percent(relative, '+')} % ({NO_INTERVAL})"
+        return f"{_percent(relative, '+')} %, no interval"
     return f"{_percent(relative, '+')} % [{_percent(interval[0], '+')}, {_percent(interval[1], '+')}]"
 
 

@@ -21,7 +21,7 @@ class Grid:
 
     forms: tuple[Form, ...] = ("shared", "per-variate", "low-rank")
     ranks: tuple[int, ...] = (8, 16, 24, 32, 48)
-    ridges: tuple[float, ...] = (1.0, 10.0, DEFAULT_RIDGE, 1000.0)
+    ridges: tuple[float, ...] = (10.0, DEFAULT_RIDGE, 1000.0)
     poolings: tuple[float, ...] = (0.0, 0.3, 3.0)
     distill: tuple[float, ...] = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)
     taus: tuple[float, ...] = (0.0, 1.0)

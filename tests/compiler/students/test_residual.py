@@ -138,7 +138,7 @@ def test_folded_and_lowered_it_is_the_same_on_hard_windows(
     student = trained(maps, options)
     folded = student.fold().eval()
     lowered = TARGETS[target]
-    payload = lowered.lower(
+    payload = lowered.lower_model(
         folded, Shape(D, L, H), tmp_path, options=lowered.Options(), calibration=windows().numpy()
     )
     engine = lowered.load(tmp_path, payload, 1)
