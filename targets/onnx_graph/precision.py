@@ -118,7 +118,8 @@ def bound_linear_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
         product = editor.emit("MatMul", [unit, node.input[1]], f"{source}_unit_product")
         rescaled = editor.emit("Mul", [product, scale], f"{source}_rescaled")
         sums = editor.constant(
-            weight.sum(axis=0, dtype=np.float64).astype(np.float32), f"{node.input[1]}_sums"
+            weight.sum(axis=-2, keepdims=weight.ndim == 3, dtype=np.float64).astype(np.float32),
+            f"{node.input[1]}_sums",
         )
         shifted = editor.emit("Mul", [mean, sums], f"{source}_shift")
         editor.emit("Add", [rescaled, shifted], "", output=node.output[0])
@@ -140,7 +141,25 @@ def _bound(editor: GraphEditor, source: str) -> tuple[str, str, str]:
 def _is_linear(node: onnx.NodeProto, editor: GraphEditor) -> bool:
     if node.op_type != "MatMul" or node.input[1] not in editor.constants:
         return False
-    return editor.constants[node.input[1]].ndim == 2 and editor.is_float(node.input[0])
+    return is_weight(node, editor) and editor.is_float(node.input[0])
+
+
+def is_weight(node: onnx.NodeProto, editor: GraphEditor) -> bool:
+    """Whether the second operand is a matrix, or a matrix a variate ``[D, K, N]`` that takes whole windows.
+
+    The heads of a low-rank map take an embedding whose last number is the window's level: no change of
+    units keeps the digits of the others beside it, so these small products stay in fp32.
+    """
+    weight = editor.constants[node.input[1]]
+    return weight.ndim == 2 or (weight.ndim == 3 and _is_window(node.input[0], editor))
+
+
+def _is_window(name: str, editor: GraphEditor) -> bool:
+    """Whether a value is the graph's input, moved at most."""
+    makers = {output: node for node in editor.old_nodes for output in node.output}
+    while name in makers and makers[name].op_type in _MOVE:
+        name = makers[name].input[0]
+    return name in editor.input_names()
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

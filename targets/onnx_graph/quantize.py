@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from ...compiler.base.errors import LoweringError
 from .editor import GraphEditor
-from .precision import bound_linear_inputs
+from .precision import bound_linear_inputs, is_weight
 
 Scheme = Literal["int8", "fp8"]
 
@@ -44,13 +44,14 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
         raise LoweringError(
             "the calibration windows hold values that are not finite", hint="impute the data first"
         )
-    bounded = bound_linear_inputs(model)
+    bounded, plain = bound_linear_inputs(model), GraphEditor(model)
     editor = GraphEditor(bounded)
-    layers = {node.output[0]: _weight_axis(node, editor) for node in editor.old_nodes}
+    weights = {node.input[1] for node in plain.old_nodes if _is_layer(node, plain)}
+    layers = {node.output[0]: _weight_axis(node, editor, weights) for node in editor.old_nodes}
     sources = list(dict.fromkeys(n.input[0] for n in editor.old_nodes if layers[n.output[0]] is not None))
     if not sources:
         raise LoweringError(
-            f"{scheme}: the graph has no product with a constant 2-D weight to quantise",
+            f"{scheme}: the graph has no product with a constant weight to quantise",
             hint="use fp16 or fp32",
         )
     samples = _sample(bounded, sources, calibration)
@@ -70,14 +71,20 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
     return editor.finish(opset=19 if scheme == "fp8" else None)
 
 
-def _weight_axis(node: onnx.NodeProto, editor: GraphEditor) -> int | None:
+def _is_layer(node: onnx.NodeProto, editor: GraphEditor) -> bool:
+    constant = node.op_type in ("MatMul", "Gemm") and node.input[1] in editor.constants
+    return constant and is_weight(node, editor)
+
+
+def _weight_axis(node: onnx.NodeProto, editor: GraphEditor, weights: set[str]) -> int | None:
     """Axis of the output channels of a linear layer's weight, or None for any other node."""
-    if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in editor.constants:
+    if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights:
         return None
-    if editor.constants[node.input[1]].ndim != 2 or not editor.is_float(node.input[0]):
+    if not editor.is_float(node.input[0]):
         return None
     flags = {a.name: a.i for a in node.attribute}
-    return None if flags.get("transA") else (0 if flags.get("transB") else 1)
+    last = editor.constants[node.input[1]].ndim - 1
+    return None if flags.get("transA") else (0 if flags.get("transB") else last)
 
 
 def _quantize_activation(editor: GraphEditor, source: str, values: np.ndarray, scheme: Scheme) -> str:

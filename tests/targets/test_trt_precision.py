@@ -167,7 +167,11 @@ def test_the_fp16_graph_is_typed_and_keeps_statistics_in_fp32(
         if node.op_type in ("ReduceMean", "ReduceMax", "Sqrt", "LayerNormalization"):
             assert seen == {TensorProto.FLOAT}, node
     products = [node for node in graph.node if node.op_type == "MatMul"]
-    assert products and all(types[node.output[0]] == TensorProto.FLOAT16 for node in products)
+    # The heads of a low-rank map take the window's level beside small numbers, which halves would lose.
+    whole = {node.output[0] for node in products if "heads" in node.input}
+    assert len(whole) == (name == "low_rank_map")
+    halves = {node.output[0] for node in products if types[node.output[0]] == TensorProto.FLOAT16}
+    assert halves and halves == {node.output[0] for node in products} - whole
     assert types["past"] == types["forecast"] == TensorProto.FLOAT
 
 
