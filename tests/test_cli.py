@@ -292,6 +292,8 @@ def test_interrupt_leaves_nothing_half_written(place: Path) -> None:
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that started the tests in the background has them ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for line in process.stderr:
