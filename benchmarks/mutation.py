@@ -54,12 +54,20 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "compiler/learning/synthetic.py": ("tests/passes/test_add_prior.py",),
     "compiler/learning/training.py": ("tests/passes/test_distill.py",),
     "passes/align_temporal.py": ("tests/compiler/ir/test_objective.py",),
-    "targets/artifact/device/": (
-        "tests/attacks/test_artifact_attacks.py",
-        "tests/targets/artifact/test_rows.py",
-        "tests/targets/artifact/test_tables.py",
-        "tests/targets/artifact/test_run_py.py",
-    ),
+    **{
+        f"targets/artifact/device/{name}.py": (
+            "tests/targets/artifact/test_rows.py",
+            "tests/targets/artifact/test_tables.py",
+        )
+        for name in ("rows", "steps", "output")
+    },
+    **{
+        f"targets/artifact/device/{name}.py": (
+            "tests/attacks/test_artifact_attacks.py",
+            "tests/targets/artifact/test_run_py.py",
+        )
+        for name in ("bench", "check", "cli", "errors", "files", "forecaster", "manifest")
+    },
     **{
         f"targets/artifact/{name}.py": (
             "tests/attacks/test_artifact_attacks.py",

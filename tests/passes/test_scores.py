@@ -22,7 +22,7 @@ FAMILIES = pytest.mark.parametrize("family", TINY)
 STEP = 1e-6
 """Small: relu, top-2 routing and sorted quantiles have kinks, which a larger step runs into."""
 SMOOTH_STEP = {"moirai": 1e-4}
-"""A mixture's mean has no kinks, but may be large: its rounding, and not the step, is what must stay small."""
+"""A mixture's mean has no kinks, but may be large: a step that its rounding does not drown."""
 ROUNDING = 16 * torch.finfo(torch.float64).eps
 """Of a difference of two losses, relative to the loss: what no step can resolve."""
 
