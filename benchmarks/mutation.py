@@ -86,8 +86,8 @@ INSTEAD: Mapping[str, tuple[str, ...]] = {
         f"{_LATENCY}cold_start_never_runs_code_of_the_artifact",
     )
 }
-# What takes five seconds and more, for a case that its neighbours show as well: whatever survives is tried
-# by hand against these too.
+# What takes five seconds and more and shows what its quicker neighbours show for another case.  A survivor is
+# to be tried against these by hand before it is called a hole.
 _PRUNE = "tests/passes/test_prune_channels.py::test_"
 _SURGERY = "tests/passes/test_surgery.py::test_"
 LEFT_OUT = (
