@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tsfmc.compiler.base.errors import PassError
 from tsfmc.compiler.driver.manager import PassManager
-from tsfmc.compiler.ir.passes import Pass, PassContext
+from tsfmc.compiler.ir.passes import Pass, PassContext, RecipeView
 from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
 from tsfmc.passes import distill
 from tsfmc.passes.align_temporal import AlignTemporal
@@ -92,6 +93,21 @@ def test_best_epoch_is_restored_by_value(taught: CompileUnit, tmp_path: Path) ->
 def test_the_objective_is_empty_afterwards(taught: CompileUnit, tmp_path: Path) -> None:
     unit = run(taught, tmp_path, build("dlinear"), AlignTemporal(), Distill(epochs=1))
     assert unit.objective.terms == ()
+
+
+def test_what_there_is_nothing_to_train_with_is_refused(taught: CompileUnit, tmp_path: Path) -> None:
+    built = run(taught, tmp_path, build("dlinear"))
+    for lacking in (taught, built.with_(objective=taught.objective), taught.with_(objective=built.objective)):
+        with pytest.raises(PassError, match="there is no student with an objective"):
+            Distill().requires(lacking)
+    with pytest.raises(PassError, match="there is no teacher store"):
+        Distill().requires(built.with_(teacher_store=None))
+    Distill().requires(built)
+
+
+def test_the_budgets_of_the_student_are_those_of_the_branch() -> None:
+    recipe = RecipeView({"kind": "auto", "max_macs": 5}, frozenset())
+    assert Distill.follow(recipe) == {"max_macs": 5}
 
 
 def test_windows_without_a_label_still_train_by_supervision(unit: CompileUnit, tmp_path: Path) -> None:

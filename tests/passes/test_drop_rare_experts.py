@@ -11,11 +11,13 @@ from factory import HORIZON, LOOKBACK
 from tiny_teachers import TINY
 
 from tsfmc.compiler.base.errors import PassError
+from tsfmc.compiler.data.dataset import SpreadWindows
+from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.frontends import build_teacher
 from tsfmc.compiler.ir.forecaster import Teacher, parameter_count
 from tsfmc.compiler.ir.passes import PassContext
-from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
 from tsfmc.passes.drop_rare_experts import DropRareExperts, frequent_experts
 from tsfmc.passes.surgery import masked, verify_structure
 
@@ -88,3 +90,24 @@ def test_top_k_experts_stay_whatever_the_threshold(sparse: CompileUnit) -> None:
 def test_after_recording_it_is_refused(taught: CompileUnit, tmp_path: Path) -> None:
     with pytest.raises(PassError, match="already recorded"):
         drop(taught, tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", [3, 8])
+def test_every_window_is_routed_once(sparse: CompileUnit, tmp_path: Path, batch_size: int) -> None:
+    seen: list[torch.Tensor] = []
+    hook = teacher_of(sparse).register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    options = {"windows": 8, "batch_size": batch_size, "threshold": 0.0}
+    DropRareExperts(**options).run(sparse, PassContext(workspace=tmp_path))
+    hook.remove()
+    windows = SpreadWindows(sparse.data.windows("train", LOOKBACK, HORIZON), 8)
+    assert torch.equal(torch.cat(seen), windows.batch(range(8))[0])
+
+
+def test_the_cache_gives_the_smaller_teacher_back(sparse: CompileUnit, tmp_path: Path) -> None:
+    def run() -> CompileUnit:
+        step = DropRareExperts(windows=8, threshold=1e-3)
+        return PassManager([step], cache=PassCache(tmp_path)).run(sparse, PassContext())
+
+    first, second = run(), run()
+    assert second.record[0].cached
+    assert fingerprint(teacher_of(first)) == fingerprint(teacher_of(second))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tsfmc.compiler.learning.affine import Setting
-from tsfmc.compiler.learning.branch_origin import Judge, setting_of
+from tsfmc.compiler.learning.branch_origin import Judge, branch_basis, setting_of
+from tsfmc.compiler.learning.statistics import window_sums
 
 
 class Windows:
@@ -79,3 +80,12 @@ def test_nothing_trained_scores_nothing_and_wins_ties() -> None:
 def test_a_setting_comes_back_from_plain_fields() -> None:
     setting = Setting("low-rank", 8, 10.0, math.inf, 1.0, (("a", 0.25), ("b", 0.75)))
     assert setting_of(json.loads(json.dumps(asdict(setting)))) == setting
+
+
+@pytest.mark.parametrize(("size", "directions"), [(3, 3), (6, 6), (100, 8)])
+def test_an_embedding_has_as_many_directions_as_there_are(size: int, directions: int) -> None:
+    """At most ``lookback - 1``, the level being none of them, and as many as there are outputs."""
+    generator = torch.Generator().manual_seed(0)
+    past, future = (torch.randn(60, 2, n, generator=generator).double() for n in (10, 4))
+    _, embedding = branch_basis(window_sums(past, future), Setting("shared", 0, 5.0), size)
+    assert embedding.shape == (directions, 10)

@@ -347,3 +347,12 @@ def test_all_of_training_whether_or_not_folds_were_walked() -> None:
         assert_same(source.all(), past, forecast, "teacher")
     again = list(walked.folds())[-1]  # a second walk starts anew
     assert_same(again.fit, past, future)
+
+
+def test_a_prior_is_in_every_fold_of_a_source_of_its_own() -> None:
+    source = WindowStatistics(make_data(waves(620), Splits(400, 100, 120)), LOOKBACK, HORIZON, key="plain")
+    prior = source.all()
+    other = source.with_prior(prior, "walks")
+    assert all(fold.prior is prior for fold in other.folds())
+    assert (source.key, source.prior) == ("plain", None)
+    assert other.key not in ("plain", source.with_prior(prior, "cycles").key)

@@ -130,6 +130,24 @@ def test_without_new_rows_the_blend_with_the_teacher_and_the_prior_stay() -> Non
     assert torch.allclose(state.solution().maps(), solve(taught, setting, _prior()).maps(), atol=1e-12)
 
 
+def test_a_chunk_goes_into_the_sums_with_its_last_row() -> None:
+    state = _compiled(prior=False)
+    missing = state.header.chunk + SPAN - 1 - len(state.rows)
+    assert state.extend(_rows(missing - 1)).sums.count == state.sums.count
+    assert state.extend(_rows(missing)).sums.count == state.sums.count + state.header.chunk
+
+
+@pytest.mark.parametrize(("known", "new"), [("h", None), (None, "h"), ("h", "h")])
+def test_the_step_is_that_of_the_first_rows_that_have_one(known: str | None, new: str | None) -> None:
+    state = _compiled(prior=False)
+    state = replace(state, header=replace(state.header, step=known))
+    assert state.extend(_rows(3), step=new).header.step == "h"
+
+
+def test_what_is_not_there_weighs_nothing() -> None:
+    assert _compiled(prior=False).weight() == 0.0
+
+
 def test_the_weight_of_the_prior_is_chosen_once_enough_chunks_have_judged() -> None:
     state = _compiled()
     chunk = state.header.chunk

@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,7 @@ from tsfmc.compiler.data.timeline import step_seconds
 from tsfmc.targets.artifact.device.errors import InputError
 from tsfmc.targets.artifact.device.output import Forecast
 from tsfmc.targets.artifact.device.rows import read_csv
-from tsfmc.targets.artifact.device.steps import find_step
+from tsfmc.targets.artifact.device.steps import BusinessStep, find_step
 from tsfmc.targets.artifact.write import write_artifact
 from tsfmc.targets.onnx import TARGET
 
@@ -288,3 +289,8 @@ def test_any_rows_end_in_a_window_or_in_one_line(
         assert "\n" not in str(error)
     else:
         assert history.values.shape == (2, 2) and np.isfinite(history.values).all()
+
+
+def test_business_days_end_with_the_calendar() -> None:
+    with pytest.raises(OverflowError):
+        BusinessStep().after(datetime(9999, 12, 30), 5)
