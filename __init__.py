@@ -16,6 +16,7 @@ _FACE = {
     "compile": "compiler.api",
     "bench": "compiler.api",
     "teach": "compiler.api",
+    "update": "compiler.api",
     "load": "compiler.api",
     "load_data": "compiler.data",
     "load_teacher": "compiler.frontends",
