@@ -19,8 +19,8 @@ from ..compiler.ir.forecaster import Student
 from ..compiler.ir.objective import Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.affine import Setting
-from ..compiler.learning.branch_origin import branch_basis, sample, setting_of
+from ..compiler.learning.affine import Setting, setting_of
+from ..compiler.learning.branch_origin import branch_basis, sample
 from ..compiler.learning.statistics import WindowStatistics
 from ..compiler.students.residual import EMBEDDING, grow
 from .build_student import Supervised

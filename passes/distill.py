@@ -29,7 +29,8 @@ from ..compiler.ir.forecaster import Forecaster, Student
 from ..compiler.ir.objective import Batch, LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.branch_origin import Judge, Origin, Verdict, origins, percent, setting_of
+from ..compiler.learning.affine import setting_of
+from ..compiler.learning.branch_origin import Judge, Origin, Verdict, origins, percent
 from ..compiler.learning.cost import cost_of
 from ..compiler.learning.evaluate import evaluate, model_predictor
 from ..compiler.learning.statistics import WindowStatistics

@@ -25,9 +25,9 @@ from ..compiler.ir.forecaster import Student
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.affine import Setting, solve
+from ..compiler.learning.affine import Setting, setting_of, solve
 from ..compiler.learning.statistics import STATES, Labels, Sums, WindowStatistics, series_sums
-from .solve_affine import SolveAffine, chosen_setting
+from .solve_affine import SolveAffine
 
 Until = Literal["train+val", "all"]
 LATER: dict[Until, tuple[Part, ...]] = {"train+val": ("val",), "all": ("val", "test")}
@@ -40,7 +40,7 @@ class RefitAffine(Pass):
     """Replaces the solved student by one that has seen later rows; keeps the former as ``judged``."""
 
     name = "refit_affine"
-    reads = frozenset({"data", "teacher_store", "student", "statistics"})
+    reads = frozenset({"data", "teacher_store", "student", "statistics", "setting"})
     writes = frozenset({"student", "judged"})
     summary = "solve the chosen setting again on later rows; what is told of accuracy stays what it was"
 
@@ -59,8 +59,7 @@ class RefitAffine(Pass):
                 "there is no setting to solve again",
                 hint=f"put refit_affine right after {SolveAffine.name}, or leave refit out",
             )
-
-        if chosen_setting(unit.record[-1].metrics).align:
+        if setting_of(unit.setting).align:
             raise PassError(
                 "the teacher's states have shaped the student, and only those of training are recorded",
                 hint="leave out align_temporal, or refit",
@@ -68,7 +67,7 @@ class RefitAffine(Pass):
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
-        setting = chosen_setting(unit.record[-1].metrics)
+        setting = setting_of(unit.setting)
         sums = unit.statistics.all().without(STATES)
         labelled = sums.count if setting.teachers else 0
         for part in LATER[self.options.until]:

@@ -12,7 +12,6 @@ teacher's states help to shape the basis of the low-rank form (FTA with phi = id
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
@@ -24,7 +23,7 @@ from ..compiler.ir.forecaster import Student
 from ..compiler.ir.objective import LossTerm, Objective
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form, Setting
+from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form
 from ..compiler.learning.grid import Grid
 from ..compiler.learning.rolling_origin import Selection, select
 from ..compiler.learning.statistics import STATES, TOO_FEW, WindowStatistics
@@ -203,18 +202,3 @@ def _metrics(selection: Selection, warnings: tuple[str, ...]) -> dict[str, Any]:
         "warnings": list(warnings),
         "selection": selection.table,
     }
-
-
-def chosen_setting(metrics: Mapping[str, Any]) -> Setting:
-    """The setting that the metrics of a solve tell of, for passes that solve again."""
-    return Setting(
-        form=metrics["maps"],
-        rank=metrics["rank"],
-        ridge=metrics["ridge"],
-        distill=float(metrics["lambda"]),
-        tau=metrics["tau"],
-        teachers=tuple(metrics["teachers"].items()),
-        pooling=metrics["pooling"],
-        prior=metrics["prior"],
-        align=metrics["align"],
-    )

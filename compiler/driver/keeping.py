@@ -13,8 +13,7 @@ from ..ir.forecaster import Student
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, Task
-from ..learning.affine import Setting
-from ..learning.branch_origin import setting_of
+from ..learning.affine import Setting, setting_of
 from ..learning.statistics import WindowStatistics
 from ..learning.synthetic import TEACHER
 from ..learning.update import FILE, Header, State, save_state, state_of

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -65,6 +65,11 @@ class Setting:
         if self.form == "low-rank":
             return self.rank * (lookback + variates * horizon)
         return lookback * horizon * (variates if self.form == "per-variate" else 1)
+
+
+def setting_of(fields: Any) -> Setting:
+    """The setting that a unit keeps as plain fields."""
+    return Setting(**{**fields, "teachers": tuple((name, share) for name, share in fields["teachers"])})
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,11 +112,6 @@ class Judge:
         """The best of all epochs; of equals, the shortest training."""
         verdicts = (self.verdict(epochs) for epochs in range(len(self.curves[-1])))
         return min(verdicts, key=lambda verdict: verdict.log_ratio)
-
-
-def setting_of(fields: Any) -> Setting:
-    """The setting that a unit keeps as plain fields."""
-    return Setting(**{**fields, "teachers": tuple((name, share) for name, share in fields["teachers"])})
 
 
 def branch_basis(

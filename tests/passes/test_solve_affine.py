@@ -24,7 +24,7 @@ from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent, Supervised, UniformKD
 from tsfmc.passes.fold_affine import FoldAffine
 from tsfmc.passes.gather_statistics import GatherStatistics
-from tsfmc.passes.solve_affine import SolveAffine, chosen_setting
+from tsfmc.passes.solve_affine import SolveAffine
 from tsfmc.passes.weight_horizons import WeightHorizons
 
 RIDGE = 20.0
@@ -259,7 +259,8 @@ def test_alignment_is_a_candidate_beside_none(taught: CompileUnit, maps: str) ->
     rows = [row for row in metrics["selection"] if row["form"] == "low-rank"]
     assert {row["align"] for row in rows} == {0.0, 0.5} and after.objective == Objective()
     assert validation_mse(after.model, after) == pytest.approx(metrics["validation_mse"], rel=1e-4)
-    assert chosen_setting(metrics).align == metrics["align"] in (0.0, 0.5)
+    assert after.setting is not None
+    assert after.setting["align"] == metrics["align"] in (0.0, 0.5)
 
 
 def test_alignment_alone_shapes_the_basis_by_the_terms_weight(taught: CompileUnit) -> None:

@@ -13,9 +13,8 @@ from tsfmc.compiler.driver.pipeline import build_passes
 from tsfmc.compiler.driver.recipe import make_recipe
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
-from tsfmc.compiler.learning.affine import solve, squared_error
+from tsfmc.compiler.learning.affine import setting_of, solve, squared_error
 from tsfmc.compiler.learning.statistics import WindowStatistics
-from tsfmc.passes.solve_affine import chosen_setting
 
 Key = tuple[Any, ...]
 
@@ -57,7 +56,7 @@ def test_the_same_candidates_less_those_of_the_teacher(both: tuple[CompileUnit, 
 def test_it_is_the_exact_optimum_of_its_choice(both: tuple[CompileUnit, CompileUnit]) -> None:
     """Of the sums of the truth alone; that these solutions minimise is shown where they are solved."""
     _, supervised = both
-    statistics, setting = supervised.statistics, chosen_setting(choice(supervised))
+    statistics, setting = supervised.statistics, setting_of(supervised.setting)
     assert isinstance(statistics, WindowStatistics) and statistics.targets == ("truth",)
     assert setting.distill == 0
     exact = solve(statistics.all(), setting)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tsfmc.compiler.learning.affine import Setting
-from tsfmc.compiler.learning.branch_origin import Judge, branch_basis, setting_of
+from tsfmc.compiler.learning.affine import Setting, setting_of
+from tsfmc.compiler.learning.branch_origin import Judge, branch_basis
 from tsfmc.compiler.learning.statistics import window_sums
 
 
