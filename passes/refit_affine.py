@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..compiler.base.errors import PassError
+from ..compiler.base.parallel import one_thread
 from ..compiler.data.splits import Part
 from ..compiler.ir.forecaster import Student
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
@@ -68,13 +69,14 @@ class RefitAffine(Pass):
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
         setting = setting_of(unit.setting)
-        sums = unit.statistics.all().without(STATES)
-        labelled = sums.count if setting.teachers else 0
-        for part in LATER[self.options.until]:
-            more, has_labels = part_sums(unit, part, setting, tuple(sums.cross))
-            sums = sums + more
-            labelled += more.count if has_labels else 0
-        solution = solve(sums, setting, unit.statistics.prior)
+        with one_thread():
+            sums = unit.statistics.all().without(STATES)
+            labelled = sums.count if setting.teachers else 0
+            for part in LATER[self.options.until]:
+                more, has_labels = part_sums(unit, part, setting, tuple(sums.cross))
+                sums = sums + more
+                labelled += more.count if has_labels else 0
+            solution = solve(sums, setting, unit.statistics.prior)
         student = type(unit.student).from_affine(setting.form, solution.arrays(), **unit.student.config)
         metrics = {"refit": self.options.until, "windows": sums.count, "labelled_windows": labelled}
         return PassResult(unit.with_(student=student.eval(), judged=unit.student), True, metrics)

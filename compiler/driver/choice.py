@@ -52,7 +52,7 @@ def candidate_table(rows: Sequence[Row]) -> list[str]:
     blocks = len(rows[0].get("mse", ()))
     lines = [
         "chosen (*), best of each form and without a teacher; MSE against one shared map without a teacher, "
-        f"{blocks} blocks",
+        f"{blocks} block{'s' if blocks != 1 else ''}",
         _columns(COLUMNS),
     ]
     for row in remarkable(rows):

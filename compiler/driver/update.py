@@ -20,6 +20,7 @@ import numpy as np
 from ...targets.artifact.open import Forecaster, open_artifact
 from ..base.content import file_hash
 from ..base.errors import MissingError, UsageError, VerificationError
+from ..base.parallel import one_thread
 from ..base.progress import Progress
 from ..data.formats import fingerprint
 from ..data.missing import checked_policy
@@ -73,22 +74,23 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
             f"{source.name}: {len(rows)} rows, the first update needs {header.span} "
             f"(lookback {header.lookback} and horizon {header.horizon})"
         )
-    progress.line(f"judge the old artifact on {len(rows)} new rows")
-    before = prequential(model, state, rows)
-    progress.line("add the rows and solve")
-    last = None if stamps is None else str(stamps[-1])
-    new = state.extend(rows, last=last, step=table.frequency)
-    facts = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": len(rows),
-        "rows_of_all_updates": new.header.rows_added,
-        "windows": new.windows,
-        "last_row": new.header.last,
-        "prior_windows": new.weight(),
-        "old_artifact_on_new_rows": before,
-    }
-    save_state(new, out / FILE)
-    unit = _unit(new, rows, state, source.name, facts, time.perf_counter() - started)
+    with one_thread():
+        progress.line(f"judge the old artifact on {len(rows)} new rows")
+        before = prequential(model, state, rows)
+        progress.line("add the rows and solve")
+        last = None if stamps is None else str(stamps[-1])
+        new = state.extend(rows, last=last, step=table.frequency)
+        facts = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rows": len(rows),
+            "rows_of_all_updates": new.header.rows_added,
+            "windows": new.windows,
+            "last_row": new.header.last,
+            "prior_windows": new.weight(),
+            "old_artifact_on_new_rows": before,
+        }
+        save_state(new, out / FILE)
+        unit = _unit(new, rows, state, source.name, facts, time.perf_counter() - started)
     recipe = Recipe.model_validate(tomllib.loads(header.recipe))
     kind = model.manifest["target"]["kind"]
     recipe = recipe.model_copy(update={"targets": (kind,)})
