@@ -9,7 +9,9 @@ the chosen one is solved without this shortcut.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,10 +48,10 @@ def _judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     settings = _settings(fold, grid)
     forms = {setting.form for setting in settings}
     found: dict[Setting, float] = {}
-    fit, judged = fold.fit.pooled(), fold.judged.pooled()
+    fit, block = fold.fit.pooled(), fold.judged.pooled()
     count = fold.fit.count
     for ridge in dict.fromkeys((*grid.ridges, PLAIN.ridge)):
-        found |= _dense(Setting("shared", 0, ridge), fit, judged, grid, _solved(fit, ridge / count, grid))
+        found |= _dense(Setting("shared", 0, ridge), fit, block, grid, _solved(fit, ridge / count, grid))
     if "per-variate" in forms:
         for ridge, pooling in grid.penalties("per-variate"):
             own = fold.fit.blended(pooling)
@@ -58,8 +60,11 @@ def _judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     if "low-rank" in forms:
         ranks = sorted({setting.rank for setting in settings if setting.form == "low-rank"})
         space = Subspace.of(fold, grid)
-        for ridge, pooling in grid.penalties("low-rank"):
-            found |= space.judge(ridge, pooling, ranks, grid)
+        # Each penalty is thousands of small products, which threads of one product would only wait for.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            judged = pool.map(lambda each: space.judge(*each, ranks, grid), grid.penalties("low-rank"))
+            for errors in judged:
+                found |= errors
     cells = fold.judged.count * variates * horizon
     square = float(fold.judged.square["truth"].sum())
     return {setting: (error + square) / cells for setting, error in found.items()}
