@@ -62,9 +62,12 @@ def _judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
         space = Subspace.of(fold, grid)
         # Each penalty is thousands of small products, which threads of one product would only wait for.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            judged = pool.map(lambda each: space.judge(*each, ranks, grid), grid.penalties("low-rank"))
-            for errors in judged:
-                found |= errors
+            running = [
+                pool.submit(space.judge, ridge, pooling, ranks, grid)
+                for ridge, pooling in grid.penalties("low-rank")
+            ]
+            for each in running:
+                found |= each.result()
     cells = fold.judged.count * variates * horizon
     square = float(fold.judged.square["truth"].sum())
     return {setting: (error + square) / cells for setting, error in found.items()}
