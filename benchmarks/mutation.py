@@ -54,6 +54,7 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
     "compiler/learning/synthetic.py": ("tests/passes/test_add_prior.py",),
     "compiler/learning/training.py": ("tests/passes/test_distill.py",),
     "passes/align_temporal.py": ("tests/compiler/ir/test_objective.py",),
+    "passes/distill.py": ("tests/passes/test_add_branch.py",),
     **{
         f"targets/artifact/device/{name}.py": (
             "tests/targets/artifact/test_rows.py",

@@ -118,6 +118,7 @@ def test_a_branch_that_learns_nothing_good_leaves_the_affine_student(
     after = compiled(unit, tmp_path, "residual", "passes.distill.learning_rate=30.0")
     assert isinstance(after.student, AFFINE) and metrics(after)["shipped"] == "affine"
     assert metrics(after)["verdict"]["epochs"] == 0
+    assert "on no average of the folds" in metrics(after)["in_words"]
 
 
 def test_within_a_margin_of_the_folds_the_smaller_one_ships(unit: CompileUnit, tmp_path: Path) -> None:
@@ -189,6 +190,8 @@ def test_order_of_the_pipeline_is_checked(taught: CompileUnit, tmp_path: Path) -
     with pytest.raises(PassError, match="put solve_affine before add_branch"):
         AddBranch().requires(taught)
     unit = solved(taught.with_(teacher_store=None), tmp_path)
+    with pytest.raises(PassError, match="there is no solved affine student"):
+        AddBranch().requires(unit.with_(setting=None))
     with pytest.raises(PassError, match="no affine start"):
         Distill().requires(unit.with_(setting=None))
     other = asdict(Setting(distill=1.0, teachers=(("a", 0.5), ("b", 0.5))))

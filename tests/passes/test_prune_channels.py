@@ -13,6 +13,7 @@ import torch
 from factory import write_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tiny_teachers import STREAMS, TINY, tiny_teacher
 from torch import Tensor
 
@@ -297,3 +298,9 @@ def test_least_units() -> None:
     dying = PruneOptions(remove_branches=True)
     assert [least_units(group, dying) for group in (ffn, head, router)] == [0, 0, 1]
     assert least_units(ffn, PruneOptions(kinds=("head",))) == 12
+
+
+def test_a_batch_of_one_window_is_the_smallest() -> None:
+    assert PruneChannels(batch_size=1).options.batch_size == 1
+    with pytest.raises(ValidationError, match="batch_size"):
+        PruneChannels(batch_size=0)

@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from artifacts import MEAN, STD, VARIATES, make_artifact, make_model, raw, reference, write_history
 
+from tsfmc.compiler.base.errors import DataError
 from tsfmc.targets import TARGETS
+from tsfmc.targets.artifact.device.check import find_problems
+from tsfmc.targets.artifact.open import open_artifact
 from tsfmc.targets.artifact.runner import DEVICE, PARTS, engine_class, render_runner
 from tsfmc.targets.onnx import TARGET
 
@@ -278,3 +281,23 @@ def test_every_target_packs_into_one_file(kind: str) -> None:
 def test_the_engine_class_is_the_targets_own() -> None:
     assert engine_class(TARGET.engine_source()) is engine_class(TARGET.engine_source())
     assert engine_class(TARGET.engine_source()).__name__ == "Engine"
+
+
+@pytest.mark.parametrize("shape", [(0, len(VARIATES), 64), (2, len(VARIATES), 5), (len(VARIATES),)])
+def test_windows_of_another_shape_are_refused(art: Path, shape: tuple[int, ...]) -> None:
+    forecaster = open_artifact(art)
+    if shape[-1] == 64:
+        shape = (*shape[:-1], forecaster.lookback)
+    with pytest.raises(DataError, match=r"past has shape .* expected \[D, L\]"):
+        forecaster.forecast(np.zeros(shape))
+    assert forecaster.forecast(np.zeros((1, len(VARIATES), forecaster.lookback))).shape[0] == 1
+
+
+def test_a_manifest_that_is_none_is_a_problem_and_no_crash(art: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(art, tmp_path / "art"))
+    (broken / "manifest.json").write_text("[]")
+    (broken / "engine.plan").write_bytes(b"built here")
+    problems = list(find_problems(broken))
+    assert any("manifest.json" in line for line in problems) and any(
+        "engine.plan" in line for line in problems
+    )
