@@ -74,6 +74,9 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
             f"{source.name}: {len(rows)} rows, the first update needs {header.span} "
             f"(lookback {header.lookback} and horizon {header.horizon})"
         )
+    kind = model.manifest["target"]["kind"]
+    recipe = Recipe.model_validate(tomllib.loads(header.recipe)).model_copy(update={"targets": (kind,)})
+    pipeline.require_targets(recipe)
     with one_thread():
         progress.line(f"judge the old artifact on {len(rows)} new rows")
         before = prequential(model, state, rows)
@@ -91,10 +94,6 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
         }
         save_state(new, out / FILE)
         unit = _unit(new, rows, state, source.name, facts, time.perf_counter() - started)
-    recipe = Recipe.model_validate(tomllib.loads(header.recipe))
-    kind = model.manifest["target"]["kind"]
-    recipe = recipe.model_copy(update={"targets": (kind,)})
-    pipeline.require_targets(recipe)
     unit = unit.with_(facts={"statistics": reference(out / FILE), "updated": facts})
     unit = pipeline.run_steps(recipe, pipeline.target_steps(recipe, out), unit=unit, progress=progress)
     return UpdateResult(out / kind, unit.artifacts[kind])
