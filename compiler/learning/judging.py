@@ -51,15 +51,18 @@ def _judge(fold: Fold, grid: Grid) -> dict[Setting, float]:
     fit, block = fold.fit.pooled(), fold.judged.pooled()
     count = fold.fit.count
     for ridge in dict.fromkeys((*grid.ridges, PLAIN.ridge)):
-        found |= _dense(Setting("shared", 0, ridge), fit, block, grid, _solved(fit, ridge / count, grid))
+        found |= _dense(Setting("shared", 0, ridge), block, grid, _solved(fit, ridge / count, grid))
+    # One map each under the plain ridge: a candidate of its own, and what low ranks are sought among.
+    own = _solved(fold.fit, PLAIN.ridge / count, grid) if forms - {"shared"} else []
     if "per-variate" in forms:
         for ridge, pooling in grid.penalties("per-variate"):
-            own = fold.fit.blended(pooling)
             setting = Setting("per-variate", 0, ridge, pooling=pooling)
-            found |= _dense(setting, own, fold.judged, grid, _solved(own, ridge / count, grid))
+            same = (ridge, pooling) == (PLAIN.ridge, 0.0)
+            maps = own if same else _solved(fold.fit.blended(pooling), ridge / count, grid)
+            found |= _dense(setting, fold.judged, grid, maps)
     if "low-rank" in forms:
         ranks = sorted({setting.rank for setting in settings if setting.form == "low-rank"})
-        space = Subspace.of(fold, grid)
+        space = Subspace.of(fold, grid, own)
         # Each penalty is thousands of small products, which threads of one product would only wait for.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             running = [
@@ -100,9 +103,7 @@ def _crosses(sums: Sums, grid: Grid) -> Tensor:
     return torch.cat([sums.cross["truth"], *mixes], dim=2)
 
 
-def _dense(
-    setting: Setting, fit: Sums, judged: Sums, grid: Grid, solved: Sequence[Tensor]
-) -> dict[Setting, float]:
+def _dense(setting: Setting, judged: Sums, grid: Grid, solved: Sequence[Tensor]) -> dict[Setting, float]:
     """Squared error less the target's square of ``setting`` with every target."""
     horizon = judged.cross["truth"].shape[2]
     parts = 1 + len(grid.mixes)
@@ -158,15 +159,19 @@ class Subspace:
     scale: Tensor
 
     @classmethod
-    def of(cls, fold: Fold, grid: Grid) -> Subspace:
-        """The directions that the maps of all variates and targets use most, under the plain ridge."""
+    def of(cls, fold: Fold, grid: Grid, own: Sequence[Tensor]) -> Subspace:
+        """The directions that the maps of all variates and targets use most, under the plain ridge.
+
+        Args:
+            own: these maps without pooling.
+        """
         relative = PLAIN.ridge / fold.fit.count
         pooled = fold.fit.gram.mean(0)
         whitening = factor(pooled, relative)
         # Those of pooled maps too: they are no blends of the others.
         ends = dict.fromkeys((0.0, max(grid.poolings))) if len(fold.fit.gram) > 1 else (0.0,)
         fits = [fold.fit.blended(pooling) for pooling in ends]
-        maps = [part for fit in fits for part in _solved(fit, relative, grid)]
+        maps = [*own, *(part for fit in fits[1:] for part in _solved(fit, relative, grid))]
         if most := max(grid.aligns):
             maps += [part for fit in fits for part in _solved_states(fit, relative, most)]
         white = whitening.T @ torch.cat(maps, dim=1)  # [L, 2 D (1+M) H]
