@@ -116,7 +116,11 @@ class ITransformerBranch(nn.Module):
     def __init__(self, lookback: int, horizon: int, **options: Any) -> None:
         super().__init__()
         self.model = ITransformer(lookback, horizon, normalisation="none", **options)
-        self.head = self.model.head
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer, which is the model's: under two names its weights would be exported twice."""
+        return self.model.head
 
     def forward(self, window: Tensor, embedding: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """``window [B, D, L]`` to the correction ``[B, D, H]`` and the encoder's output ``[B, D, width]``."""

@@ -21,7 +21,7 @@ from .corpus import SPECIMEN, Format, Reader
 from .edits import Edit, apply
 from .judge import Expectation, Verdict, judge
 
-SECONDS = 30.0
+SECONDS = 20.0
 CASES = Path(__file__).parent / "cases"
 
 

@@ -136,24 +136,25 @@ def cells(rng: random.Random, root: Path, name: str) -> list[Edit]:
 
 
 def alone(rng: random.Random, root: Path, name: str) -> list[Edit]:
-    """The file itself: gone, a link, a folder, a pipe, or huge."""
+    """The file itself: gone, a link, a folder, or huge.  To wait for a pipe that a user gives is right."""
     huge = rng.choice([1 << 24, 1 << 32, (4 << 30) + 1])
     changes: list[Edit] = [
         {"do": "remove"},
         {"do": "link", "to": rng.choice(["/etc/passwd", "/dev/zero", "missing", ".", name])},
         {"do": "folder"},
-        {"do": "pipe"},
         {"do": "sparse", "size": huge},
     ]
     return [{**rng.choice(changes), "file": name}]
 
 
 def place(rng: random.Random, root: Path, name: str) -> list[Edit]:
-    """As ``alone``; or another file's content, or company that it should not have."""
+    """As ``alone``; or a pipe, another file's content, or company that it should not have."""
     others = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
     kind = rng.random()
-    if kind < 0.55:
+    if kind < 0.45:
         return alone(rng, root, name)
+    if kind < 0.55:
+        return [{"do": "pipe", "file": name}]
     if kind < 0.7 and len(others) > 1:
         return [{"do": "swap", "file": name, "with": rng.choice(others)}]
     extra = rng.choice(["json.py", "numpy.py", "x.so", "__pycache__/run.cpython-311.pyc", "__pycache__/x.pyc",

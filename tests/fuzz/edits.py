@@ -28,6 +28,11 @@ from .documents import DOCUMENTS, MARK
 Edit = dict[str, Any]
 Change = Callable[[Path, Edit], None]
 EDITS: dict[str, Change] = {}
+MISFITS = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, EOFError, NotImplementedError,
+    RuntimeError, zlib.error, zipfile.BadZipFile, struct.error,
+)  # fmt: skip
+"""What an edit raises that no longer fits.""" 
 
 
 def apply(root: Path, edits: Sequence[Edit]) -> None:
@@ -39,7 +44,7 @@ def apply(root: Path, edits: Sequence[Edit]) -> None:
     for number, each in enumerate(edits):
         try:
             EDITS[each["do"]](root, each)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, EOFError, zlib.error):
+        except MISFITS:
             if number == 0:
                 raise
 

@@ -168,3 +168,15 @@ def test_refusals() -> None:
     with pytest.raises(RecipeError, match=r"student\.width=0"):
         Residual(L, H, D, width=0)
     assert issubclass(Residual, Student)
+
+
+def test_an_unfolded_student_is_exported_with_every_weight_once(tmp_path: Any) -> None:
+    student = trained("shared", {"branch": "itransformer", "width": 8, "heads": 2, "ffn": 8, "layers": 1})
+    target = TARGETS["onnx"]
+    payload = target.lower_model(
+        student, Shape(D, L, H), tmp_path, options=target.Options(), calibration=windows().numpy()
+    )
+    with torch.no_grad():
+        expected = student(windows()).numpy()
+    assert np.abs(target.load(tmp_path, payload, 1)(windows().numpy()) - expected).max() < 1e-4
+    assert "branch.head.weight" not in student.state_dict()
