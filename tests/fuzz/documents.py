@@ -45,7 +45,7 @@ def _load_toml(content: bytes) -> Any:
 
 
 def _dump_toml(tree: Any, before: bytes, raw: str) -> bytes:
-    return _fill(tomli_w.dumps(tree), raw)
+    return raw.encode() if tree == MARK else _fill(tomli_w.dumps(tree), raw)
 
 
 def _load_safetensors(content: bytes) -> Any:

@@ -20,6 +20,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ MISFITS = (
     OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, EOFError, NotImplementedError,
     RuntimeError, zlib.error, zipfile.BadZipFile, struct.error,
 )  # fmt: skip
-"""What an edit raises that no longer fits.""" 
+"""What an edit raises that no longer fits."""
 
 
 def apply(root: Path, edits: Sequence[Edit]) -> None:
@@ -41,12 +42,9 @@ def apply(root: Path, edits: Sequence[Edit]) -> None:
     One that no longer fits, because an edit before it took its file or broke the tree that it changes, is
     skipped.
     """
-    for number, each in enumerate(edits):
-        try:
+    for each in edits:
+        with suppress(*MISFITS):
             EDITS[each["do"]](root, each)
-        except MISFITS:
-            if number == 0:
-                raise
 
 
 def text_of(raw: Any) -> str:
