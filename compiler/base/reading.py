@@ -79,6 +79,7 @@ def read_json(
     max_bytes: int = MAX_BYTES,
     max_depth: int = MAX_DEPTH,
     hint: str = "",
+    finite: bool = True,
 ) -> Any:
     """The value of a JSON file, or of JSON text.
 
@@ -87,11 +88,22 @@ def read_json(
         what: what it is, for the message: ``"recipe"``, ``"record of the teacher store"``.
         error: the class of every refusal.
         hint: what the user can do about a refusal.
+        finite: False for what this package itself has written, where a weight may be infinite.
 
     Raises:
         TsfmcError: of the class ``error``; see the module.
     """
-    return _read(source, _parse_json, "JSON", _JSON_TOKENS, what, error, max_bytes, max_depth, hint)
+    return _read(
+        source,
+        _parse_json if finite else _parse_infinite_json,
+        "JSON",
+        _JSON_TOKENS,
+        what,
+        error,
+        max_bytes,
+        max_depth,
+        hint,
+    )
 
 
 def read_toml(
@@ -102,10 +114,23 @@ def read_toml(
     max_bytes: int = 1 << 20,
     max_depth: int = MAX_DEPTH,
     hint: str = "",
+    finite: bool = True,
 ) -> dict[str, Any]:
-    """The tables of a TOML file, or of TOML text; as :func:`read_json`."""
+    """The tables of a TOML file, or of TOML text; as :func:`read_json`.
+
+    Args:
+        finite: False where a weight may be infinite, as in recipes; NaN is refused all the same.
+    """
     tables: dict[str, Any] = _read(
-        source, _parse_toml, "TOML", _TOML_TOKENS, what, error, max_bytes, max_depth, hint
+        source,
+        _parse_toml if finite else _parse_infinite_toml,
+        "TOML",
+        _TOML_TOKENS,
+        what,
+        error,
+        max_bytes,
+        max_depth,
+        hint,
     )
     return tables
 
@@ -256,8 +281,16 @@ def _parse_json(text: str) -> Any:
     )
 
 
+def _parse_infinite_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+
+
 def _parse_toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text, parse_float=_finite)
+
+
+def _parse_infinite_toml(text: str) -> dict[str, Any]:
+    return tomllib.loads(text, parse_float=_no_nan)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -271,6 +304,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> float:
     raise _Refused(f"{text} is not allowed, expected a finite number")
+
+
+def _no_nan(text: str) -> float:
+    return float(text) if text.strip("+-") == "inf" else _finite(text)
 
 
 def _finite(text: str) -> float:
