@@ -21,7 +21,6 @@ acceptable candidate end it.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -31,12 +30,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..compiler.base.errors import PassError
+from ..compiler.base.errors import PassError, VerificationError
 from ..compiler.base.parallel import Processes
+from ..compiler.base.sealed import load_tensors, save_tensors, warn_damaged
 from ..compiler.data.dataset import SpreadWindows
 from ..compiler.ir.forecaster import Teacher, parameter_count
 from ..compiler.ir.passes import PassContext, PassOptions, PassResult, TeacherPass
@@ -264,21 +262,21 @@ class _State:
         tensors |= {f"score.{name}": score.contiguous() for name, score in self.scores.average.items()}
         progress: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "owed": self.owed}
         progress["candidates"] = [vars(candidate) for candidate in self.candidates]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
-        partial.replace(path)
+        save_tensors(path, tensors, progress)
 
     def resume(self, path: Path) -> None:
-        """Reads the checkpoint, if there is one."""
+        """Reads the checkpoint, if there is one that was not damaged."""
         if not path.is_file():
             return
-        with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-            for key in file.keys():  # noqa: SIM118  (not a mapping)
-                kind, _, name = key.partition(".")
-                table = self.alive if kind == "alive" else self.scores.average
-                table[name] = file.get_tensor(key)
+        try:
+            tensors, progress = load_tensors(path, what="checkpoint of pruning", error=VerificationError)
+        except VerificationError as error:
+            warn_damaged(error.what)
+            return
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition(".")
+            table = self.alive if kind == "alive" else self.scores.average
+            table[name] = tensor
         self.epoch, self.step, self.owed = progress["epoch"], progress["step"], progress["owed"]
         self.candidates = [Candidate(**candidate) for candidate in progress["candidates"]]
 

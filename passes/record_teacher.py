@@ -8,13 +8,15 @@ ablation of the passes after this one find them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ..compiler.base.content import cache_root
-from ..compiler.base.errors import PassError
+from ..compiler.base.errors import MissingError, PassError, VerificationError
 from ..compiler.base.parallel import Processes
+from ..compiler.base.sealed import warn_damaged
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
@@ -65,18 +67,30 @@ class RecordTeacher(Pass):
         # The subset of positions has a seed of its own (0), so that students of all seeds share a store.
         key = store_key(unit.teacher, unit.teacher_info, unit.data, task.lookback, task.horizon, options)
         folder = cache_root() / "teachers" / key[:24]
-        if (folder / "store.json").is_file():
-            store = TeacherStore(folder)
-        else:
-            store = write_store(
-                folder,
-                unit.teacher,
-                unit.teacher_info,
-                unit.data,
-                lookback=task.lookback,
-                horizon=task.horizon,
-                options=options,
-                progress=context.progress,
-                processes=Processes.current(),
-            )
+        store = _kept(folder, key) or write_store(
+            folder,
+            unit.teacher,
+            unit.teacher_info,
+            unit.data,
+            lookback=task.lookback,
+            horizon=task.horizon,
+            options=options,
+            progress=context.progress,
+            processes=Processes.current(),
+            replace=True,
+        )
         return PassResult(unit.with_(teacher_store=store), True, {"windows": sum(store.counts.values())})
+
+
+def _kept(folder: Path, key: str) -> TeacherStore | None:
+    """The store that was written for this key, or None unless it is here, whole and unedited."""
+    try:
+        store = TeacherStore(folder).verify()
+        if store.key != key:
+            raise VerificationError(f"{folder}: it holds another store")
+    except MissingError:
+        return None
+    except VerificationError as error:
+        warn_damaged(error.what)
+        return None
+    return store

@@ -2,7 +2,8 @@
 
 A compiler, a linker or an emulator may start children of its own, and those may outlive it and hold its
 pipes.  So every program gets a session of its own, writes into files and not into pipes, and when it ends,
-in whatever way, the session is killed.  Memory is the address space of each process (``RLIMIT_AS``).
+in whatever way, the session is killed, and with it the sessions that its own children have opened.  Memory is
+the address space of each process (``RLIMIT_AS``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from .errors import MissingError
 
@@ -110,15 +113,22 @@ def run_process(
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            _kill_session(process)
+            _kill_all(process)
         took = time.monotonic() - began
         return Finished(Path(program).name, code, _tail(stdout), _tail(stderr), took)
 
 
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Everything that is still in the program's group; the group lives as long as one member does."""
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Everything that is still in the program's group, which lives as long as one member does, and its
+    descendants in groups of their own: a child of this package runs its tools in this way, too."""
+    descendants: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        descendants = psutil.Process(process.pid).children(recursive=True)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    for descendant in descendants:
+        with suppress(psutil.Error):
+            descendant.kill()
     process.wait()
 
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from ..base.content import cache_root
-from ..base.errors import DataError, UsageError, unknown_name
+from ..base.content import cache_root, file_hash
+from ..base.errors import DataError, UsageError, VerificationError, unknown_name
 from ..base.progress import Progress, Silent
+from ..base.reading import validated
+from ..base.sealed import mapped, publish, read_sealed, sealed, warn_damaged
 from .array_file import ArrayWriter
 from .checks import TimeAxis, read_numbers, read_timestamps
 from .dataset import Array, Filled
@@ -29,6 +34,7 @@ from .timeline import Positions, Stamps
 from .timestamps import TimeColumn, find_time_column
 
 _FORMAT = 1  # goes into the cache key: raise it when the arrays of the same file would differ
+RECORD, VALUES, TIMESTAMPS = "table.json", "values.npy", "timestamps.npy"
 _HEAD_ROWS = 100
 _CHUNK_CELLS = 1 << 21
 
@@ -43,6 +49,24 @@ class Table:
     filled: Filled
     values: Array
     timestamps: Stamps | None
+
+
+class TableRecord(BaseModel, extra="forbid"):
+    """``table.json``.
+
+    Attributes:
+        sha256: of the source's content.
+        rows: T.
+        values, timestamps: sha256 of the files; no timestamps where the source has none.
+    """
+
+    sha256: str
+    variates: tuple[str, ...]
+    frequency: str | None
+    filled: Filled
+    rows: int
+    values: str
+    timestamps: str | None
 
 
 def load_table(
@@ -75,14 +99,18 @@ def load_table(
     ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     folder = cache_root() / "data" / "tables" / key
-    if not (folder / "table.json").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    if folder.exists():
         try:
-            ingest(source, content, variates, missing, partial, progress, chunk_rows)
-            _publish(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            return open_ingested(folder)
+        except VerificationError as error:
+            warn_damaged(error.what)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    try:
+        ingest(source, content, variates, missing, partial, progress, chunk_rows)
+        publish(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return open_ingested(folder)
 
 
@@ -109,8 +137,8 @@ def ingest(
     axis = None if source.known or time is None else TimeAxis(file, allow_gaps=missing != "error")
     read = 0
     with (
-        ArrayWriter(folder / "values.npy", np.dtype("<f8"), (len(names),)) as values,
-        ArrayWriter(folder / "timestamps.npy", np.dtype("<M8[us]"), ()) as timestamps,
+        ArrayWriter(folder / VALUES, np.dtype("<f8"), (len(names),)) as values,
+        ArrayWriter(folder / TIMESTAMPS, np.dtype("<M8[us]"), ()) as timestamps,
         (progress or Silent()).task(f"read {source.name}", file.rows or content.rows) as task,
     ):
         for frame in file.chunks([*names, *([time.name] if time else [])], rows):
@@ -131,10 +159,12 @@ def ingest(
         "sha256": content.sha256,
         "variates": names,
         "frequency": axis.frequency if axis else known_frequency,
-        "timed": time is not None,
         "filled": asdict(Filled(filled, inserted)),
+        "rows": values.rows,
+        "values": file_hash(folder / VALUES),
+        "timestamps": None if time is None else file_hash(folder / TIMESTAMPS),
     }
-    (folder / "table.json").write_text(json.dumps(meta))
+    (folder / RECORD).write_text(json.dumps(sealed(meta)))
 
 
 def _spread(numbers: Array, places: Positions, count: int) -> Array:
@@ -149,32 +179,37 @@ def _spread(numbers: Array, places: Positions, count: int) -> Array:
 def _fill(folder: Path, missing: Missing, names: Sequence[str], file: str, rows: int) -> int:
     if missing == "error":
         return 0
-    values = np.load(folder / "values.npy", mmap_mode="r+")
+    values = np.load(folder / VALUES, mmap_mode="r+")
     filled = fill_missing(values, missing, names, file, rows)
     values.flush()
     return filled
 
 
 def open_ingested(folder: Path) -> Table:
-    """Open what ``ingest`` wrote."""
-    meta = json.loads((folder / "table.json").read_text())
-    return Table(
-        meta["sha256"],
-        tuple(meta["variates"]),
-        meta["frequency"],
-        Filled(**meta["filled"]),
-        np.load(folder / "values.npy", mmap_mode="r"),
-        np.load(folder / "timestamps.npy", mmap_mode="r") if meta["timed"] else None,
-    )
+    """Open what ``ingest`` wrote.
+
+    Raises:
+        VerificationError: something is missing, truncated or changed.
+    """
+    path, what = folder / RECORD, "record of a table"
+    record = read_sealed(path, what=what, error=VerificationError)
+    meta = validated(record, TableRecord, what=f"{path}: {what}", error=VerificationError)
+    values = _believed(folder / VALUES, meta.values, (meta.rows, len(meta.variates)), "<f8")
+    stamps = None
+    if meta.timestamps is not None:
+        stamps = _believed(folder / TIMESTAMPS, meta.timestamps, (meta.rows,), "<M8[us]")
+    return Table(meta.sha256, meta.variates, meta.frequency, meta.filled, values, stamps)
 
 
-def _publish(partial: Path, folder: Path) -> None:
-    """Rename into place; when another process was first, its equal result stays."""
+def _believed(path: Path, sha256: str, shape: tuple[int, ...], dtype: str) -> Any:
+    """The array of a file, once the file was found to be what was written."""
     try:
-        partial.rename(folder)
-    except OSError:
-        if not (folder / "table.json").is_file():
-            raise
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                return mapped(file, shape, dtype, os.fstat(file.fileno()).st_size)
+    except (OSError, ValueError) as error:
+        raise VerificationError(f"{path}: cannot be read: {error}") from None
+    raise VerificationError(f"{path}: it was changed since it was written")
 
 
 def _chosen_variates(file: TableFile, wanted: Sequence[str] | None, time: TimeColumn | None) -> list[str]:

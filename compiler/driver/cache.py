@@ -2,14 +2,14 @@
 
 A key is the sha256 of everything that determines a result: the content of the parts that the pass
 declares to read, its code, its options and its random stream.  What is kept is exactly the parts that
-it declares to write.  A result is written into a temporary sibling and renamed, and every file of it is
-found by its hash: an unfinished, damaged or edited result is no result, and the pass runs again.
+it declares to write.  A result is written into a temporary sibling and renamed, its record is sealed, and
+every file of it is found by its hash: an unfinished, damaged or edited result is no result; that is said in
+one line, the pass runs again, and its result takes the place of the damaged one.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,17 +17,43 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import BaseModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..base.content import content_key, file_hash
-from ..base.errors import PassError, TsfmcError
+from ..base.errors import MissingError, PassError, TsfmcError, VerificationError
+from ..base.reading import read_json, validated
+from ..base.sealed import publish, read_sealed, sealed, unfinished, warn_damaged
 from ..ir.effects import code_of, content_of
 from ..ir.objective import LossTerm, Objective
 from ..ir.passes import Step
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit, PartName
 from ..students import from_config
+
+RESULT = "result.json"
+_DAMAGED = (
+    TsfmcError,
+    SafetensorError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+)
+"""What reading a part raises that is not what was written, or that other versions of libraries wrote."""
+
+
+class ResultRecord(BaseModel, extra="forbid"):
+    """``result.json``: what a pass reported, and the sha256 of every file that it left."""
+
+    key: str
+    modified: bool
+    metrics: dict[str, Any]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -76,51 +102,65 @@ class PassCache:
     ) -> None:
         """Keeps the parts that ``step`` declares to write; removes the workspace."""
         final = self.root / "passes" / key[:24]
-        partial = final.with_name(f".{final.name}.{os.getpid()}")
+        partial = unfinished(final)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for part in sorted(step.writes) if modified else ():
             if getattr(after, part) is not None:
                 (partial / part).mkdir()
                 CODECS[part].save(after, partial / part)
-        files = {
-            path.relative_to(partial).as_posix(): file_hash(path)
-            for path in sorted(partial.rglob("*"))
-            if path.is_file()
-        }
+        files = {name: file_hash(partial / name) for name in _files(partial)}
         kept = {"key": key, "modified": modified, "metrics": dict(metrics), "files": files}
-        (partial / "result.json").write_text(json.dumps(kept))
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        (partial / RESULT).write_text(json.dumps(sealed(kept)))
+        publish(partial, final)
         shutil.rmtree(self.workspace(key), ignore_errors=True)
 
     def load(self, key: str, step: Step, before: CompileUnit) -> CachedResult | None:
         """The unit that ``step`` would make of ``before``, or None unless it is here, whole and unedited."""
         folder = self.root / "passes" / key[:24]
-        kept = _intact(folder, key)
-        if kept is None:
+        if not folder.is_dir():
             return None
-        if not kept["modified"]:
-            return CachedResult(before, False, kept["metrics"])
-        changes: dict[str, Any] = {}
         try:
+            kept = _intact(folder, key)
+            if not kept.modified:
+                return CachedResult(before, False, kept.metrics)
+            changes: dict[str, Any] = {}
             for part in sorted(step.writes):
                 here = folder / part
                 changes[part] = CODECS[part].load(before, here) if here.is_dir() else _nothing(part)
-        except TsfmcError:
+        except MissingError:
             return None  # it refers to something that is gone, such as a teacher store
-        return CachedResult(before.with_(**changes), True, kept["metrics"])
+        except _DAMAGED as error:
+            warn_damaged(f"{folder}: the cached result of {step.name} is not believed: {error}")
+            return None
+        return CachedResult(before.with_(**changes), True, kept.metrics)
 
 
-def _intact(folder: Path, key: str) -> dict[str, Any] | None:
-    try:
-        kept: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        whole = kept["key"] == key and all(
-            file_hash(folder / name) == digest for name, digest in kept["files"].items()
-        )
-        return kept if whole and {"modified", "metrics"} <= kept.keys() else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+def _intact(folder: Path, key: str) -> ResultRecord:
+    """The record of a result, once every file was found to be what was written.
+
+    Raises:
+        VerificationError: naming what is not.
+    """
+    what = "record of a cached result"
+    record = read_sealed(folder / RESULT, what=what, error=VerificationError, finite=False)
+    kept = validated(record, ResultRecord, what=f"{folder / RESULT}: {what}", error=VerificationError)
+    if kept.key != key:
+        raise VerificationError(f"{folder}: it is the result of something else")
+    if set(_files(folder)) != {*kept.files, RESULT}:
+        raise VerificationError(f"{folder}: files were added or removed")
+    for name, digest in kept.files.items():
+        if file_hash(folder / name) != digest:
+            raise VerificationError(f"{folder / name}: it was changed since it was written")
+    return kept
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def _json(path: Path) -> Any:
+    return read_json(path, what="part of a cached result", error=VerificationError, finite=False)
 
 
 def _nothing(part: PartName) -> Any:
@@ -134,7 +174,7 @@ class _Student:
         (folder / "student.json").write_text(json.dumps(dict(unit.student.config)))
 
     def load(self, before: CompileUnit, folder: Path) -> Any:
-        student = from_config(json.loads((folder / "student.json").read_text()))
+        student = from_config(_json(folder / "student.json"))
         student.load_state_dict(load_file(folder / "student.safetensors"), strict=True)
         return student.eval()
 
@@ -166,7 +206,7 @@ class _Objective:
 
     def load(self, before: CompileUnit, folder: Path) -> Any:
         objective = Objective()
-        for index, (weight, where, config) in enumerate(json.loads((folder / "objective.json").read_text())):
+        for index, (weight, where, config) in enumerate(_json(folder / "objective.json")):
             module, _, name = where.partition(":")
             kind = getattr(import_module(module), name, None)
             if not (isinstance(kind, type) and issubclass(kind, LossTerm)):
@@ -184,8 +224,8 @@ class _Store:
         (folder / "store.json").write_text(json.dumps(where))
 
     def load(self, before: CompileUnit, folder: Path) -> Any:
-        where = json.loads((folder / "store.json").read_text())
-        store = TeacherStore(Path(where["folder"]))
+        where = _json(folder / "store.json")
+        store = TeacherStore(Path(where["folder"])).verify()
         if store.key != where["key"]:
             raise PassError(
                 f"{store.folder} holds another store by now", hint="compile again with --no-cache"
@@ -203,7 +243,7 @@ class _Json:
         (folder / f"{self.part}.json").write_text(json.dumps(getattr(unit, self.part)))
 
     def load(self, before: CompileUnit, folder: Path) -> Any:
-        return json.loads((folder / f"{self.part}.json").read_text())
+        return _json(folder / f"{self.part}.json")
 
 
 CODECS: Mapping[PartName, Codec] = {

@@ -67,7 +67,7 @@ class Import(Step):
         recipe = self.recipe
         lookback, horizon = recipe.task.lookback, recipe.task.horizon
         if recipe.teacher_store is not None:
-            store = TeacherStore(Path(recipe.teacher_store))
+            store = TeacherStore(Path(recipe.teacher_store)).verify()
             store.require(data, lookback, horizon)
             return None, store.info, store
         teacher, info = open_teacher(

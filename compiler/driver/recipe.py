@@ -7,7 +7,6 @@ Resolved in layers, later ones win:  presets/base.toml <- the student's preset <
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
@@ -17,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from ..base.errors import RecipeError, UsageError, unknown_name
+from ..base.reading import read_toml
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
 from .settings import Settings, recipe_fields
@@ -265,18 +265,14 @@ def _keep_options_of_pipeline(merged: dict[str, Any], user: Mapping[str, Any]) -
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe", hint="check the path given to --recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not TOML: {error}") from None
+    hint = "" if path.is_file() else "check the path given to --recipe"
+    return read_toml(path, what="recipe", error=RecipeError, hint=hint, finite=False)
 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return read_toml(f"value = {text}", what="value", error=RecipeError, finite=False)["value"]
+    except RecipeError:
         return text
 
 

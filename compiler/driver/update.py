@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ...targets.artifact.open import Forecaster, open_artifact
-from ..base.content import file_hash
 from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.parallel import one_thread
 from ..base.progress import Progress
+from ..base.reading import read_toml, validated
 from ..data.formats import fingerprint
 from ..data.missing import checked_policy
 from ..data.recent import recent_rows
@@ -35,7 +34,7 @@ from ..learning.update import (
     FILE,
     State,
     check_follows,
-    load_state,
+    read_state,
     save_state,
     scale_of,
 )
@@ -75,7 +74,7 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
             f"(lookback {header.lookback} and horizon {header.horizon})"
         )
     kind = model.manifest["target"]["kind"]
-    recipe = Recipe.model_validate(tomllib.loads(header.recipe)).model_copy(update={"targets": (kind,)})
+    recipe = _recipe(header.recipe).model_copy(update={"targets": (kind,)})
     pipeline.require_targets(recipe)
     with one_thread():
         progress.line(f"judge the old artifact on {len(rows)} new rows")
@@ -99,6 +98,13 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
     return UpdateResult(out / kind, unit.artifacts[kind])
 
 
+def _recipe(text: str) -> Recipe:
+    """The recipe of the compile, as the statistics hold it."""
+    what = "recipe in the statistics"
+    tables = read_toml(text, what=what, error=VerificationError, finite=False)
+    return validated(tables, Recipe, what=what, error=VerificationError, strict=False)
+
+
 def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
     """The statistics beside an artifact.
 
@@ -114,7 +120,7 @@ def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
             hint="compile an affine student without statistics = false",
         )
     path = artifact.resolve().parent / FILE
-    state = load_state(path)
+    state, sha256 = read_state(path)
     task, header = manifest["task"], state.header
     kept = {
         "lookback": header.lookback,
@@ -125,7 +131,7 @@ def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
     for name, value in kept.items():
         if list(task[name]) != value if name == "variates" else task[name] != value:
             raise UsageError(f"{path}: statistics of {name} {value}, the artifact has {task[name]}")
-    if file_hash(path) != reference["sha256"]:
+    if sha256 != reference["sha256"]:
         raise VerificationError(
             f"{path}: not the statistics that {artifact} names", hint="keep the files of one compile together"
         )
@@ -167,9 +173,13 @@ def _unit(
 ) -> CompileUnit:
     header = new.header
     solution = new.solution()
-    recipe = tomllib.loads(header.recipe)
-    options = {key: value for key, value in recipe["student"].items() if key not in ("kind", "maps", "rank")}
-    student = STUDENTS[recipe["student"]["kind"]].from_affine(
+    recipe = _recipe(header.recipe)
+    options = {
+        key: value
+        for key, value in recipe.student.model_dump(mode="json").items()
+        if key not in ("kind", "maps", "rank")
+    }
+    student = STUDENTS[recipe.student.kind].from_affine(
         solution.form,
         solution.arrays(),
         **{**options, "variates": len(header.variates)},

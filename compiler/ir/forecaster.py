@@ -7,7 +7,6 @@ the lookback (special tokens dropped), d the width of a state.
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.errors import RecipeError
+from ..base.reading import read_toml
 from .prunable import PrunableStructure
 
 
@@ -51,10 +51,7 @@ class Student(Forecaster):
             RecipeError: the file is not TOML.
         """
         path = Path(inspect.getfile(cls)).with_name(f"{kind}.toml")
-        try:
-            return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: not TOML: {error}") from None
+        return read_toml(path, what="preset", error=RecipeError, finite=False) if path.is_file() else {}
 
     def embed(self, past: Tensor) -> Tensor:
         """Variate embeddings ``[B, D, d_S]`` of ``past [B, D, L]``."""

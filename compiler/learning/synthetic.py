@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..base.content import cache_root, code_key, content_key
+from ..base.errors import VerificationError
 from ..base.progress import Progress, Silent
+from ..base.sealed import load_tensors, save_tensors, warn_damaged
 from ..data import synthetic_windows
 from ..data.synthetic_data import WINDOWS
 from ..ir.forecaster import Teacher
@@ -36,14 +36,15 @@ def synthetic_prior(
     Returns:
         Sums of one variate with the single target ``teacher``.
     """
-    path = cache_root() / "synthetic" / f"{prior_key(teacher, task, windows, seed)[:24]}.safetensors"
+    key = prior_key(teacher, task, windows, seed)
+    path = cache_root() / "synthetic" / f"{key[:24]}.safetensors"
     if path.is_file():
-        return read_prior(path)
+        try:
+            return read_prior(path, key)
+        except VerificationError as error:
+            warn_damaged(error.what)
     sums = _label(teacher, task, windows, seed, progress or Silent())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors_of(sums), partial)
-    partial.replace(path)
+    save_tensors(path, tensors_of(sums), {"key": key})
     return sums
 
 
@@ -81,7 +82,13 @@ def tensors_of(sums: Sums) -> dict[str, Tensor]:
     }
 
 
-def read_prior(path: Path) -> Sums:
-    """What ``tensors_of`` described."""
-    kept = load_file(path)
+def read_prior(path: Path, key: str) -> Sums:
+    """What ``synthetic_prior`` kept for a key.
+
+    Raises:
+        VerificationError: the file holds something else, or was changed.
+    """
+    kept, facts = load_tensors(path, what="sums of synthetic windows", error=VerificationError)
+    if facts != {"key": key}:
+        raise VerificationError(f"{path}: it holds the sums of other windows")
     return Sums(int(kept["count"]), kept["gram"], {TEACHER: kept["cross"]}, {TEACHER: kept["square"]})

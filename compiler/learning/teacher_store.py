@@ -10,36 +10,54 @@
       store.json                everything above, written last: a store without it is never read
 
 Windows go in shards of a fixed size, and a shard is always computed in the same batches, so that any
-number of processes gives the same bytes.  A killed run goes on with the shards that are missing.
+number of processes gives the same bytes.  A killed run goes on with the shards that are missing, or whose
+bytes are not those of their mark.  One run at a time writes a store; another waits, and finds it finished.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from ..base.content import code_key, content_key
-from ..base.errors import DataError, VerificationError
+from ..base.errors import DataError, TsfmcError, VerificationError
 from ..base.parallel import Processes
 from ..base.progress import Progress
+from ..base.reading import read_json, read_model
+from ..base.sealed import exclusive, mapped, sealed, write_text
 from ..data import Dataset, SpreadWindows
 from ..data.splits import PARTS, Part
 from ..ir.effects import plugin_code
 from ..ir.forecaster import Teacher
 from ..ir.provenance import TeacherInfo
-from ..ir.teacher_store import SCHEMA, TeacherStore
+from ..ir.teacher_store import SCHEMA, SHARD_WINDOWS, TeacherStore, digest_of, shard_digests
 from ..ir.unit import fingerprint
 
-SHARD_WINDOWS = 256
+
+class ShardMark(BaseModel, extra="forbid"):
+    """What is left of a finished shard.
+
+    Attributes:
+        windows: the first, and the one after the last.
+        sha256: array -> hash of the shard's bytes.
+        state_sums: ``[2, d]`` sums of the states and of their squares, where there are any.
+    """
+
+    windows: tuple[int, int]
+    sha256: dict[str, str]
+    state_sums: list[list[float]] | None
 
 
 @dataclass(frozen=True)
@@ -95,12 +113,14 @@ def write_store(
     progress: Progress,
     processes: Processes,
     measure_latency: Callable[[], Mapping[str, Any]] | None = None,
+    replace: bool = False,
 ) -> TeacherStore:
     """Computes what is missing of a store and finishes it.
 
     Args:
         processes: the windows are dealt to them shard by shard.
         measure_latency: gives the teacher's latency record, kept for compiles without the teacher.
+        replace: the folder is this store's alone: whatever is damaged in it is written anew.
 
     Raises:
         DataError: the disk is too small, or the folder holds a store of something else.
@@ -116,26 +136,33 @@ def write_store(
         "counts": counts,
         "shapes": {n: [list(s), t] for n, (s, t) in shapes.items()},
     }
-    if processes.is_main:
-        _prepare(folder, plan, shapes, progress)
-    processes.wait()
     shards = [(part, start) for part in PARTS for start in range(0, counts[part], SHARD_WINDOWS)]
-    mine = shards[processes.rank :: processes.world]
-    missing = [shard for shard in mine if not _mark(folder, *shard).is_file()]
-    if processes.world > 1 and processes.is_main:
-        progress.line(f"    windows dealt to {processes.world} processes")
-    positions = _positions(shapes, teacher, data, lookback, horizon, options)
-    with progress.task(f"teacher outputs ({info.name})", len(missing) * SHARD_WINDOWS) as task:
-        for part, start in missing:
-            _write_shard(
-                folder, teacher, data, part, start, counts[part], lookback, horizon, options, positions
+    with ExitStack() as alone:
+        if processes.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            alone.enter_context(
+                exclusive(folder, lambda: progress.line(f"    waiting for who writes {folder}"))
             )
-            task.advance(SHARD_WINDOWS)
-    processes.wait()
-    if processes.is_main:
-        latency = measure_latency() if measure_latency is not None else None
-        _finish(folder, plan, shards, info, teacher, shapes, latency)
-    processes.wait()
+            if replace:
+                _clear_damaged(folder, plan)
+            _prepare(folder, plan, shapes, progress)
+        processes.wait()
+        mine = shards[processes.rank :: processes.world]
+        missing = [shard for shard in mine if not _is_done(folder, shapes, *shard)]
+        if processes.world > 1 and processes.is_main:
+            progress.line(f"    windows dealt to {processes.world} processes")
+        positions = _positions(shapes, teacher, data, lookback, horizon, options)
+        with progress.task(f"teacher outputs ({info.name})", len(missing) * SHARD_WINDOWS) as task:
+            for part, start in missing:
+                _write_shard(
+                    folder, teacher, data, part, start, shapes, lookback, horizon, options, positions
+                )
+                task.advance(SHARD_WINDOWS)
+        processes.wait()
+        if processes.is_main:
+            latency = measure_latency() if measure_latency is not None else None
+            _finish(folder, plan, shards, info, teacher, shapes, latency)
+        processes.wait()
     return TeacherStore(folder)
 
 
@@ -191,17 +218,36 @@ def _shapes(
     return shapes
 
 
+def _clear_damaged(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Empties a folder that holds something else than this store, finished or begun."""
+    try:
+        if (folder / "plan.json").is_file() and _read_plan(folder) != plan:
+            raise VerificationError(f"{folder}: another plan")
+        if (folder / "store.json").is_file() and TeacherStore(folder).verify().key != plan["key"]:
+            raise VerificationError(f"{folder}: another store")
+    except TsfmcError:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _read_plan(folder: Path) -> Any:
+    return read_json(folder / "plan.json", what="plan of the teacher store", error=DataError)
+
+
 def _prepare(folder: Path, plan: Mapping[str, Any], shapes: Shapes, progress: Progress) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     plan_file = folder / "plan.json"
     if plan_file.is_file():
-        if json.loads(plan_file.read_text()) == json.loads(json.dumps(plan)):
-            return
-        raise DataError(
-            f"{folder}: holds a teacher store of another teacher, data set or task",
-            hint="choose another folder, or delete this one",
-        )
-    total = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
+        if _read_plan(folder) != plan:
+            raise DataError(
+                f"{folder}: holds a teacher store of another teacher, data set or task",
+                hint="choose another folder, or delete this one",
+            )
+        for name, (shape, dtype) in shapes.items():
+            path = folder / f"{name}.npy"
+            if not path.is_file() or path.stat().st_size < _bytes(shape, dtype):
+                _allocate(path, shape, dtype)  # its shards are not what their marks say, and are done again
+        return
+    total = sum(_bytes(shape, dtype) for shape, dtype in shapes.values())
     progress.line(f"    teacher store needs {total / 1e6:.0f} MB")
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     if total > free:
@@ -211,14 +257,17 @@ def _prepare(folder: Path, plan: Mapping[str, Any], shapes: Shapes, progress: Pr
         )
     (folder / "shards").mkdir(exist_ok=True)
     for name, (shape, dtype) in shapes.items():
-        path = folder / f"{name}.npy"
-        path.parent.mkdir(exist_ok=True)
-        _allocate(path, shape, dtype)
+        _allocate(folder / f"{name}.npy", shape, dtype)
     _write_json(plan_file, plan)
+
+
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: str) -> None:
     """Creates the array with its blocks reserved, so that a full disk shows here and not in a page fault."""
+    path.parent.mkdir(exist_ok=True)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
     del array
     try:
@@ -236,6 +285,34 @@ def _mark(folder: Path, part: str, start: int) -> Path:
     return folder / "shards" / f"{part}-{start // SHARD_WINDOWS:05d}.json"
 
 
+def _is_done(folder: Path, shapes: Shapes, part: Part, start: int) -> bool:
+    """Whether a shard is marked, and its bytes in every array are those of the mark."""
+    path = _mark(folder, part, start)
+    if not path.is_file():
+        return False
+    try:
+        sha256 = _read_mark(path).sha256
+    except VerificationError:
+        return False
+    arrays = {name.partition("/")[2] for name in shapes if name.startswith(f"{part}/")}
+    return arrays == sha256.keys() and all(
+        shard_digests(_shard(folder, f"{part}/{name}", shapes, start, "r")) == [digest]
+        for name, digest in sha256.items()
+    )
+
+
+def _read_mark(path: Path) -> ShardMark:
+    return read_model(path, ShardMark, what="mark of a shard", error=VerificationError)
+
+
+def _shard(folder: Path, name: str, shapes: Shapes, start: int, mode: Literal["r", "r+"]) -> np.ndarray:
+    """The windows of one shard in an array on disk."""
+    path = folder / f"{name}.npy"
+    with path.open("rb" if mode == "r" else "r+b") as file:
+        array = mapped(file, *shapes[name], path.stat().st_size, mode)
+    return array[start : start + SHARD_WINDOWS]
+
+
 @torch.inference_mode()
 def _write_shard(
     folder: Path,
@@ -243,14 +320,14 @@ def _write_shard(
     data: Dataset,
     part: Part,
     start: int,
-    count: int,
+    shapes: Shapes,
     lookback: int,
     horizon: int,
     options: StoreOptions,
     positions: Tensor | None,
 ) -> None:
     windows = _windows(data, part, lookback, horizon, options)
-    stop = min(start + SHARD_WINDOWS, count)
+    stop = min(start + SHARD_WINDOWS, len(windows))
     with_states = part in options.states
     pieces: dict[str, list[np.ndarray]] = {}
     sums: Tensor | None = None
@@ -278,10 +355,10 @@ def _write_shard(
                 if name == "states"
                 else "",
             )
-        target = np.load(folder / part / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
-        target[start:stop] = block
-        target.flush()
-        digests[name] = hashlib.sha256(block.tobytes()).hexdigest()
+        target = _shard(folder, f"{part}/{name}", shapes, start, "r+")
+        target[:] = block
+        target.flush()  # type: ignore[attr-defined]
+        (digests[name],) = shard_digests(block)
     mark = {
         "windows": [start, stop],
         "sha256": digests,
@@ -299,7 +376,7 @@ def _finish(
     shapes: Shapes,
     latency: Mapping[str, Any] | None,
 ) -> None:
-    marks = {shard: json.loads(_mark(folder, *shard).read_text()) for shard in shards}
+    marks = {shard: _read_mark(_mark(folder, *shard)) for shard in shards}
     record = {
         **plan,
         "teacher": asdict(info),
@@ -311,7 +388,7 @@ def _finish(
     if state_shape:
         # Summed in the order of the shards, whoever computed them: equal bytes for any number of processes.
         sums = sum(
-            torch.tensor(mark["state_sums"]).double() for (part, _), mark in marks.items() if part == "train"
+            torch.tensor(mark.state_sums).double() for (part, _), mark in marks.items() if part == "train"
         )
         mean, square = sums / (state_shape[0] * state_shape[1] * state_shape[2])  # type: ignore[misc]
         record["state_mean"] = mean.tolist()
@@ -319,18 +396,14 @@ def _finish(
     record["files"] = {
         f"{name}.npy": {
             "bytes": (folder / f"{name}.npy").stat().st_size,
-            "sha256": hashlib.sha256(
-                "".join(
-                    m["sha256"][name.split("/")[1]] for (p, _), m in marks.items() if p == name.split("/")[0]
-                ).encode()
-            ).hexdigest(),
+            "sha256": digest_of(
+                [m.sha256[name.split("/")[1]] for (p, _), m in marks.items() if p == name.split("/")[0]]
+            ),
         }
         for name in shapes
     }
-    _write_json(folder / "store.json", record)
+    _write_json(folder / "store.json", sealed(record))
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True))
-    partial.replace(path)
+    write_text(path, json.dumps(value, indent=1, sort_keys=True))

@@ -7,7 +7,6 @@ checkpoint after every epoch so that a killed run goes on.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..base.errors import VerificationError
 from ..base.progress import Progress
+from ..base.sealed import load_tensors, save_tensors, warn_damaged
 
 Fetch = Callable[[Sequence[int]], tuple[Tensor, ...]]
 """Window indices to the tensors of one training batch."""
@@ -256,20 +256,17 @@ class _State:
             "best_epoch": self.best_epoch,
             "steps": self.steps,
         }
-        partial = self.path.with_suffix(".partial")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={"history": json.dumps(history)})
-        partial.replace(self.path)
+        save_tensors(self.path, tensors, history)
 
     def resume(self) -> bool:
-        """Reads the checkpoint, if there is one."""
+        """Reads the checkpoint, if there is one that was not damaged."""
         if self.path is None or not self.path.is_file():
             return False
-        from safetensors import safe_open
-
-        with safe_open(self.path, framework="pt") as file:
-            history = json.loads(file.metadata()["history"])
-        tensors = load_file(self.path)
+        try:
+            tensors, history = load_tensors(self.path, what="checkpoint of training", error=VerificationError)
+        except VerificationError as error:
+            warn_damaged(error.what)
+            return False
         self.module.load_state_dict(
             {n[4:]: t for n, t in tensors.items() if n.startswith("now.")}, strict=True
         )

@@ -17,16 +17,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..base.errors import MissingError, UsageError, VerificationError
+from ..base.reading import read_model
+from ..base.sealed import hashed, unfinished
 from .affine import DEFAULT_PRIOR, AffineSolution, Setting, solve, squared_error, target_products
 from .statistics import Array, Sums, hankel_sums
 from .synthetic import TEACHER
@@ -219,14 +223,54 @@ def save_state(state: State, path: Path) -> None:
         **asdict(state.header),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = unfinished(path)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, partial, metadata={"tsfmc": json.dumps(facts, sort_keys=True)})
     partial.replace(path)
 
 
+class Facts(BaseModel, extra="forbid"):
+    """What stands in the header of the file: ``Header``, and the windows in the sums."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    windows: int = Field(ge=0)
+    prior_windows: int = Field(ge=0)
+    lookback: int = Field(ge=1)
+    horizon: int = Field(ge=1)
+    variates: tuple[str, ...] = Field(min_length=1)
+    step: str | None
+    last: str | None
+    setting: Setting
+    rows_added: int = Field(ge=0)
+    recipe: str
+    teacher: dict[str, Any]
+
+    def header(self) -> Header:
+        fields = {field.name: getattr(self, field.name) for field in dataclass_fields(Header)}
+        return Header(**fields)
+
+    def shapes(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """What the tensors have to be; rows and judgements as many as there are."""
+        width = 1 if self.setting.form == "shared" else len(self.variates)
+        sums = ("gram", "cross", "square")
+        ends = ((self.lookback, self.lookback), (self.lookback, self.horizon), (self.horizon,))
+        shapes: dict[str, tuple[int, ...]] = {
+            name: (width, *end) for name, end in zip(sums, ends, strict=True)
+        }
+        if self.prior_windows:
+            shapes |= {f"prior_{name}": (1, *end) for name, end in zip(sums, ends, strict=True)}
+        rows, judged, scale = (len(tensors[name]) for name in ("rows", "judged", "scale"))
+        shapes |= {"rows": (rows, len(self.variates)), "judged": (judged, len(PRIORS))}
+        return {**shapes, "scale": (2 if scale else 0, len(self.variates))}
+
+
 def load_state(path: Path) -> State:
-    """What ``save_state`` wrote.
+    """What ``save_state`` wrote; see ``read_state``."""
+    return read_state(path)[0]
+
+
+def read_state(path: Path) -> tuple[State, str]:
+    """What ``save_state`` wrote, and the sha256 of the very file that was read.
 
     Raises:
         MissingError: there is no such file.
@@ -238,25 +282,25 @@ def load_state(path: Path) -> State:
             hint="compile again without statistics = false, or copy the file from the compile's output",
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["tsfmc"])
+        with hashed(path) as (sha256, same), safe_open(same, framework="pt") as file:
+            text = (file.metadata() or {})["tsfmc"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if facts.pop("schema") != SCHEMA:
-            raise ValueError("another schema")
-        count, prior_count = facts.pop("windows"), facts.pop("prior_windows")
-        setting = Setting(**{**facts["setting"], "teachers": ()})
-        header = Header(**{**facts, "variates": tuple(facts["variates"]), "setting": setting})
-        sums = Sums(count, tensors["gram"], {TARGET: tensors["cross"]}, {TARGET: tensors["square"]})
-        prior = None
-        if prior_count:
-            cross, square = tensors["prior_cross"], tensors["prior_square"]
-            prior = Sums(prior_count, tensors["prior_gram"], {TEACHER: cross}, {TEACHER: square})
-        arrays = (tensors[name].numpy() for name in ("rows", "judged", "scale"))
-        return State(header, sums, prior, *arrays)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise VerificationError(
             f"{path}: not statistics that this version reads: {error}", hint="compile again"
         ) from None
+    facts = read_model(text, Facts, what=f"header of {path}", error=VerificationError, hint="compile again")
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != facts.shapes(tensors):
+        raise VerificationError(f"{path}: its sums are not of its task", hint="compile again")
+    if not all(tensor.dtype == torch.float64 and tensor.isfinite().all() for tensor in tensors.values()):
+        raise VerificationError(f"{path}: its sums are not finite numbers of 64 bits", hint="compile again")
+    sums = Sums(facts.windows, tensors["gram"], {TARGET: tensors["cross"]}, {TARGET: tensors["square"]})
+    prior = None
+    if facts.prior_windows:
+        cross, square = tensors["prior_cross"], tensors["prior_square"]
+        prior = Sums(facts.prior_windows, tensors["prior_gram"], {TEACHER: cross}, {TEACHER: square})
+    arrays = (tensors[name].numpy() for name in ("rows", "judged", "scale"))
+    return State(facts.header(), sums, prior, *arrays), sha256
 
 
 def check_follows(header: Header, stamps: np.ndarray | None, step: str | None, name: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from ...compiler.base.errors import MissingError
+from ...compiler.base.processes import run_process
 
 FLAGS = (
     "avx",
@@ -69,11 +71,11 @@ def _usable_cores() -> int | None:
 def _gpu() -> dict[str, str] | None:
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
+        found = run_process(command, seconds=20)
+    except (MissingError, OSError):
         return None
     lines = found.stdout.strip().splitlines()
-    if not lines or "," not in lines[0]:
+    if not found.ok or not lines or "," not in lines[0]:
         return None
     name, driver = (part.strip() for part in lines[0].split(",", 1))
     return {"name": name, "driver": driver}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...compiler.base.errors import LoweringError
+from ...compiler.base.processes import run_process
+from ...compiler.base.reading import read_json
+
 RTX_MODULE = "tensorrt_rtx_bindings"
+MEMORY_BYTES = 16 << 30
+"""Address space of a script that compiles without a GPU."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +40,29 @@ class ChildResult:
         return next((record for record in self.records if record.get("level") == level), None)
 
 
-def run_script(script: Path, arguments: list[str], time_limit_s: float) -> ChildResult:
-    """Runs ``script`` with this Python and reads its JSON lines."""
+def run_script(
+    script: Path, arguments: list[str], time_limit_s: float, memory_bytes: int | None = None
+) -> ChildResult:
+    """Runs ``script`` with this Python and reads its JSON lines.
+
+    Args:
+        memory_bytes: address space it may have; None where it meets CUDA, which reserves more than there is.
+    """
     command = [sys.executable, "-B", str(script), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit_s, check=False)
-    except subprocess.TimeoutExpired as expired:
-        output = expired.stdout.decode() if isinstance(expired.stdout, bytes) else expired.stdout or ""
-        return ChildResult(None, _records(output), f"{script.name} was ended after {time_limit_s:g} s")
+    done = run_process(command, seconds=time_limit_s, memory_bytes=memory_bytes)
     records = _records(done.stdout)
-    if done.returncode < 0:
-        problem = f"{script.name} was killed by {signal.Signals(-done.returncode).name}"
-    elif done.returncode > 0:
+    if done.code is None:
+        problem = f"{script.name} was ended after {time_limit_s:g} s"
+    elif done.code < 0:
+        problem = f"{script.name} {done.ending}"
+    elif done.code > 0:
         last = records[-1].get("errors") if records else None
-        problem = "; ".join(last) if last else (done.stderr.strip().splitlines() or ["no message"])[-1]
+        problem = "; ".join(last) if last else done.last_line or "no message"
     else:
         problem = ""
-    return ChildResult(done.returncode, records, problem)
+    return ChildResult(done.code, records, problem)
 
 
 def _records(output: str) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        json.loads(line) for line in output.splitlines() if line.startswith("{") and line.endswith("}")
-    )
+    lines = (line for line in output.splitlines() if line.startswith("{") and line.endswith("}"))
+    return tuple(read_json(line, what="record of the device's script", error=LoweringError) for line in lines)

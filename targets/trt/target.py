@@ -26,7 +26,7 @@ import torch
 
 from ...compiler.base.errors import LoweringError, MissingError, RecipeError, VerificationError
 from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions
-from .child import RTX_MODULE, ChildResult, run_script
+from .child import MEMORY_BYTES, RTX_MODULE, ChildResult, run_script
 from .device.trt_engine import Cuda, DeviceError
 from .options import LADDER, Level, TrtOptions
 from .presets import PRESETS
@@ -222,7 +222,9 @@ class TensorRT(Target):
         else:
             progress("parsing with TensorRT-RTX")
             arguments += ["--parse-only"]
-        result = run_script(_scripts_in(directory) / "build_engine.py", arguments, options.time_limit_s)
+        result = run_script(
+            _scripts_in(directory) / "build_engine.py", arguments, options.time_limit_s, MEMORY_BYTES
+        )
         parsed, built = result.record("parsed"), result.record("built")
         if parsed is not None:
             report["parsed"] = {"parser": parsed["built_with"]}

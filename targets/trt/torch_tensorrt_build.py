@@ -5,14 +5,14 @@ Not run on a machine without a GPU, where ``import torch_tensorrt`` itself fails
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...compiler.base.errors import MissingError, VerificationError
+from ...compiler.base.errors import LoweringError, MissingError, VerificationError
+from ...compiler.base.reading import read_json
 from .options import BatchProfile
 from .vectors import Vector, errors
 
@@ -34,7 +34,7 @@ def build_with_torch_tensorrt(directory: Path, batch: BatchProfile) -> dict[str,
         raise MissingError(
             f"torch_tensorrt cannot be imported: {error}", hint='install "tsfmc[trt]"'
         ) from error
-    spec = json.loads((directory / "engine.json").read_text())
+    spec = read_json(directory / "engine.json", what="specification of the engine", error=LoweringError)
     shape = tuple(spec["input"]["shape"])
     sizes = {f"{key}_shape": (getattr(batch, key), *shape) for key in ("min", "opt", "max")}
     entry = (

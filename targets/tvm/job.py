@@ -7,9 +7,6 @@ one line, and a time limit must be able to stop it.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import LoweringError, MissingError, TsfmcError, VerificationError
+from ...compiler.base.processes import run_process
+from ...compiler.base.reading import read_json
 
 RUNTIME = ("apache-tvm==0.27.0.post1", "apache-tvm-ffi>=0.1.14.post0,<0.1.15")
 PIN = " with ".join(RUNTIME)
+MEMORY_BYTES = 16 << 30
+"""Address space of the child: LLVM needs a few GiB for the largest programs, the libraries map as much."""
 _ERRORS: Mapping[str, type[TsfmcError]] = {
     each.__name__: each for each in (LoweringError, MissingError, VerificationError)
 }
@@ -63,31 +64,19 @@ def run_child(
     request.write_text(json.dumps(asdict(job)))
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", f"{__package__}.worker", str(request), str(answer)]
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"}
-    log = work / "worker.log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, cwd=work
+    fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"}
+    done = run_process(command, seconds=time_limit_s, memory_bytes=MEMORY_BYTES, cwd=work, environment=fixed)
+    if done.code is None:
+        raise LoweringError(
+            f"tvm: {job.action} did not finish in {time_limit_s:.0f} s", hint="raise time_limit_s"
         )
-        try:
-            lines, _ = process.communicate(timeout=time_limit_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise LoweringError(
-                f"tvm: {job.action} did not finish in {time_limit_s:.0f} s", hint="raise time_limit_s"
-            ) from None
-        except BaseException:
-            process.kill()
-            process.communicate()
-            raise
-    for line in lines.splitlines():
+    for line in done.stdout.splitlines():
         progress(line)
     if answer.is_file():
         return read_answer(answer)
-    raise LoweringError(
-        f"tvm: {job.action} {_ending(process.returncode)}{_last_line(log)}", hint=f"use {PIN}"
-    )
+    where = " inside the compiler" if done.code < 0 else ""
+    reason = f": {done.last_line}" if done.last_line else ""
+    raise LoweringError(f"tvm: {job.action} {done.ending}{where}{reason}", hint=f"use {PIN}")
 
 
 def read_answer(answer: Path) -> dict[str, Any]:
@@ -96,19 +85,8 @@ def read_answer(answer: Path) -> dict[str, Any]:
     Raises:
         TsfmcError: the refusal that the child wrote down.
     """
-    result: dict[str, Any] = json.loads(answer.read_text())
+    result: dict[str, Any] = read_json(answer, what="answer of the compiler's child", error=LoweringError)
     if "error" in result:
         error = result["error"]
         raise _ERRORS.get(error["kind"], LoweringError)(error["what"], hint=error["hint"])
     return result
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name} inside the compiler"
-    return f"ended with {code}"
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1][:200]}" if lines else ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,9 +19,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
-from ...compiler.base.content import cache_root, content_key
+from ...compiler.base.content import cache_root, content_key, file_hash
 from ...compiler.base.errors import LoweringError, VerificationError
+from ...compiler.base.reading import validated
+from ...compiler.base.sealed import publish, read_sealed, sealed, unfinished, warn_damaged
 from ...compiler.ir.program import program_key
 from ..base import Availability, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
 from .devices import DEVICES, Device, find_device, lesser_devices
@@ -30,12 +32,19 @@ from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
 
-SHARED, VM, STATIC_BINARY = "model.so", "model_vm.so", "predict"
+SHARED, VM, STATIC_BINARY, ANSWER = "model.so", "model_vm.so", "predict", "answer.json"
 FFI_SERIES = "0.1.14"
 INT8_TOLERANCE = 5e-2
 """int8 weights change the function: this bounds a broken program, not the loss of accuracy."""
 CHANGE_WINDOWS = 64
 """About so many real windows show how far a quantised program is from its model (``rms_change``)."""
+
+
+class CachedCompile(BaseModel, extra="forbid"):
+    """``answer.json`` of the cache: what the child answered, and the sha256 of every file that it left."""
+
+    answer: dict[str, Any]
+    files: dict[str, str]
 
 
 class TvmTarget(Target):
@@ -143,17 +152,15 @@ class _Lowering:
     def payload(self, directory: Path) -> Payload:
         key = self.key()
         cached = _cache_root() / key
-        if self.options.cache and (cached / "answer.json").is_file():
+        answer = self.find(cached) if self.options.cache else None
+        if answer is not None:
             self.progress("found in the compile cache")
-            answer = json.loads((cached / "answer.json").read_text())
         else:
             answer = self.compile(key)
             if self.options.cache:
                 self.keep(answer, cached)
-        built = cached if self.options.cache else self.work / "out"
-        names = sorted(
-            each.name for each in built.iterdir() if each.name not in ("answer.json", STATIC_BINARY)
-        )
+        built = self.work / "out"
+        names = sorted(each.name for each in built.iterdir() if each.name != STATIC_BINARY)
         for name in names:
             shutil.copyfile(built / name, directory / name)
         checked = self._check(built)
@@ -252,14 +259,37 @@ class _Lowering:
             shutil.copy2(self.work / STATIC_BINARY, out / STATIC_BINARY)
         return {**answer, "tuned": tuned}
 
+    def find(self, cached: Path) -> dict[str, Any] | None:
+        """The answer of an earlier compile, and its files as copies of this run's own, in ``work/out``.
+
+        None unless all is there and nothing was changed: what runs is the copy that was hashed.
+        """
+        if not cached.is_dir():
+            return None
+        out = self.work / "out"
+        out.mkdir()
+        try:
+            what = "record of a cached compile"
+            kept = read_sealed(cached / ANSWER, what=what, error=VerificationError)
+            record = validated(kept, CachedCompile, what=f"{cached}: {what}", error=VerificationError)
+            for name, digest in record.files.items():
+                shutil.copy2(cached / Path(name).name, out)
+                if file_hash(out / name) != digest:
+                    raise VerificationError(f"{cached / name}: it was changed since it was written")
+        except (VerificationError, OSError) as error:
+            warn_damaged(error)
+            shutil.rmtree(out)
+            return None
+        return record.answer
+
     def keep(self, answer: dict[str, Any], cached: Path) -> None:
-        """Moves the result into the cache, complete or not at all."""
-        partial = cached.with_name(f".{cached.name}.{os.getpid()}")
+        """Copies the result into the cache, complete or not at all."""
+        partial = unfinished(cached)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(self.work / "out", partial)
-        (partial / "answer.json").write_text(json.dumps(answer, sort_keys=True))
-        shutil.rmtree(cached, ignore_errors=True)
-        partial.rename(cached)
+        files = {path.name: file_hash(path) for path in sorted(partial.iterdir())}
+        (partial / ANSWER).write_text(json.dumps(sealed({"answer": answer, "files": files})))
+        publish(partial, cached)
 
     def _check(self, built: Path) -> dict[str, Any] | None:
         """Runs what was built, natively or under qemu, against the program on hard windows.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ...compiler.base.errors import LoweringError, MissingError, VerificationError
+from ...compiler.base.processes import run_process
 from .devices import DEVICES, Device, Toolchain
+
+MEMORY_BYTES = 8 << 30
+"""Address space of a compiler, a linker or an emulated program."""
+TOOL_SECONDS = 900.0
+"""Time of one tool; the compile that calls it has the recipe's time limit besides."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +74,19 @@ def run_tool(device: Device, name: str, arguments: Sequence[str], folder: Path) 
 
     Raises:
         MissingError: it is not installed.
-        LoweringError: it failed; carries its first error line.
+        LoweringError: it failed or did not finish; carries its first error line.
     """
     command = [device.toolchain.prefix + name, *arguments]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+        done = run_process(command, seconds=TOOL_SECONDS, memory_bytes=MEMORY_BYTES, cwd=folder)
+    except MissingError:
         require_compiler(device)
         raise
-    if done.returncode != 0:
+    if not done.ok:
         lines = done.stderr.splitlines() or ["no message"]
         reason = next((line for line in lines if "error" in line.lower()), lines[0])
         raise LoweringError(
-            f"device {device.name}: {command[0]} failed with {done.returncode}: {reason}",
+            f"device {device.name}: {command[0]} {done.ending}: {reason}",
             hint="compile for 'host' to see whether the model or the toolchain is the cause",
         )
 
@@ -97,19 +102,14 @@ def run_static_binary(
     folder = binary.parent
     np.ascontiguousarray(past, dtype=np.float32).tofile(folder / "past.bin")
     command = [*(device.toolchain.emulator or ()), str(binary), "past.bin", "forecast.bin"]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=time_limit_s, check=False
+    done = run_process(command, seconds=time_limit_s, memory_bytes=MEMORY_BYTES, cwd=folder)
+    if done.code is None:
+        raise VerificationError(
+            f"device {device.name}: {command[0]} {done.ending}", hint="raise time_limit_s"
         )
-    except subprocess.TimeoutExpired:
+    if not done.ok:
         raise VerificationError(
-            f"device {device.name}: {command[0]} did not finish in {time_limit_s:.0f} s",
-            hint="raise time_limit_s",
-        ) from None
-    if done.returncode != 0:
-        raise VerificationError(
-            f"device {device.name}: the program ended with {done.returncode} under {command[0]}: "
-            f"{done.stderr.strip()[:200]}"
+            f"device {device.name}: the program {done.ending} under {command[0]}: {done.last_line}"
         )
     forecast = np.fromfile(folder / "forecast.bin", dtype=np.float32)
     expected = (len(past), *output_shape)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...compiler.base.errors import LoweringError
+from ...compiler.base.sealed import read_sealed, sealed, warn_damaged, write_text
 from .devices import Device
 from .schedule import Sizes
 from .tiles import Tile, ranked
@@ -57,7 +58,7 @@ def tune(job: Job, device: Device, module: Any, say: Callable[[str], None]) -> d
         )
     bench = _Bench(job, device, module)
     log = Path(job.tune_log)
-    done: dict[str, Any] = json.loads(log.read_text()) if log.is_file() else {}
+    done = _finished(log)
     start = bench.load({})
     products = sorted(start.products.items(), key=lambda item: -item[0][0] * item[0][1] * item[0][2])
     best = parse_tiles({key: value["tile"] for key, value in done.items() if value["tile"]})
@@ -76,13 +77,24 @@ def tune(job: Job, device: Device, module: Any, say: Callable[[str], None]) -> d
                 current, found = candidate, tile
                 best = {**best, sizes: tile}
         done[key] = {"tile": [found.rows, found.vectors] if found else None}
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(json.dumps(done, sort_keys=True))
+        write_text(log, json.dumps(sealed({"products": done}), sort_keys=True))
     ratio = bench.ratio(bench.load(best), bench.load({})) if best else 1.0
     kept = best if ratio < MARGIN else {}
     say(f"tuned / estimated tiles: {ratio:.3f} of the time, {'kept' if kept else 'not kept'}")
     tiles = {",".join(map(str, sizes)): [tile.rows, tile.vectors] for sizes, tile in kept.items()}
     return {"tiles": tiles, "ratio": round(ratio, 4), "products": len(products)}
+
+
+def _finished(log: Path) -> dict[str, Any]:
+    """What an interrupted sweep has found, product by product; nothing where the log was damaged."""
+    if not log.is_file():
+        return {}
+    try:
+        products: dict[str, Any] = read_sealed(log, what="tuning log", error=LoweringError)["products"]
+    except (LoweringError, KeyError) as error:
+        warn_damaged(error)
+        return {}
+    return products
 
 
 class _Loaded:

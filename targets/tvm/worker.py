@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import LoweringError, TsfmcError
+from ...compiler.base.reading import read_json
 from .devices import Device, find_device
 from .features import needed
 from .job import Job
@@ -21,7 +22,7 @@ from .scheduled import line_of, load_module, program_of
 
 def main(request: Path, answer: Path) -> int:
     """Carries out one job; an expected refusal is an answer, too."""
-    fields = json.loads(request.read_text())
+    fields = read_json(request, what="job of the compiler's child", error=LoweringError)
     fields["shape"] = tuple(fields["shape"])
     job = Job(**fields)
     warnings.simplefilter("ignore")

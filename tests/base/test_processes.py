@@ -77,3 +77,18 @@ def _gone(pid: int) -> bool:
         time.sleep(0.05)
     os.kill(pid, 9)
     return False
+
+
+def test_a_program_that_a_child_runs_in_this_way_ends_with_the_child(tmp_path):
+    inner = (
+        "import os, time;"
+        f"open({str(tmp_path / 'partial')!r}, 'w').write(str(os.getpid()));"
+        f"os.rename({str(tmp_path / 'partial')!r}, {str(tmp_path / 'pid')!r});"
+        "time.sleep(300)"
+    )
+    outer = (
+        "import sys; from tsfmc.compiler.base.processes import run_process;"
+        f"run_process([sys.executable, '-c', {inner!r}], seconds=300)"
+    )
+    assert run_process([PYTHON, "-c", outer], seconds=4).code is None
+    assert _gone(int((tmp_path / "pid").read_text()))

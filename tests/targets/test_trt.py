@@ -215,7 +215,7 @@ def test_without_the_extra_the_ladder_ends_at_exported(
 @pytest.mark.parametrize(
     ("body", "limit", "says"),
     [
-        ("import os; os.abort()", 60, "killed by SIGABRT"),
+        ("import os; os.abort()", 60, "was ended by SIGABRT"),
         ("import time; time.sleep(60)", 1, "ended after 1 s"),
     ],
 )
