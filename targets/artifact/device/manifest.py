@@ -47,7 +47,7 @@ def checked_manifest(manifest: Any) -> dict[str, Any]:
     """
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         got = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{MANIFEST} has schema {str(got)[:80]!r}, this runner reads schema {SCHEMA}")
+        raise ArtifactError(f"{MANIFEST} has schema {repr(got)[:80]}, this runner reads schema {SCHEMA}")
     task, scaling, target = (_part(manifest, name) for name in ("task", "input", "target"))
     _check_task(task)
     _check_scaling(scaling, len(task["variates"]))
