@@ -129,11 +129,13 @@ def serve(directory: Path, kind: str) -> None:
 def from_python(directory: Path, kind: str) -> Callable[[int], None]:
     """Calls of a target's engine, a window at a time."""
     from tsfmc.targets import TARGETS
+    from tsfmc.targets.artifact.device.files import ArtifactFiles
     from tsfmc.targets.artifact.runner import engine_class
 
     facts = json.loads((directory / f"{kind}.json").read_text())
     past = list(np.load(directory / "windows.npy"))
-    engine = engine_class(TARGETS[kind].engine_source())(directory / kind, {"target": facts}, 1)
+    files = ArtifactFiles(directory / kind)
+    engine = engine_class(TARGETS[kind].engine_source())(files, {"target": facts}, 1)
     np.save(directory / f"{kind}.npy", np.concatenate([engine(window) for window in past[:8]]))
     rotation = itertools.cycle(past)
 

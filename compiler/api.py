@@ -4,8 +4,10 @@ compile   teacher + data + recipe -> artifacts
 update    artifact + new rows -> artifact
 teach     teacher + data -> teacher store
 bench     artifacts -> latency, against a teacher or each other
-verify    artifact -> whether it is whole and computes what it should
+sign      artifact + private key -> a signature beside its files
+verify    artifact -> whether it is whole, signed by whom, and computes what it should
 inspect   artifact -> its manifest
+standing  artifact -> whether its files are those that the manifest speaks of
 load      artifact -> a forecaster with ``forecast(past)``
 """
 
@@ -24,6 +26,7 @@ from .driver.settings import OtherSettings
 
 if TYPE_CHECKING:
     from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
+    from ..targets.artifact.open import Standing
     from .driver.bench import Report
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compile", "compile_recipe", "inspect", "load", "make_recipe",
-    "plan", "teach", "transform", "update", "verify",
+    "plan", "sign", "standing", "teach", "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -172,32 +175,57 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def load(path: str | Path, threads: int = 1) -> ArtifactForecaster:
+def load(path: str | Path, threads: int = 1, *, trust: str | Path | None = None) -> ArtifactForecaster:
     """Opens an artifact directory or a ``.tsfmc`` file; ``.forecast(past)`` takes and gives raw units.
 
+    Args:
+        trust: a public key (PEM); what its owner has not signed is refused before anything of it is loaded.
+
     Raises:
-        VerificationError: naming the file that is broken, truncated or edited.
+        VerificationError: naming the file that is broken, truncated or edited, or what is wrong with the
+            signature.
         MissingError: the target's runtime is not installed.
     """
     from ..targets.artifact.open import open_artifact
 
-    return open_artifact(Path(path), threads=threads)
+    return open_artifact(Path(path), threads=threads, trust=_path(trust))
 
 
-def verify(path: str | Path, threads: int = 1) -> list[str]:
-    """Checks every file, every hash and the self-test; what was checked, a line each.
+def sign(path: str | Path, key: str | Path, *, password: str | None = None) -> str:
+    """Signs an artifact with a private key (PEM); returns the fingerprint of the public one.
 
     Raises:
-        VerificationError: names every file that is wrong, or by how much the self-test differs.
+        VerificationError: the artifact is not intact.
+        UsageError: the key cannot be used, or the signature cannot be written.
+        MissingError: there is no such artifact, or the package ``cryptography`` is not installed.
+    """
+    from ..targets.artifact.sign import sign_artifact
+
+    return sign_artifact(Path(path), Path(key), password)
+
+
+def verify(
+    path: str | Path, threads: int = 1, *, trust: str | Path | None = None, execute: bool = True
+) -> list[str]:
+    """Checks every file, every hash, the signature and the self-test; what was checked, a line each.
+
+    Args:
+        trust: a public key (PEM) whose owner must have signed the artifact.
+        execute: whether to run the self-test, which loads the program in the artifact.
+
+    Raises:
+        VerificationError: names every file that is wrong, what is wrong with the signature, or by how much
+            the self-test differs.
         MissingError: the target's runtime is not installed.
     """
     from ..targets.artifact.open import verify_artifact
 
-    return verify_artifact(Path(path), threads=threads)
+    return verify_artifact(Path(path), threads, trust=_path(trust), execute=execute)
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
-    """The checked manifest of an artifact; hashes are not looked at.
+    """The manifest of an artifact, its fields checked; whether the files are those it speaks of, ``standing``
+    says.
 
     Raises:
         VerificationError: names the field that is wrong.
@@ -206,6 +234,20 @@ def inspect(path: str | Path) -> dict[str, Any]:
     from ..targets.artifact.open import read_manifest
 
     return read_manifest(Path(path))
+
+
+def standing(path: str | Path, *, trust: str | Path | None = None) -> Standing:
+    """How far an artifact can be believed: its files against their hashes, the signature against a key.
+
+    Executes nothing of the artifact.
+
+    Raises:
+        VerificationError: the files are intact, and not signed by the owner of ``trust``.
+        MissingError: there is no such path.
+    """
+    from ..targets.artifact.open import check_artifact
+
+    return check_artifact(Path(path), _path(trust))
 
 
 def update(
@@ -297,3 +339,7 @@ def bench(
         duration_s=duration_s,
         progress=progress or Silent(),
     )
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)

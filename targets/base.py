@@ -21,6 +21,7 @@ from torch import nn
 
 from ..compiler.base.errors import MissingError
 from ..compiler.ir.program import Program, Shape, export_program
+from .artifact.device.files import ArtifactFiles
 from .artifact.runner import engine_class
 
 __all__ = ["Availability", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target", "TargetOptions"]
@@ -158,9 +159,12 @@ class Target:
         """The file with ``class Engine`` that is pasted into the artifact's ``run.py``.
 
         It may import only the standard library, numpy and the target's runtime, and defines
-        ``Engine(directory: Path, manifest: dict, threads: int)`` with ``__call__(past) -> forecast``, which
-        takes any batch: an engine of a fixed batch pads and slices.  Of the manifest it may rely on
-        ``target.entry`` and on what ``Payload.details`` put beside it.
+        ``Engine(files, manifest: dict, threads: int)`` with ``__call__(past) -> forecast``, which takes any
+        batch: an engine of a fixed batch pads and slices.  It reads the payload by ``files.read(name)``,
+        which gives the bytes that were hashed, and opens nothing by its name.  Of the manifest it may rely on
+        ``target.entry`` and on what ``Payload.details`` put beside it: where that has ``input_shape``,
+        ``output_shape`` or ``batch``, they were compared with the task.  What a device makes beside the
+        payload it names in ``Engine.device_files``: these alone may be there without a hash, and never code.
         """
         raise NotImplementedError
 
@@ -172,7 +176,7 @@ class Target:
         """
         manifest = {"target": {"kind": self.kind, "entry": payload.entry, **payload.details}}
         try:
-            engine: Engine = engine_class(self.engine_source())(directory, manifest, threads)
+            engine: Engine = engine_class(self.engine_source())(ArtifactFiles(directory), manifest, threads)
         except ImportError as error:
             needs = ", ".join((*self.runtime_requirements, *payload.requires))
             raise MissingError(

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from .text import printable
+
 
 class Task(Protocol):
     """One piece of work with a known number of steps."""
@@ -58,7 +60,9 @@ class _LineTask:
             self.shown = now
             left = (now - self.started) / max(self.done, 1) * (self.total - self.done)
             print(
-                f"{self.title}  {self.done}/{self.total}  about {left:.0f} s left  {note}".rstrip(),
+                printable(
+                    f"{self.title}  {self.done}/{self.total}  about {left:.0f} s left  {note}".rstrip()
+                ),
                 file=sys.stderr,
             )
 
@@ -71,7 +75,7 @@ class Lines:
 
     def line(self, text: str) -> None:
         """Prints to stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Task]:
@@ -97,7 +101,7 @@ class Bars:
 
     def line(self, text: str) -> None:
         """Prints to stderr."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(printable(text), highlight=False, markup=False)
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Task]:

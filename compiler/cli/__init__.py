@@ -11,13 +11,15 @@ from importlib import import_module
 import click
 
 from ..base.errors import TsfmcError, unknown_name
+from ..base.text import printable
 
 COMMANDS = {
     "compile": "Compile a teacher to artifacts for one or more targets.",
     "update": "Add new rows to an artifact: solved again in seconds, without the teacher.",
     "bench": "Measure artifacts against a teacher or each other; gate budgets.",
     "forecast": "Forecast with an artifact: CSV or Parquet in, CSV or Parquet out.",
-    "verify": "Check an artifact's hashes and self-test.",
+    "sign": "Sign an artifact with a private key.",
+    "verify": "Check an artifact's hashes, signature and self-test.",
     "inspect": "Show what an artifact is and what is known about it.",
     "teach": "Write a teacher store: a teacher's outputs over every window.",
     "teachers": "List teachers.",
@@ -69,13 +71,15 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except TsfmcError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except click.exceptions.Abort:
         print("interrupted; the same command goes on from the cache", file=sys.stderr)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            print(error.ctx.get_usage(), file=sys.stderr)
+        print(f"error: {printable(error.format_message())}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our stdout has seen enough.

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import recipe_options
-from .output import as_json, print_json, print_table
+from .output import as_json, print_json, print_table, say
 
 
 @click.command(context_settings={"show_default": False})
@@ -68,10 +68,10 @@ def command(
         return
     for kind, path in result.artifacts.items():
         for line in ("", *summary_lines(result.manifests[kind]), ""):
-            click.echo(line, err=True)
-        click.echo(path)
+            say(line, err=True)
+        say(path)
     if result.teacher is not None:
-        click.echo(f"the teacher as the passes left it: {result.teacher}", err=True)
+        say(f"the teacher as the passes left it: {result.teacher}", err=True)
 
 
 def _print_plan(plan: dict[str, Any], as_json: bool) -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from .output import as_json, print_json, print_table
+from .output import as_json, print_json, print_table, say
 
 PACKAGES = ("tsfmc", "torch", "onnx", "onnxruntime", "onnxscript", "accelerate", "huggingface_hub", "pandas")
 
@@ -40,7 +40,7 @@ def command(as_json: bool) -> None:
         print_json({"environment": dict(found), "targets": report})
         return
     print_table(("part", "found"), found)
-    click.echo()
+    say()
     for kind, here in targets.items():
         state = (
             "ready"
@@ -50,6 +50,6 @@ def command(as_json: bool) -> None:
             else "unavailable"
         )
         facts = "  ".join(f"{name} {value}" for name, value in here.facts.items())
-        click.echo(f"{kind}: {state}  {facts}".rstrip())
+        say(f"{kind}: {state}  {facts}".rstrip())
         for problem in here.problems:
-            click.echo(f"    {problem}")
+            say(f"    {problem}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .output import as_json, missing_rows, print_json
+from .output import as_json, missing_rows, print_json, say, trust_key
 
 
 @click.command()
@@ -15,10 +15,17 @@ from .output import as_json, missing_rows, print_json
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet.")
 @click.option("--output", type=click.Path(path_type=Path), help="CSV or Parquet; stdout as CSV without it.")
 @missing_rows
+@trust_key
 @click.option("--threads", type=int, default=1)
 @as_json
 def command(
-    artifact: Path, source: Path, output: Path | None, missing: str | None, threads: int, as_json: bool
+    artifact: Path,
+    source: Path,
+    output: Path | None,
+    missing: str | None,
+    trust: Path | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Forecast with ARTIFACT: the last lookback rows of the input, future timestamps in the output."""
     from ...targets.artifact.device.output import Forecast, filled_line
@@ -26,18 +33,18 @@ def command(
     from ...targets.artifact.tables import read_history, save_forecast
     from .. import api
 
-    model = api.load(artifact, threads=threads)
+    model = api.load(artifact, threads=threads, trust=trust)
     history = read_history(source, model.manifest, missing)
     values = model.forecast(history.values)
     with compiler_errors():
         forecast = Forecast(history, values, model.manifest["task"])
     if filled := filled_line(history):
-        click.echo(filled, err=True)
+        say(filled, err=True)
     if output is not None:
         save_forecast(forecast, output)
     if as_json:
         print_json(forecast.to_json())
     elif output is not None:
-        click.echo(output)
+        say(output)
     else:
         forecast.write(sys.stdout)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+
+from ..base.text import printable
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """One line, on stderr for what is not data; whatever stands in it obeys no terminal."""
+    click.echo(printable(str(text)), err=err)
 
 
 def print_json(value: Any) -> None:
@@ -26,7 +34,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(line, widths, numeric, strict=True)
         ]
-        click.echo("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def _text(cell: Any) -> str:
@@ -36,10 +44,17 @@ def _text(cell: Any) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, float):
         return f"{cell:.4g}"
-    return str(cell)
+    return printable(str(cell))
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+trust_key = click.option(
+    "--trust",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Public key (PEM); what its owner has not signed is refused, exit code 5.",
+)
 
 missing_rows = click.option(
     "--missing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .output import as_json, print_json, print_table
+from .output import as_json, print_json, print_table, say
 
 
 @click.command()
@@ -34,21 +34,21 @@ def command(as_json: bool) -> None:
         [(r["kind"], r["lowers_here"], r["runs_here"], r["summary"]) for r in rows],
     )
     for row in rows:
-        click.echo()
+        say()
         for name, values in row.items():
             if name in ("kind", "lowers_here", "runs_here", "problems", "facts", "summary"):
                 continue
             _print_facts(f"{row['kind']} {name}", [values] if isinstance(values, str) else values)
         for problem in row["problems"]:
-            click.echo(f"{row['kind']}: {problem}")
+            say(f"{row['kind']}: {problem}")
 
 
 def _print_facts(title: str, values: list[str]) -> None:
     """On one line where they fit, else a line each."""
     line = f"{title}: {', '.join(values)}"
     if len(line) <= 100:
-        click.echo(line)
+        say(line)
         return
-    click.echo(f"{title}:")
+    say(f"{title}:")
     for value in values:
-        click.echo(f"    {value}")
+        say(f"    {value}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import recipe_options
-from .output import as_json, print_json
+from .output import as_json, print_json, say
 
 
 @click.command()
@@ -65,4 +65,4 @@ def command(
     if as_json:
         print_json(written.record)
     else:
-        click.echo(store)
+        say(store)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .output import as_json, print_json
+from .output import as_json, print_json, say
 
 
 @click.command()
@@ -30,5 +30,5 @@ def command(artifact: Path, data: Path, out: Path, missing: str, as_json: bool) 
         print_json({"artifact": str(result.artifact), "manifest": result.manifest})
         return
     for line in ("", *summary_lines(result.manifest), ""):
-        click.echo(line, err=True)
-    click.echo(result.artifact)
+        say(line, err=True)
+    say(result.artifact)

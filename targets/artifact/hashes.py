@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .device.check import SUMS
-from .device.files import sha256_file
+from .device.check import SIGNATURE, SUMS
+from .device.files import open_plain, sha256_of
 from .device.manifest import MANIFEST
 
 RECIPE, REPORT = "recipe.lock.toml", "report.html"
-NOT_PAYLOAD = (MANIFEST, SUMS, RECIPE, REPORT)
+NOT_PAYLOAD = (MANIFEST, SUMS, SIGNATURE, RECIPE, REPORT)
 """Files that carry times, measurements and provenance, which differ between two equal compiles."""
 
 
 def file_names(directory: Path) -> list[str]:
     """Every file below ``directory``, relative, sorted."""
     return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a plain file."""
+    with open_plain(path) as stream:
+        return sha256_of(stream)
 
 
 def describe(path: Path) -> dict[str, int | str]:

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...compiler.base.errors import VerificationError
-from .device.manifest import MANIFEST, MAX_STEPS, SCHEMA
+from .device.errors import ArtifactError
+from .device.manifest import MANIFEST, MAX_STEPS, SCHEMA, checked_manifest
 
 
 class _Part(BaseModel):
@@ -18,15 +19,10 @@ class _Part(BaseModel):
 
 
 class TargetPart(_Part):
-    """``entry`` is the file the engine loads.
-
-    ``device_files`` are files that a device makes beside the payload (an engine built there); they
-    cannot be hashed here, everything else that is not listed is refused.
-    """
+    """``entry`` is the file the engine loads."""
 
     kind: str
     entry: str
-    device_files: tuple[str, ...] = ()
 
 
 class TaskPart(_Part):
@@ -115,7 +111,11 @@ def validate(fields: Mapping[str, Any]) -> dict[str, Any]:
         raise VerificationError(
             f"{MANIFEST} field {where}: {first['msg']}, got {str(first['input'])[:60]!r}"
         ) from None
-    return manifest.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    found = manifest.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    try:
+        return checked_manifest({"files": {}, **found})
+    except ArtifactError as error:
+        raise VerificationError(str(error)) from None
 
 
 def plain(value: Any, where: str = "") -> Any:

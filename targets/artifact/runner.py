@@ -2,6 +2,8 @@
 
 The first part is taken as it is.  Then come the imports of all parts, once each, and the parts in their fixed
 order without imports, each under its docstring as a comment.  Imports of one part by another fall away.
+Annotations become strings: Python 3.8 cannot evaluate them, and ``from __future__ import annotations`` would
+load ``__future__`` from the folder of the script, before its first statement could prevent that.
 """
 
 from __future__ import annotations
@@ -17,17 +19,21 @@ from ...compiler.base.errors import MissingError
 
 DEVICE = Path(__file__).parent / "device"
 SHARED = Path(__file__).parents[2] / "compiler" / "data"
+BASE = Path(__file__).parents[2] / "compiler" / "base"
 ENGINE = DEVICE / "engine.py"
 RULER = "# " + 98 * "-"
 PARTS = (
     DEVICE / "start.py",
     DEVICE / "errors.py",
+    BASE / "text.py",
     SHARED / "cells.py",
     SHARED / "filling.py",
     SHARED / "scaling.py",
     DEVICE / "files.py",
+    DEVICE / "strict.py",
     DEVICE / "manifest.py",
     DEVICE / "check.py",
+    DEVICE / "signature.py",
     DEVICE / "steps.py",
     DEVICE / "rows.py",
     DEVICE / "output.py",
@@ -100,13 +106,44 @@ class _Part:
             yield from (f"from {node.module} import {_alias(alias)}" for alias in node.names)
 
     def _body(self) -> str:
-        lines = self.text.splitlines(keepends=True)
+        lines = self._quoted().splitlines(keepends=True)
         for node in self._tree.body:
             docstring = node is self._tree.body[0] and isinstance(node, ast.Expr)
             if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
                 for number in range(node.lineno - 1, node.end_lineno or node.lineno):
                     lines[number] = ""
         return "".join(lines).strip()
+
+    def _quoted(self) -> str:
+        """The text with its annotations as strings, on the lines where they were."""
+        lines = self.text.encode().splitlines(keepends=True)  # the tree counts columns in bytes
+        for note in sorted(
+            self._annotations(), key=lambda note: (note.lineno, note.col_offset), reverse=True
+        ):
+            if isinstance(note, ast.Constant):
+                continue
+            if note.end_lineno != note.lineno:
+                raise ValueError(f"{self.path.name} line {note.lineno}: write an annotation on one line")
+            line = lines[note.lineno - 1]
+            words = line[note.col_offset : note.end_col_offset].decode().replace('"', "'")
+            lines[note.lineno - 1] = (
+                line[: note.col_offset] + f'"{words}"'.encode() + line[note.end_col_offset :]
+            )
+        return b"".join(lines).decode()
+
+    def _annotations(self) -> Iterator[ast.expr]:
+        """The annotations that Python evaluates: of functions, and of names outside of them."""
+        for node in ast.walk(self._tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                arguments = node.args
+                every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                for argument in (*every, arguments.vararg, arguments.kwarg):
+                    if argument is not None and argument.annotation is not None:
+                        yield argument.annotation
+                if node.returns is not None:
+                    yield node.returns
+            elif isinstance(node, (ast.Module, ast.ClassDef)):
+                yield from (each.annotation for each in node.body if isinstance(each, ast.AnnAssign))
 
 
 def _merged(lines: set[str]) -> str:

@@ -14,10 +14,10 @@ from uuid import uuid4
 import numpy as np
 
 from ...compiler.base.errors import UsageError
-from .device.check import SUMS
-from .device.files import is_safe_name, sha256_file
+from .device.check import SIGNATURE, SUMS
+from .device.files import is_safe_name
 from .device.manifest import MANIFEST, SCHEMA
-from .hashes import NOT_PAYLOAD, describe, file_names
+from .hashes import NOT_PAYLOAD, describe, file_names, sha256_file
 from .manifest import plain, validate
 from .runner import render_runner
 
@@ -105,7 +105,7 @@ def seal(directory: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         VerificationError: a field of the manifest is missing, of a wrong type, or not a finite number.
     """
-    for name in (MANIFEST, SUMS):
+    for name in (MANIFEST, SUMS, SIGNATURE):  # a signature is over what was there before
         (directory / name).unlink(missing_ok=True)
     files = {name: describe(directory / name) for name in file_names(directory)}
     unsafe = [name for name in files if not is_safe_name(name)]
@@ -161,8 +161,10 @@ def _tidy(final: Path) -> None:
             continue
         if kind == "old" and not final.exists():
             left.rename(final)
-        else:
+        elif left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
+        else:  # of a signature
+            left.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ class Engine:
     Takes any batch; a program exported with a fixed one runs as often as needed, the last piece padded.
     """
 
-    def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
+    def __init__(self, files: Any, manifest: dict[str, Any], threads: int) -> None:
         import onnxruntime  # type: ignore[import-untyped]
 
         options = onnxruntime.SessionOptions()
@@ -22,12 +22,27 @@ class Engine:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(Path(directory) / manifest["target"]["entry"]), options, providers=["CPUExecutionProvider"]
-        )
-
+        # A model from memory would take external weights from the working directory; in no folder are none.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+        content = files.read(manifest["target"]["entry"])
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         batch = manifest["target"].get("batch")
         self._batch = batch if isinstance(batch, int) else None
+        if "task" in manifest:
+            self._refuse_other_shapes(manifest["task"])
+
+    def _refuse_other_shapes(self, task: dict[str, Any]) -> None:
+        variates = len(task["variates"])
+        for node, steps in (
+            (self._session.get_inputs()[0], task["lookback"]),
+            (self._session.get_outputs()[0], task["horizon"]),
+        ):
+            shape = [size if isinstance(size, int) else None for size in node.shape]  # None: any
+            allowed = ([self._batch, variates, steps], [None, variates, steps])
+            if shape not in allowed:
+                raise ValueError(
+                    f"{node.name} of the program is {node.shape}, the task's [batch, {variates}, {steps}]"
+                )
 
     def __call__(self, past: np.ndarray) -> np.ndarray:
         size = self._batch

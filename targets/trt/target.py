@@ -28,6 +28,7 @@ from ...compiler.base.errors import LoweringError, MissingError, RecipeError, Ve
 from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions
 from .child import MEMORY_BYTES, RTX_MODULE, ChildResult, run_script
 from .device.trt_engine import Cuda, DeviceError
+from .device.trt_engine import Engine as DeviceEngine
 from .options import LADDER, Level, TrtOptions
 from .presets import PRESETS
 from .vectors import (
@@ -44,8 +45,7 @@ from .vectors import (
 DEVICE = Path(__file__).resolve().parent / "device"
 SCRIPTS = ("trt_engine.py", "build_engine.py", "check_engine.py")
 ONNX, PROGRAM, PLAN, SPEC = "model.onnx", "model.pt2", "model.engine", "engine.json"
-MADE_ON_DEVICE = (PLAN, f"{PLAN}.json", "model.trtexec.engine")
-"""An engine belongs to one device: it is made beside the payload and never travels with it."""
+MADE_ON_DEVICE = DeviceEngine.device_files
 Report = dict[str, dict[str, Any]]
 """Level -> what was shown."""
 
@@ -138,7 +138,6 @@ class TensorRT(Target):
             level=LADDER[reached],
             runs_here="device_built" in report,
             details={
-                "device_files": MADE_ON_DEVICE,
                 "tolerance": worst + DEVICE_TOLERANCE[options.precision],
                 "precision": options.precision,
                 "preset": options.preset,

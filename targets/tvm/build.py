@@ -31,6 +31,7 @@ _SYMBOLS = (
     "tsfmc_predict",
     "tsfmc_predict_batch",
     "tsfmc_scratch_bytes",
+    "tsfmc_shape",
 )
 
 

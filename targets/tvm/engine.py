@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import tempfile
@@ -10,6 +9,7 @@ import weakref
 from _ctypes import dlclose
 from collections.abc import Callable
 from ctypes import CDLL, byref, c_char, c_char_p, c_int, c_void_p
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from pathlib import Path
 from sys import getrefcount
 from threading import Lock
@@ -31,25 +31,22 @@ class Engine:
     Any number of threads may call: every call in flight has memory of its own.
     """
 
-    def __new__(cls, directory: Path, manifest: dict[str, Any], threads: int) -> Engine:
+    def __new__(cls, files: Any, manifest: dict[str, Any], threads: int) -> Engine:
         """The library's engine, or that of the virtual machine's entry."""
         return object.__new__(VirtualMachine if manifest["target"]["entry"].endswith("_vm.so") else cls)
 
-    def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
+    def __init__(self, files: Any, manifest: dict[str, Any], threads: int) -> None:
         facts = manifest["target"]
         check_processor(facts)
         self._name = facts["entry"]
         self._input = tuple(int(size) for size in facts["input_shape"])
         self._output = tuple(int(size) for size in facts["output_shape"])
-        content = (Path(directory) / self._name).read_bytes()
-        listed = manifest.get("files", {}).get(self._name)
-        if listed and hashlib.sha256(content).hexdigest() != listed["sha256"]:
-            raise RuntimeError(f"{self._name} was changed while it was opened")
-        self._open(content, facts)
+        self._open(files.read(self._name), facts)
 
     def _open(self, content: bytes, facts: dict[str, Any]) -> None:
         library, close = open_library(content)
         weakref.finalize(self, close).atexit = False
+        self._refuse_other_shapes(library)
         missing = library.tsfmc_missing_cpu_feature
         missing.restype = c_char_p
         if missing():  # asks the processor itself, where check_processor believed Linux
@@ -57,6 +54,18 @@ class Engine:
         self._predict = library.tsfmc_predict
         self._predict.restype = c_int
         self._idle: list[tuple[np.ndarray, c_void_p]] = []
+
+    def _refuse_other_shapes(self, library: CDLL) -> None:
+        """The arrays that it gets are as long as the task says: it must not read or write beyond them."""
+        try:
+            shape = tuple((c_int * 4).in_dll(library, "tsfmc_shape"))
+        except ValueError:
+            raise ValueError(f"{self._name} does not tell its shapes: compile it again") from None
+        if (shape[:3], (*shape[:2], shape[3])) != (self._input, self._output):
+            raise ValueError(
+                f"{self._name} was compiled for batch, variates, lookback, horizon {list(shape)}, "
+                f"the manifest says {list(self._input)} -> {list(self._output)}"
+            )
 
     def _new_forecast(self) -> tuple[np.ndarray, c_void_p]:
         """An array for the forecast of one call, and where it lies."""
@@ -129,12 +138,14 @@ def open_library(content: bytes) -> tuple[CDLL, Callable[[], None]]:
     By the file's own path the loader would give back what it opened there before, whatever is there now.
     """
     try:
-        number, path = os.memfd_create("tsfmc"), ""
+        number, path = os.memfd_create("tsfmc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), ""
     except (AttributeError, OSError):  # not this system, or forbidden
         number, path = tempfile.mkstemp(suffix=".so")
     try:
         with open(number, "wb", closefd=False) as stream:
             stream.write(content)
+        if not path:
+            fcntl(number, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
         library = CDLL(path or f"/proc/self/fd/{number}")
     except BaseException:
         os.close(number)

@@ -20,8 +20,12 @@ from artifacts import make_artifact
 
 from tsfmc.compiler.base.errors import MissingError, VerificationError
 from tsfmc.targets.artifact.archive import pack_zip
+from tsfmc.targets.artifact.device.check import find_problems
 from tsfmc.targets.artifact.device.cli import main
-from tsfmc.targets.artifact.device.files import MAX_FILE_BYTES
+from tsfmc.targets.artifact.device.errors import ArtifactError
+from tsfmc.targets.artifact.device.files import MAX_FILE_BYTES, ArtifactFiles
+from tsfmc.targets.artifact.device.forecaster import Forecaster
+from tsfmc.targets.artifact.device.rows import header_cell
 from tsfmc.targets.artifact.open import open_artifact, read_manifest, verify_artifact
 from tsfmc.targets.artifact.write import seal
 
@@ -84,6 +88,11 @@ def sparse_payload(art: Path) -> None:
         stream.truncate(MAX_FILE_BYTES + 1)
 
 
+def sparse_at(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+
+
 def sparse(art: Path, name: str, size: int) -> None:
     with (art / name).open("wb") as stream:
         stream.truncate(size)
@@ -112,6 +121,28 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "extra file below": (
         lambda art: (art / "selftest/x.npy").write_bytes(b"x"),
         r"selftest/x\.npy is not listed",
+    ),
+    "compiled code": (
+        lambda art: sparse_at(art / "__pycache__/run.cpython-311.pyc"),
+        r"__pycache__/run\.cpython-311\.pyc is not listed",
+    ),
+    "code that the manifest declares": (
+        lambda art: (
+            edit_manifest(art, lambda m: m["target"].update(device_files=["json.py", "engine.bin"])),
+            (art / "json.py").write_text("print('owned')"),
+        ),
+        r"json\.py is not listed",
+    ),
+    "a file that the manifest declares": (
+        lambda art: (
+            edit_manifest(art, lambda m: m["target"].update(device_files=["engine.bin"])),
+            (art / "engine.bin").write_bytes(b"x"),
+        ),
+        r"engine\.bin is not listed",
+    ),
+    "sums with the signature": (
+        lambda art: rewrite_sums(art, f"{'0' * 64}  model.sig\n"),
+        r"'model\.sig' is not allowed",
     ),
     "extra link": (lambda art: (art / "more").symlink_to("/etc"), "more is not listed"),
     "payload is a link": (link_payload, r"model\.onnx is a symbolic link"),
@@ -161,6 +192,39 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "step negative": (lambda m: m["task"].update(step_seconds=-3600), "field task.step_seconds"),
     "frequency number": (lambda m: m["task"].update(frequency=[7]), "field task.frequency"),
+    "output larger": (
+        lambda m: m["target"].update(output_shape=[1, 3, 10**9]),
+        r"field target\.output_shape: expected \[batch, 3, 8\] as in the task",
+    ),
+    "output smaller": (lambda m: m["target"].update(output_shape=[1, 3, 1]), r"field target\.output_shape"),
+    "input larger": (lambda m: m["target"].update(input_shape=[1, 10**6, 32]), r"field target\.input_shape"),
+    "batch of a shape": (lambda m: m["target"].update(input_shape=[10**9, 3, 32]), r"field target\.batch"),
+    "batch": (
+        lambda m: m["target"].update(batch=10**9),
+        r"field target\.batch: expected an integer from 1 to",
+    ),
+    "batch of a profile": (lambda m: m["target"].update(batch={"max": 10**9}), r"field target\.batch"),
+    "batch text in a shape": (lambda m: m["target"].update(input_shape=["1", 3, 32]), r"target\.input_shape"),
+    "window too large": (
+        lambda m: m["task"].update(lookback=1 << 20, horizon=1 << 20, variates=list("abcdefghi")),
+        "field task: expected a window of up to 16777216 numbers",
+    ),
+    "variates too many": (
+        lambda m: m["task"].update(variates=[str(n) for n in range(70_000)]),
+        "expected 1 to 65536 names",
+    ),
+    "variate too long": (lambda m: m["task"].update(variates=["a" * 2000, "b", "c"]), "each up to 1000 long"),
+    "variate twice": (lambda m: m["task"].update(variates=["a", "a", "b"]), "a name occurs twice"),
+    "deep": (
+        lambda m: m.update(passes=json.loads("[" * 70 + "]" * 70)),
+        r"manifest\.json is not valid JSON: it nests deeper than 64",
+    ),
+    "a number too long": (lambda m: m.update(size={"x": 10**50}), "51 digits, expected at most 40"),
+    "self-test is no object": (lambda m: m.update(selftest=[1]), r"field selftest\.tolerance"),
+    "device file is code": (
+        lambda m: m["target"].update(device_files=["json.py"], kind="evil"),
+        "field target.kind: got 'evil'",
+    ),
     "no variates": (lambda m: m["task"].update(variates=[]), "field task.variates"),
     "std zero": (lambda m: m["input"].update(std=[1.0, 0.0, 1.0]), "field input.std"),
     "std short": (lambda m: m["input"].update(std=[1.0]), "field input.std: expected 3 finite numbers"),
@@ -207,7 +271,13 @@ def test_manifests_whose_hashes_agree(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", "{", "[" * 100_000, '{"schema": 1}', '{"schema": "1"}'],
+    [
+        *("", "[]", "null", "{", "[" * 100_000, '{"schema": 1}', '{"schema": "1"}'),
+        '{"schema": 1, "schema": 1}',
+        '{"schema": 1e999}',
+        '{"schema": ' + "1" * 5000 + "}",
+        '{"schema": "\\ud800\\u001b[2J"}',
+    ],
     ids=lambda text: text[:8],
 )
 def test_manifests_that_are_no_manifest(text: str, art: Path) -> None:
@@ -275,6 +345,90 @@ def test_a_payload_that_the_runtime_refuses_is_one_line(art: Path) -> None:
     with pytest.raises(MissingError, match=r"cannot be loaded here: .*needs numpy, onnxruntime") as caught:
         open_artifact(art)
     assert "\n" not in str(caught.value)
+
+
+def test_code_is_never_unlisted_even_where_a_target_declares_it(art: Path) -> None:
+    for name in ("late.py", "late.so", "LATE.PYC", "late.pth", "late.zip"):
+        (art / name).write_bytes(b"x")
+        assert any(name in line for line in find_problems(art, (name, "model.engine")))
+        (art / name).unlink()
+    (art / "model.engine").write_bytes(b"built here")
+    assert list(find_problems(art, ("model.engine",))) == []
+
+
+def test_what_is_opened_is_what_was_hashed(art: Path) -> None:
+    """A file that is replaced after the check is never taken: content and hash come from one reading."""
+
+    class Late:
+        def __init__(self, files: ArtifactFiles, manifest: dict[str, Any], threads: int) -> None:
+            path = files.directory / manifest["target"]["entry"]
+            path.unlink()
+            path.write_bytes(b"another")
+            files.read(path.name)
+            pytest.fail("the new content was taken")
+
+    with pytest.raises(ArtifactError, match=r"model\.onnx was changed while it was opened"):
+        Forecaster(art, engine=Late)
+
+
+def test_self_test_vectors_are_read_as_they_were_hashed(art: Path) -> None:
+    forecaster = open_artifact(art)
+    np.save(art / "selftest/past.npy", np.zeros((1, 3, 32)))
+    with pytest.raises(VerificationError, match=r"selftest/past\.npy was changed while it was opened"):
+        forecaster.selftest()
+
+
+@pytest.mark.parametrize("name", ["../other.onnx", "other.onnx"])
+def test_files_are_read_through_no_link(name: str, art: Path) -> None:
+    (art.parent / "other.onnx").write_bytes(b"x")
+    (art / "other.onnx").symlink_to("../other.onnx")
+    with pytest.raises(ArtifactError):
+        ArtifactFiles(art, {}).read(name)
+    with pytest.raises(ArtifactError, match="is missing or not a plain file"):
+        ArtifactFiles(art).read("other.onnx")
+
+
+def test_a_model_of_other_shapes_is_refused_before_it_runs(art: Path) -> None:
+    edit_manifest(art, lambda m: m["task"].update(horizon=7))
+    with pytest.raises(VerificationError, match=r"forecast of the program is .*, the task's \[batch, 3, 7\]"):
+        open_artifact(art)
+
+
+def test_external_data_in_the_working_directory_are_not_read(
+    art: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From memory onnxruntime would look there."""
+    import onnx
+
+    model = onnx.load(art / "model.onnx")
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (tmp_path / "secret.bin").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "secret.bin"
+    (art / "model.onnx").write_bytes(model.SerializeToString())
+    seal(art, read_manifest(art))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingError, match="cannot be loaded here"):
+        open_artifact(art)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("=cmd|'/c calc'!A0", "'=cmd|'/c calc'!A0"),
+        ("+1", "'+1"),
+        (" \t@SUM(A1)", "' \\t@SUM(A1)"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("load;=1+1", "load;'=1+1"),
+        ("load\x1b[2J", "load\\x1b[2J"),
+        ("a\n=1", "a\\n=1"),
+        ("load (MW) - net", "load (MW) - net"),
+    ],
+)
+def test_names_in_headers_are_no_formula_and_no_escape(name: str, cell: str) -> None:
+    assert header_cell(name) == cell
 
 
 def test_external_data_outside_the_artifact_is_not_read(art: Path, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ import tvm
 from tvm_students import lower, reference, student, windows, worker_here
 
 from tsfmc.compiler.base.errors import UsageError
+from tsfmc.targets.artifact.device.errors import ArtifactError
+from tsfmc.targets.artifact.device.files import ArtifactFiles
 from tsfmc.targets.base import Payload
 from tsfmc.targets.tvm import TARGET, engine
 from tsfmc.targets.tvm.devices import DEVICES, cpu_flags, find_device
@@ -44,12 +46,14 @@ def facts(payload: Payload, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "one each"])
 def test_threads_get_their_own_forecasts(entry: str, shared: bool, built: tuple[Path, Payload]) -> None:
     folder, payload = built
-    common = engine.Engine(folder, facts(payload, entry=entry), 1)
+    common = engine.Engine(ArtifactFiles(folder), facts(payload, entry=entry), 1)
     past = [windows()[i : i + 1].copy() for i in range(THREADS)]
     expected = [common(each).copy() for each in past]
 
     def wrong(number: int) -> int:
-        forecaster = common if shared else engine.Engine(folder, facts(payload, entry=entry), 1)
+        forecaster = (
+            common if shared else engine.Engine(ArtifactFiles(folder), facts(payload, entry=entry), 1)
+        )
         mine, right = past[number], expected[number]
         kept = [forecaster(mine) for _ in range(8)]  # held while the other threads go on
         count = sum(not np.array_equal(forecaster(mine), right) for _ in range(CALLS))
@@ -125,7 +129,7 @@ def test_the_caller_brings_the_memory(built: tuple[Path, Payload], tmp_path: Pat
 
 def test_floats_at_odd_addresses_are_copied_first(built: tuple[Path, Payload]) -> None:
     folder, payload = built
-    forecaster = engine.Engine(folder, facts(payload, entry="model.so"), 1)
+    forecaster = engine.Engine(ArtifactFiles(folder), facts(payload, entry="model.so"), 1)
     past = windows()[:1]
     odd = np.frombuffer(bytearray(b"\0" + past.tobytes()), np.float32, past.size, 1).reshape(past.shape)
     assert not odd.flags.aligned
@@ -155,9 +159,19 @@ def test_a_replaced_artifact_serves_the_new_model(
 
 
 def test_what_is_opened_is_what_was_hashed(built: tuple[Path, Payload]) -> None:
-    manifest = facts(built[1]) | {"files": {built[1].entry: {"sha256": "0" * 64}}}
-    with pytest.raises(RuntimeError, match=r"model.so was changed while it was opened"):
-        engine.Engine(built[0], manifest, 1)
+    files = ArtifactFiles(built[0], {built[1].entry: "0" * 64})
+    with pytest.raises(ArtifactError, match=r"model.so was changed while it was opened"):
+        engine.Engine(files, facts(built[1]), 1)
+
+
+def test_the_library_knows_its_own_shapes(built: tuple[Path, Payload]) -> None:
+    """A manifest alone cannot make it read or write beyond the arrays it is given."""
+    folder, payload = built
+    batch, variates, horizon = payload.details["output_shape"]
+    for name, shape in (("output_shape", [batch, variates, 1]), ("input_shape", [batch, 1, 1])):
+        with pytest.raises(ValueError, match=r"model.so was compiled for batch, variates, lookback, horizon"):
+            engine.Engine(ArtifactFiles(folder), facts(payload, **{name: shape}), 1)
+    assert horizon > 1
 
 
 def test_dropped_forecasters_leave_nothing_behind(built: tuple[Path, Payload]) -> None:
@@ -168,7 +182,7 @@ def test_dropped_forecasters_leave_nothing_behind(built: tuple[Path, Payload]) -
 
     before = opened()
     for _ in range(20):
-        engine.Engine(built[0], facts(built[1]), 1)(windows()[:1])
+        engine.Engine(ArtifactFiles(built[0]), facts(built[1]), 1)(windows()[:1])
     assert opened() == before
 
 
@@ -178,21 +192,24 @@ def test_a_lesser_processor_is_refused_by_name(built: tuple[Path, Payload]) -> N
     known = sorted(cpu_flags())[:2]
     lesser = {"a": [], "b": known, "c": ["later"]}
     with pytest.raises(RuntimeError, match=r"^this processor has no later: compile with --device b$"):
-        engine.Engine(folder, facts(payload, cpu_features=[*known, "later"], lesser_devices=lesser), 1)
+        engine.Engine(
+            ArtifactFiles(folder), facts(payload, cpu_features=[*known, "later"], lesser_devices=lesser), 1
+        )
     with pytest.raises(RuntimeError, match=r"compiled for riscv64, this is "):
-        engine.Engine(folder, facts(payload, machine="riscv64"), 1)
+        engine.Engine(ArtifactFiles(folder), facts(payload, machine="riscv64"), 1)
 
 
 QEMU = ["qemu-x86_64-static", "-cpu"]
 TOO_OLD = {"x86-64-v3": ("Nehalem", "avx"), "x86-64-v4": ("max", "avx512f")}
 """Device -> a processor that lacks something, and the first thing that it lacks."""
 PYTHON = """
-import importlib.util, json, sys
+import importlib.util, json, sys, types
 spec = importlib.util.spec_from_file_location("engine", sys.argv[1])
 engine = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(engine)
 try:
-    engine.Engine(sys.argv[2], {"target": json.loads(sys.argv[3])}, 1)
+    files = types.SimpleNamespace(read=lambda name: open(f"{sys.argv[2]}/{name}", "rb").read())
+    engine.Engine(files, {"target": json.loads(sys.argv[3])}, 1)
 except RuntimeError as error:
     print(error)
 """

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ....compiler.base.text import printable
 from ....compiler.data.filling import POLICIES
 from .bench import bench
-from .check import SUMS, find_problems, read_sums
+from .check import SUMS, find_problems, open_files
+from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
 from .forecaster import Forecaster
 from .output import Forecast, filled_line
 from .rows import read_csv
+from .signature import check_signature
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[arguments.command](arguments)
     except (ArtifactError, InputError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -47,15 +50,22 @@ def _parser() -> argparse.ArgumentParser:
         "--missing", choices=POLICIES, help="empty cells and missing rows (default: as when it was compiled)"
     )
     forecast.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    commands.add_parser("verify", help="check every file against its hash")
-    commands.add_parser("selftest", help="compare with the forecasts of the original model")
+    verify = commands.add_parser("verify", help="check every file against its hash; nothing is loaded")
+    selftest = commands.add_parser("selftest", help="compare with the forecasts of the original model")
     measure = commands.add_parser("bench", help="measure on this device, as JSON")
     measure.add_argument("--queries", type=int, default=1024, help="0 measures the cold start only")
+    for command in (forecast, verify, selftest, measure):
+        command.add_argument(
+            "--trust",
+            type=Path,
+            metavar="KEY",
+            help="refuse what the owner of this public key has not signed",
+        )
     return parser
 
 
 def _run_forecast(arguments: argparse.Namespace) -> int:
-    forecaster = Forecaster(arguments.artifact, arguments.threads)
+    forecaster = _loaded(arguments)
     history = read_csv(arguments.past, forecaster.manifest, arguments.missing)
     forecast = Forecast(history, forecaster.forecast(history.values), forecaster.manifest["task"])
     filled = filled_line(history)
@@ -71,24 +81,33 @@ def _run_forecast(arguments: argparse.Namespace) -> int:
 
 
 def _run_verify(arguments: argparse.Namespace) -> int:
-    problems = list(find_problems(arguments.artifact))
+    device_files = getattr(Engine, "device_files", ())
+    problems = list(find_problems(arguments.artifact, device_files))
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {printable(problem)}", file=sys.stderr)
     if problems:
         return ArtifactError.exit_code
-    print(f"ok: {len(read_sums(arguments.artifact))} files match {SUMS}")
+    files = open_files(arguments.artifact, device_files)
+    signed = check_signature(files, arguments.trust) if arguments.trust is not None else None
+    print(f"ok: {len(files.sums or {})} files match {SUMS}")
+    if signed is not None:
+        print(f"ok: signed by the key {signed[:16]}...")
     return 0
 
 
 def _run_selftest(arguments: argparse.Namespace) -> int:
-    result = Forecaster(arguments.artifact, arguments.threads).selftest()
+    result = _loaded(arguments).selftest()
     _print_json(result)
     return 0 if result["passed"] else ArtifactError.exit_code
 
 
 def _run_bench(arguments: argparse.Namespace) -> int:
-    _print_json(bench(Forecaster(arguments.artifact, arguments.threads), arguments.queries))
+    _print_json(bench(_loaded(arguments), arguments.queries))
     return 0
+
+
+def _loaded(arguments: argparse.Namespace) -> Forecaster:
+    return Forecaster(arguments.artifact, arguments.threads, trust=arguments.trust)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from ....compiler.data.scaling import Scaling
-from .check import check_files, find_problems
+from .check import find_problems, open_files
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
-from .manifest import MANIFEST, is_number, read_manifest
+from .files import MAX_MANIFEST_BYTES
+from .manifest import MANIFEST, is_number, parse_manifest
+from .signature import check_signature
 
+MAX_VECTOR_BYTES = 256 << 20
 SELFTEST_PAST, SELFTEST_FORECAST = "selftest/past.npy", "selftest/forecast.npy"
 
 
@@ -36,6 +41,7 @@ class Forecaster:
         directory: the artifact; by default the folder of this file.
         threads: threads of the engine.
         engine: another engine class than the one packed into this file.
+        trust: a public key (PEM); an artifact that its owner has not signed is refused before it is loaded.
 
     Attributes:
         manifest: the manifest as plain dictionaries.
@@ -43,7 +49,7 @@ class Forecaster:
         scaling: from raw to scaled units and back.
 
     Raises:
-        ArtifactError: a file is missing, truncated, edited or not listed.
+        ArtifactError: a file is missing, truncated, edited, not listed or not signed as asked for.
         EngineError: the target's runtime is not installed here, or cannot load the payload.
     """
 
@@ -52,10 +58,14 @@ class Forecaster:
         directory: Path | None = None,
         threads: int = 1,
         engine: Callable[..., Callable[[np.ndarray], np.ndarray]] | None = None,
+        trust: Path | None = None,
     ) -> None:
+        engine = engine or Engine
         self.directory = Path(directory) if directory is not None else Path(__file__).resolve().parent
-        check_files(self.directory)
-        self.manifest = read_manifest(self.directory)
+        self.files = open_files(self.directory, getattr(engine, "device_files", ()))
+        if trust is not None:
+            check_signature(self.files, Path(trust))
+        self.manifest = parse_manifest(self.files.read(MANIFEST, MAX_MANIFEST_BYTES))
         task = self.manifest["task"]
         self.lookback: int = task["lookback"]
         self.horizon: int = task["horizon"]
@@ -64,12 +74,17 @@ class Forecaster:
         if threads < 1:
             raise InputError(f"threads: expected at least 1, got {threads}")
         try:
-            self.engine = (engine or Engine)(self.directory, self.manifest, threads)
+            self.engine = engine(self.files, self.manifest, threads)
+        except ArtifactError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            entry = self.manifest["target"]["entry"]
+            raise ArtifactError(f"{self.directory}: {MANIFEST} and {entry} do not fit: {reason}") from error
         except Exception as error:  # every runtime has its own; the files are intact, so it is this device
-            needs = ", ".join(self.manifest.get("runtime_requirements", [])) or "no package"
             reason = " ".join(str(error).split())[:300]
             raise EngineError(
-                f"the engine cannot be loaded here: {reason} (this artifact needs {needs})"
+                f"the engine cannot be loaded here: {reason} (this artifact needs {self._needs()})"
             ) from error
 
     def forecast(self, past: np.ndarray) -> np.ndarray:
@@ -85,7 +100,7 @@ class Forecaster:
 
     def verify(self) -> list[str]:
         """What is wrong with the files now, one line each; empty when the artifact is intact."""
-        return list(find_problems(self.directory))
+        return list(find_problems(self.directory, self.files.device_files))
 
     def selftest(self) -> dict[str, Any]:
         """Compares with the forecasts of the original PyTorch model that travel with the artifact.
@@ -94,7 +109,8 @@ class Forecaster:
             ``windows``, ``max_abs`` (scaled units), ``max_rel`` (of ``window_scale``), ``tolerance`` and
             ``passed``.
         """
-        tolerance = self.manifest.get("selftest", {}).get("tolerance")
+        part = self.manifest.get("selftest")
+        tolerance: Any = part.get("tolerance") if isinstance(part, dict) else None
         if not is_number(tolerance) or not 0 < tolerance < 1:
             raise ArtifactError(
                 f"{MANIFEST} field selftest.tolerance: expected a number in (0, 1), got {tolerance!r}"
@@ -159,19 +175,30 @@ class Forecaster:
             )
         return forecast
 
+    def _needs(self) -> str:
+        names = self.manifest.get("runtime_requirements")
+        return ", ".join(map(str, names)) if names and isinstance(names, list) else "no package"
+
     def _vectors(self, name: str, steps: int) -> np.ndarray:
-        """Self-test vectors ``[N, D, steps]`` float64.  Memory-mapped first, so that a made-up header with a
-        huge shape is refused before anything is allocated; pickled objects are refused always."""
+        """Self-test vectors ``[N, D, steps]`` float64.  The header says no more than what is there, so that
+        one with a huge shape allocates nothing; pickled objects are refused always."""
+        stream = BytesIO(self.files.read(name, MAX_VECTOR_BYTES))
         try:
-            with np.errstate(over="ignore"):
-                array = np.load(self.directory / name, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
+            version = npy.read_magic(stream)
+            shape, by_columns, dtype = npy.read_array_header_1_0(stream)
+        except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError) as error:
             raise ArtifactError(f"{name} is not a plain array of numbers: {error}") from None
-        if array.dtype != np.float64 or array.ndim != 3 or array.shape[1:] != (len(self.variates), steps):
+        expected = (len(self.variates), steps)
+        if version != (1, 0) or by_columns or dtype != np.float64 or len(shape) != 3 or shape[1:] != expected:
             raise ArtifactError(
-                f"{name} holds {array.dtype} {list(array.shape)}, "
-                f"expected float64 [N, {len(self.variates)}, {steps}]"
+                f"{name} holds {dtype} {list(shape)}, expected float64 [N, {expected[0]}, {steps}]"
             )
-        if not len(array):
-            raise ArtifactError(f"{name} holds no window")
-        return np.array(array)
+        content = stream.read()
+        if shape[0] < 1 or len(content) != 8 * shape[0] * expected[0] * steps:
+            raise ArtifactError(
+                f"{name} holds {len(content)} bytes of {list(shape)} numbers, at least one window"
+            )
+        vectors = np.frombuffer(content, np.float64).reshape(shape)
+        if not np.isfinite(vectors).all():
+            raise ArtifactError(f"{name} holds a number that is not finite")
+        return vectors

@@ -1,19 +1,28 @@
-"""Manifest: the fields of ``manifest.json`` that running needs, checked."""
+"""Manifest: the fields of ``manifest.json`` that running needs, checked.
+
+Nothing in it decides how much memory is taken: every shape is that of the task, and the task has caps.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from ....compiler.data.filling import POLICIES
 from .errors import ArtifactError
-from .files import MAX_MANIFEST_BYTES, is_safe_name, read_text
+from .files import MAX_MANIFEST_BYTES, is_safe_name, read_bytes
+from .strict import parse_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-MAX_STEPS = 1 << 24
+MAX_STEPS = 1 << 20
+MAX_VARIATES = 1 << 16
+MAX_NAME = 1000
+MAX_WINDOW_VALUES = 1 << 24
+"""Numbers of one window and its forecast, ``D (L + H)``: 64 MiB of float32."""
+MAX_BATCH_VALUES = 1 << 26
+"""The same of one call of a program with a fixed batch."""
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -22,20 +31,30 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: names the field.
     """
-    text = read_text(directory, MANIFEST, MAX_MANIFEST_BYTES)
-    try:
-        manifest = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{MANIFEST} is not valid JSON: {error}") from None
+    return parse_manifest(read_bytes(directory, MANIFEST, MAX_MANIFEST_BYTES))
+
+
+def parse_manifest(content: bytes) -> dict[str, Any]:
+    """``read_manifest`` of what is in memory already."""
+    return checked_manifest(parse_json(content, MANIFEST))
+
+
+def checked_manifest(manifest: Any) -> dict[str, Any]:
+    """The manifest with the fields that running needs checked.
+
+    Raises:
+        ArtifactError: names the field.
+    """
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         got = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtifactError(f"{MANIFEST} has schema {got!r}, this runner reads schema {SCHEMA}")
+        raise ArtifactError(f"{MANIFEST} has schema {repr(got)[:80]}, this runner reads schema {SCHEMA}")
     task, scaling, target = (_part(manifest, name) for name in ("task", "input", "target"))
     _check_task(task)
     _check_scaling(scaling, len(task["variates"]))
     entry = target.get("entry")
     if not isinstance(entry, str) or not is_safe_name(entry):
         raise _field("target.entry", "a file name", entry)
+    _check_shapes(task, target)
     _part(manifest, "files")
     return manifest
 
@@ -50,8 +69,16 @@ def _check_task(task: dict[str, Any]) -> None:
         if type(task.get(name)) is not int or not 1 <= task[name] <= MAX_STEPS:
             raise _field(f"task.{name}", f"a positive integer up to {MAX_STEPS}", task.get(name))
     variates = task.get("variates")
-    if not isinstance(variates, list) or not variates or not all(isinstance(name, str) for name in variates):
+    if not isinstance(variates, list) or not all(isinstance(name, str) for name in variates):
         raise ArtifactError(f"{MANIFEST} field task.variates: expected a list of names")
+    if not 1 <= len(variates) <= MAX_VARIATES or max(map(len, variates)) > MAX_NAME:
+        raise ArtifactError(
+            f"{MANIFEST} field task.variates: expected 1 to {MAX_VARIATES} names, each up to {MAX_NAME} long"
+        )
+    if len(set(variates)) != len(variates):
+        raise ArtifactError(f"{MANIFEST} field task.variates: a name occurs twice")
+    if values_of(task) > MAX_WINDOW_VALUES:
+        raise _field("task", f"a window of up to {MAX_WINDOW_VALUES} numbers", values_of(task))
     if not isinstance(task.get("frequency"), (str, type(None))):
         raise _field("task.frequency", "a name or null", task["frequency"])
     seconds = task.get("step_seconds")
@@ -59,6 +86,38 @@ def _check_task(task: dict[str, Any]) -> None:
         raise _field("task.step_seconds", "a number of seconds or null", seconds)
     if task.get("missing", POLICIES[0]) not in POLICIES:
         raise _field("task.missing", f"one of {', '.join(POLICIES)}", task["missing"])
+
+
+def values_of(task: dict[str, Any]) -> int:
+    """Numbers of one window and its forecast, ``D (L + H)``."""
+    size: int = len(task["variates"]) * (task["lookback"] + task["horizon"])
+    return size
+
+
+def _check_shapes(task: dict[str, Any], target: dict[str, Any]) -> None:
+    """A program's fixed shapes are the task's, and its batches stay within the cap."""
+    batches = _batches(target.get("batch"))
+    for name, steps in (("input_shape", task["lookback"]), ("output_shape", task["horizon"])):
+        shape = target.get(name)
+        if shape is None:
+            continue
+        expected = [len(task["variates"]), steps]
+        if not isinstance(shape, list) or shape[1:] != expected or not all(type(n) is int for n in shape):
+            raise _field(f"target.{name}", f"[batch, {expected[0]}, {expected[1]}] as in the task", shape)
+        batches.append(shape[0])
+    most = MAX_BATCH_VALUES // values_of(task)
+    for batch in batches:
+        if type(batch) is not int or not 1 <= batch <= most:
+            raise _field("target.batch", f"an integer from 1 to {most} for this task", batch)
+    if len(set(batches)) > 1 and not isinstance(target.get("batch"), dict):
+        raise _field("target.batch", "the batch of its shapes", target.get("batch"))
+
+
+def _batches(batch: object) -> list[Any]:
+    """The batches that a target speaks of: one, or those of a profile; none where any will do."""
+    if isinstance(batch, dict):
+        return list(batch.values())
+    return [] if batch is None or isinstance(batch, str) else [batch]
 
 
 def _check_scaling(scaling: dict[str, Any], variates: int) -> None:
@@ -81,7 +140,3 @@ def _part(manifest: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _field(name: str, expected: str, got: object) -> ArtifactError:
     return ArtifactError(f"{MANIFEST} field {name}: expected {expected}, got {str(got)[:80]!r}")
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")

@@ -1,8 +1,8 @@
 """Rows out: the forecast as CSV or JSON, stamped where time and step are known, else numbered from 1.
 
 The time column keeps its name; Unix time stays Unix time, every other notation becomes ISO 8601.
-A name that a spreadsheet would run as a formula (its first character is ``=``, ``+``, ``-``, ``@``, a tab or
-a carriage return) stands in the header with an apostrophe before it, and is read back without it.
+A name that a spreadsheet would run as a formula (it begins with ``=``, ``+``, ``-``, ``@`` or a control
+character) stands in the header with an apostrophe before it, and is read back without it.
 """
 
 from __future__ import annotations

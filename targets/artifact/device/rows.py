@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -23,12 +24,15 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 
+from ....compiler.base.text import printable
 from ....compiler.data.cells import TIME_NAMES, TimeNotation, is_empty, parse_number, read_times
 from ....compiler.data.filling import FILL_HINT, POLICIES, fill_run
 from .errors import InputError
 from .steps import BusinessStep, FixedStep, MonthStep, find_step
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = r"=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+FORMULA = re.compile(rf"^(?=\s*[{FORMULA_STARTS}])|(?<=[;|])(?=\s*[{FORMULA_STARTS}])")
+"""Where a spreadsheet would see a formula begin; some of them split at semicolons or bars."""
 
 
 class History:
@@ -72,8 +76,9 @@ class Table:
 
 
 def header_cell(name: str) -> str:
-    """A name as a header has it: an apostrophe before one that a spreadsheet would run as a formula."""
-    return f"'{name}" if name.lstrip(" ").startswith(FORMULA_STARTS) else name
+    """A name as a header has it: an apostrophe before what a spreadsheet would run as a formula, and control
+    characters, which a terminal would obey, as escapes."""
+    return printable(FORMULA.sub("'", name))
 
 
 def rows_needed(task: dict[str, Any], missing: str) -> int:

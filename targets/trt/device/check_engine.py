@@ -24,7 +24,7 @@ from typing import Any
 
 sys.dont_write_bytecode = True  # an artifact holds the listed files and no other
 
-from trt_engine import DeviceError, Plan  # type: ignore[import-not-found]  # noqa: E402
+from trt_engine import DeviceError, Folder, Plan  # type: ignore[import-not-found]  # noqa: E402
 
 WARM_UP_CALLS, WARM_UP_SECONDS, QUERIES = 50, 0.5, 2048
 ENOUGH = {50: 11, 90: 64, 95: 130, 99: 662}
@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     directory = Path(__file__).resolve().parent
     try:
-        plan = Plan(directory, options.any_device)
+        plan = Plan(Folder(directory), options.any_device)
         results = parity(plan, directory)
         passed = all(result["passed"] for result in results)
         record = {

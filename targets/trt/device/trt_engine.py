@@ -125,23 +125,38 @@ class Cuda:
         self._call("cuGraphLaunch", graph, stream)
 
 
+class Folder:
+    """Files by name, for scripts that run beside them; ``run.py`` brings files that were hashed instead."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return (self.directory / name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """The content of one file."""
+        return (self.directory / name).read_bytes()
+
+
 class Plan:
-    """A plan in ``directory``, ready to run; refuses one that was built for another device or model.
+    """A plan among ``files``, ready to run; refuses one that was built for another device or model.
 
     ``any_device`` leaves it to TensorRT whether a plan for another GPU runs here.
     """
 
-    def __init__(self, directory: Path, any_device: bool = False) -> None:
-        self.spec = json.loads((directory / SPEC).read_text())
-        path, record_path = directory / PLAN, directory / f"{PLAN}.json"
-        if not (path.is_file() and record_path.is_file()):
-            raise DeviceError(f"{path} is not built yet; run `python3 build_engine.py` in {directory}")
-        self.record = json.loads(record_path.read_text())
+    def __init__(self, files: Any, any_device: bool = False) -> None:
+        self.spec = json.loads(files.read(SPEC))
+        if not (files.has(PLAN) and files.has(f"{PLAN}.json")):
+            where = files.directory
+            raise DeviceError(f"{PLAN} is not built yet; run `python3 build_engine.py` in {where}")
+        self.record = json.loads(files.read(f"{PLAN}.json"))
         wanted = self.record["built_with"].split()[0]
         self.trt, library = load_tensorrt(tuple(sorted(LIBRARIES, key=lambda name: wanted not in name)))
         self.refuse_other("TensorRT", f"{library} {self.trt.__version__}", self.record["built_with"])
         self.refuse_other("model.onnx", self.spec["onnx_sha256"], self.record["onnx_sha256"])
-        content = path.read_bytes()
+        content = files.read(PLAN)
         self.refuse_other(PLAN, hashlib.sha256(content).hexdigest(), self.record["plan_sha256"])
         self.cuda = Cuda()
         self.gpu = self.cuda.describe()
@@ -151,7 +166,7 @@ class Plan:
         self._runtime = self.trt.Runtime(self._logger)
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise DeviceError(f"TensorRT could not load {path}; see its message above and build it again")
+            raise DeviceError(f"TensorRT could not load {PLAN}; see its message above and build it again")
         self._engine = engine
         self._context = engine.create_execution_context()
         self._stream = self.cuda.stream()
@@ -238,9 +253,27 @@ class Plan:
 class Engine:
     """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, in slices of the plan's largest batch."""
 
-    def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
-        self._plan = Plan(Path(directory))
+    device_files = (PLAN, f"{PLAN}.json", "model.trtexec.engine")
+    """An engine belongs to one device: it is made beside the payload and never travels with it."""
+
+    def __init__(self, files: Any, manifest: dict[str, Any], threads: int) -> None:
+        self._refuse_other_shapes(json.loads(files.read(SPEC)), manifest)
+        self._plan = Plan(files)
         self._batch = self._plan.spec["batch"]
+
+    @staticmethod
+    def _refuse_other_shapes(spec: dict[str, Any], manifest: dict[str, Any]) -> None:
+        """Buffers are as large as ``engine.json`` says: as the manifest must say, too, which has caps."""
+        batch, task = manifest["target"]["batch"], manifest.get("task")
+        if spec["batch"] != batch or not 1 <= batch["min"] <= batch["max"]:
+            raise ValueError(f"{SPEC} has the batches {spec['batch']}, the manifest {batch}")
+        if task is None:
+            return
+        variates = len(task["variates"])
+        expected = [[variates, task["lookback"]], [variates, task["horizon"]]]
+        shapes = [spec[side]["shape"] for side in ("input", "output")]
+        if shapes != expected:
+            raise ValueError(f"{SPEC} has the shapes {shapes}, the task's are {expected}")
 
     def __call__(self, past: Any) -> Any:
         import numpy as np

@@ -104,6 +104,8 @@ int tsfmc_forecast(const float *past, float *forecast, void *scratch) {
   return TSFMC_OK;
 }
 
+const int tsfmc_shape[4] = {TSFMC_BATCH, TSFMC_VARIATES, TSFMC_LOOKBACK, TSFMC_HORIZON};
+
 size_t tsfmc_scratch_bytes(void) { return TSFMC_SCRATCH_BYTES; }
 
 static int forecast_all(const float *past, float *forecast, int calls, void *scratch) {

@@ -38,6 +38,10 @@ extern "C" {
  * The library keeps nothing between calls: any number of threads may call it, each with its own scratch. */
 TSFMC_API int tsfmc_forecast(const float *past, float *forecast, void *scratch);
 
+/* BATCH, VARIATES, LOOKBACK and HORIZON of the library that is really linked or loaded: compare them with
+ * yours before the first call, which reads and writes as much as they say. */
+TSFMC_API extern const int tsfmc_shape[4];
+
 /* TSFMC_SCRATCH_BYTES of the library that is really linked or loaded. */
 TSFMC_API size_t tsfmc_scratch_bytes(void);
 

@@ -106,7 +106,7 @@ def test_as_a_module_it_leaves_the_artifact_intact(device: Path, art: Path, tmp_
         "import numpy as np; from run import Forecaster; f = Forecaster();"
         "print(f.forecast(np.ones((2, 3, 32))).shape, f.verify(), f.selftest()['passed'])"
     )
-    for _ in range(2):  # the second time beside its own bytecode
+    for _ in range(2):
         done = subprocess.run(
             [str(device), "-c", code],
             cwd=copy,
@@ -116,7 +116,7 @@ def test_as_a_module_it_leaves_the_artifact_intact(device: Path, art: Path, tmp_
             check=True,
         )
         assert done.stdout.strip() == "(2, 3, 8) [] True"
-    assert (copy / "__pycache__").is_dir()
+    assert not (copy / "__pycache__").exists(), "code without a hash"
 
 
 def test_a_users_csv_may_lie_beside_it_and_nothing_else(device: Path, art: Path, tmp_path: Path) -> None:
@@ -127,6 +127,44 @@ def test_a_users_csv_may_lie_beside_it_and_nothing_else(device: Path, art: Path,
     (copy / "onnxruntime.py").write_text("raise SystemExit('owned')")
     refused = run(device, copy, "forecast", "past.csv")
     assert refused.returncode == 5 and "onnxruntime.py is not listed" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["__future__", "json", "argparse", "numpy", "os", "base64", "cryptography"])
+def test_nothing_beside_it_is_imported(name: str, device: Path, art: Path, tmp_path: Path) -> None:
+    """Not even before the first check: the folder leaves the path before anything is looked up on it."""
+    copy = Path(shutil.copytree(art, tmp_path / "art"))
+    (copy / f"{name}.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
+    for options, script, folder in (
+        ([], "run.py", copy),
+        ([], str(copy / "run.py"), tmp_path),
+        (["-I"], "run.py", copy),
+        (["-P"], "run.py", copy),
+        (["-S"], "run.py", copy),
+    ):
+        done = subprocess.run(
+            [str(device), *options, script, "verify"], cwd=folder, env={}, capture_output=True, text=True
+        )
+        assert not (tmp_path / "owned").exists(), (options, script)
+        assert done.returncode == (1 if "-S" in options else 5), done.stderr  # -S: without numpy
+    assert f"{name}.py is not listed" in done.stderr or "numpy" in done.stderr
+
+
+def test_a_signature_is_checked_on_the_device(device: Path, art: Path, tmp_path: Path) -> None:
+    """Where the device has cryptography; else one line says what to install."""
+    (tmp_path / "key.pub").write_text("no key")
+    for command in (["verify"], ["selftest"], ["bench"], ["forecast", "past.csv"]):
+        done = run(device, art, *command, "--trust", tmp_path / "key.pub")
+        assert done.returncode == 3 and done.stdout == ""
+        assert done.stderr == "error: signatures need the package cryptography: pip install cryptography\n"
+
+
+def test_annotations_are_strings_that_no_python_evaluates() -> None:
+    tree = ast.parse(render_runner(TARGET.engine_source()))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.returns is None or isinstance(node.returns, ast.Constant), node.name
+            for argument in (*node.args.args, *node.args.kwonlyargs):
+                assert argument.annotation is None or isinstance(argument.annotation, ast.Constant), node.name
 
 
 def test_an_edited_artifact_is_refused_in_one_line(device: Path, art: Path, tmp_path: Path) -> None:
@@ -259,11 +297,12 @@ def test_a_part_imports_the_names_of_another_as_they_are(tmp_path: Path) -> None
 
 def test_every_part_is_pasted_once_and_imports_come_first(art: Path) -> None:
     text = (art / "run.py").read_text()
-    assert {path.parent.name for path in PARTS} == {"device", "data"}
+    assert {path.parent.name for path in PARTS} == {"base", "device", "data"}
     assert {path.stem for path in DEVICE.glob("*.py")} - {"__init__"} <= {path.stem for path in PARTS}
     body = ast.parse(text).body
-    imports = [place for place, node in enumerate(body) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert imports == [*range(1, 3), *range(4, 2 + len(imports))], "STARTED_NS alone stands between them"
+    imports = [ast.unparse(node) for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert imports[:3] == ["import sys", "import time", "import os"], "built in, or loaded by Python's start"
+    assert "__future__" not in text.replace("``from __future__", ""), "it would come from the script's folder"
     assert (
         text.count("\ndef fill_run(") == text.count("\nclass Scaling") == text.count("\nimport json\n") == 1
     )
