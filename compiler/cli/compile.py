@@ -9,15 +9,16 @@ import click
 
 from .options import recipe_options
 from .output import as_json, print_json, print_table
+from .paths import OUTPUT
 
 
 @click.command(context_settings={"show_default": False})
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
-    "split", "missing", "recipe", "set", "budget", "teacher_store", "licence_policy", "baseline", "refit",
+    "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy", "baseline", "refit",
     "seed", "threads",
 )  # fmt: skip
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
+@click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
 @click.option("--dump-after", multiple=True, metavar="STEP|all", help="Write the unit as text after a step.")
 @click.option("--stop-after", metavar="STEP", help="Run up to this pass or stage and pack nothing after it.")

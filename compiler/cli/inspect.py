@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from .output import as_json, print_json
+from .paths import INPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("artifact", type=INPUT)
 @as_json
 def command(artifact: Path, as_json: bool) -> None:
     """Show what ARTIFACT is: task, teacher, passes, accuracy, latency, and the level of each claim."""

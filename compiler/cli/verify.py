@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from .output import as_json, print_json
+from .paths import INPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("artifact", type=INPUT)
 @click.option("--threads", type=int, default=1)
 @as_json
 def command(artifact: Path, threads: int, as_json: bool) -> None:
