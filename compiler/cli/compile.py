@@ -15,8 +15,8 @@ from .paths import OUTPUT
 @click.command(context_settings={"show_default": False})
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
-    "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy", "baseline", "refit",
-    "seed", "threads",
+    "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy",
+    "baseline", "refit", "seed", "threads",
 )  # fmt: skip
 @click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")

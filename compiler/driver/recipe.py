@@ -390,4 +390,14 @@ def _explain(
             section = section.model_fields[str(part)].annotation
         wrong = unknown_name("recipe field", field, (f"{prefix}{known}" for known in section.model_fields))
         return RecipeError(f"{where}{wrong.what}", hint=wrong.hint)
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return RecipeError(
+            f"{where}{field}: got {first['input']!r}, expected a section",
+            hint=f"name its fields, such as {field}.{next(iter(_fields_of(model, field)), 'name')}=...",
+        )
     return RecipeError(f"{where}{field}: got {first['input']!r}: {first['msg'].lower()}")
+
+
+def _fields_of(model: type[BaseModel], field: str) -> Iterable[str]:
+    section = model.model_fields[field].annotation if field in model.model_fields else None
+    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else ()
