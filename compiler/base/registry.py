@@ -18,6 +18,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -86,11 +87,14 @@ class Registry(Mapping[str, Any]):
             yield name, describe(own.load())
         for name, point in self.plugins.items():
             try:
-                described = _guarded(lambda point=point: describe(self._load(point)), self._who(point))
+                described = _guarded(partial(self._described, point, describe), self._who(point))
             except PluginError as error:
                 self.warn(f"{error}; left out")
             else:
                 yield name, described
+
+    def _described(self, point: EntryPoint, describe: Callable[[Any], T]) -> T:
+        return describe(self._load(point))
 
     def report(self) -> list[Plugin]:
         """Every entry point of the group, those that are left out included."""

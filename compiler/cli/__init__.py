@@ -97,6 +97,7 @@ def _fail(text: str, code: int, kind: str = "error: ") -> NoReturn:
 
 
 def _show(error: click.ClickException) -> None:
-    """click's own message with its usage line, without what a terminal would obey or be flooded with."""
-    error.message = one_line(error.message)
-    error.show()
+    """click's own message after its usage line, without what a terminal would obey or be flooded with."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        print(error.ctx.get_usage(), file=sys.stderr)
+    print(f"error: {one_line(error.format_message())}", file=sys.stderr)

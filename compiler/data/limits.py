@@ -3,7 +3,7 @@
 A few kilobytes of gzip unpack to gigabytes, one line may be as long as its file, and the footer of a
 Parquet file promises what it likes.  So the bytes that come out of a packed file, the bytes of a line,
 columns and rows are counted while they are read, and the first that is one too many ends the reading; the
-reader itself stays below 1 GiB.  ``TSFMC_DATA_LIMITS`` raises or lowers them: ``TSFMC_DATA_LIMITS=columns=50000,line_bytes=1e8``.
+reader itself stays below 1 GiB.  ``TSFMC_DATA_LIMITS=columns=50000,line_bytes=1e8`` raises or lowers them.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ A variate that begins empty is refused: there is nothing to fill from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -60,19 +61,20 @@ def fill_missing(
     return filled
 
 
-def refuse_invented(share: float, most: float, whose: str, file: str) -> None:
+def refuse_invented(share: float, most: float, whose: str, file: str, option: str = "--max-filled") -> None:
     """What a policy fills in is no data: beyond a share a user has to ask for it.
 
     Args:
         share: of the cells of the most filled variate.
         whose: that variate.
+        option: what allows more, empty where nothing does.
 
     Raises:
         DataError: ``share`` exceeds ``most``.
     """
     if share > most:
+        allow = f", or allow more with {option} {min(1.0, math.ceil(100 * share) / 100):g}" if option else ""
         raise DataError(
             f"{file}: {share:.0%} of the cells of {whose} would be filled in, at most {most:.0%} are",
-            hint="repair or resample the file, leave the variate out with --variates, or allow more with "
-            f"--max-filled {min(1.0, np.ceil(100 * share) / 100):g}",
+            hint=f"repair or resample the file, or leave the variate out{allow}",
         )

@@ -16,7 +16,6 @@ from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit, Task
 from .recipe import Recipe
 
-
 ANOTHER_TEACHER = "choose another teacher, or --licence-policy warn"
 
 

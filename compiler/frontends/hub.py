@@ -16,7 +16,7 @@ from .checkpoint import CONFIG, INDEX, WEIGHTS
 ALLOWED = (CONFIG, "model*.safetensors", INDEX)
 REPO_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
-ANSWER_S = 4.0
+ANSWER_S = 3.0
 """A hub that does not answer within it is not there: huggingface_hub itself tries five times, for 40 s and
 more.  ``HF_HUB_ETAG_TIMEOUT``, its own setting for slow connections, is taken where it is set."""
 COMMERCIAL = frozenset(
@@ -65,8 +65,8 @@ def fetch(repo_id: str, revision: str, name: str) -> Path:
         RevisionNotFoundError,
     )
 
+    silent = not _is_answering()
     try:
-        silent = not _is_answering()
         return Path(
             snapshot_download(
                 repo_id, revision=revision, allow_patterns=list(ALLOWED), local_files_only=silent
@@ -85,7 +85,7 @@ def fetch(repo_id: str, revision: str, name: str) -> Path:
     except (LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise MissingError(
             f"teacher {name}: {CONFIG} and {WEIGHTS} of {repo_id} at revision {revision!r}"
-            f" are not in the hub's cache and could not be downloaded ({_first_line(error)})",
+            f" are not in the hub's cache and could not be downloaded ({_why(error, silent)})",
             hint=f"connect, or put the two files into {offline_copy(name)}",
         ) from error
 
@@ -151,6 +151,17 @@ def _patience() -> float:
 def commit_of(snapshot: Path) -> str:
     """The commit that a downloaded snapshot holds; empty when the path does not say."""
     return snapshot.name if COMMIT.fullmatch(snapshot.name) else ""
+
+
+def _why(error: Exception, silent: bool) -> str:
+    from huggingface_hub import constants
+
+    if not silent:
+        return _first_line(error)
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    patience = f"{_patience():g} s; HF_HUB_ETAG_TIMEOUT gives it longer"
+    return f"{constants.ENDPOINT} gave no answer within {patience}"
 
 
 def _first_line(error: Exception) -> str:
