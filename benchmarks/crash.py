@@ -1,7 +1,7 @@
 """Kills, full disks, two compiles at once, a clock that jumps: what is left, and whether the next run mends it.
 
-    python benchmarks/crash.py           every step, many moments, results/crash.{json,md}
-    python benchmarks/crash.py --check   what CI runs: some of each, no files
+python benchmarks/crash.py           every step, many moments, results/crash.{json,md}
+python benchmarks/crash.py --check   what CI runs: some of each, no files
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ WORK = HERE.parent / ".build" / "fuzz"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="some of each, and write no results")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
@@ -61,14 +63,19 @@ def disasters(world: World, seed: int, *, short: bool) -> Iterator[tuple[str, li
         yield "SIGKILL at steps", list(scenarios.killed_at_steps(world, name, every=6 if short else 1))
         moments = 2 if short else 12
         yield "SIGKILL at drawn moments", list(scenarios.killed_at_moments(world, name, moments, rng))
-        yield "SIGKILL again and again", list(scenarios.killed_again_and_again(world, name, 3 if short else 10, rng))
+        yield (
+            "SIGKILL again and again",
+            list(scenarios.killed_again_and_again(world, name, 3 if short else 10, rng)),
+        )
         yield "two at once", list(scenarios.two_at_once(world, name, 1 if short else 6, rng))
         yield "clock", list(scenarios.jumping_clock(world, name, seed))
         if not short or name == "compile":
             yield "full disk", list(scenarios.full_disk(world, name))
 
 
-def _write_results(done: Counter[str], findings: list[tuple[str, str, str]], seed: int, seconds: float) -> None:
+def _write_results(
+    done: Counter[str], findings: list[tuple[str, str, str]], seed: int, seconds: float
+) -> None:
     stem = HERE / "results" / "crash"
     facts = {"seed": seed, "seconds": round(seconds), "tried": dict(done), "findings": findings}
     stem.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")

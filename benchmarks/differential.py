@@ -70,13 +70,17 @@ def draws(count: int, seed: int, first: int = 0) -> Iterator[dict[str, Any]]:
         rng = random.Random(f"{seed}:{student}")
         drawn = draw_student(rng)
         wanted = [form for form in forms if student % EVERY[form] == 0]
-        for line in examine(drawn, wanted, random.Random(f"{seed}:{student}:windows"), KINDS[: count - number]):
+        for line in examine(
+            drawn, wanted, random.Random(f"{seed}:{student}:windows"), KINDS[: count - number]
+        ):
             yield {"student": student, **line}
             number += 1
         student += 1
 
 
-def examine(drawn: Drawn, forms: list[str], rng: random.Random, kinds: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def examine(
+    drawn: Drawn, forms: list[str], rng: random.Random, kinds: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
     """All draws of one student."""
     truth, generator = Truth(drawn), np.random.default_rng(rng.randrange(1 << 30))
     shape = [drawn.shape.lookback, drawn.shape.horizon, drawn.shape.variates]
@@ -86,7 +90,13 @@ def examine(drawn: Drawn, forms: list[str], rng: random.Random, kinds: tuple[str
                 past = draw_windows(kind, drawn.shape, generator)
                 yield _line(drawn, shape, kind, _checks(truth, dict(found), kind, past))
     except Exception as error:  # a form that cannot be made or run at all is a finding, not the end
-        yield {"form": drawn.name, "shape": shape, "kind": "lowering", "failed": [f"{type(error).__name__}: {error}"[:500]], "ratios": {}}
+        yield {
+            "form": drawn.name,
+            "shape": shape,
+            "kind": "lowering",
+            "failed": [f"{type(error).__name__}: {error}"[:500]],
+            "ratios": {},
+        }
 
 
 def _checks(truth: Truth, found: dict[str, Any], kind: str, past: np.ndarray) -> list[Check]:
@@ -110,7 +120,10 @@ def report(lines: list[dict[str, Any]]) -> str:
     for line in lines:
         for name, value in line["ratios"].items():
             ratios[name].append(value)
-    rows = ["| compared | draws | median | 99 % | largest | beyond the limit |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    rows = [
+        "| compared | draws | median | 99 % | largest | beyond the limit |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for name, values in sorted(ratios.items()):
         middle, most, largest = np.quantile(values, [0.5, 0.99, 1.0], method="higher")
         beyond = sum(any(text.startswith(f"{name}: ") for text in line["failed"]) for line in lines)
@@ -139,7 +152,9 @@ METHOD = (
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first student, to repeat one")

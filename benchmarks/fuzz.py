@@ -43,7 +43,10 @@ def main() -> int:
     failed = [each for each in lines if each["verdict"]["kind"] not in ALLOWED]
     seconds = time.monotonic() - began
     print(table(counts(lines)))
-    print(f"{len(lines)} mutants, {len(failed)} failures, {len(broken)} kept cases broken, {seconds:.0f} s", file=sys.stderr)
+    print(
+        f"{len(lines)} mutants, {len(failed)} failures, {len(broken)} kept cases broken, {seconds:.0f} s",
+        file=sys.stderr,
+    )
     if asked.results:
         _write_results(asked.results, lines, asked.seed, seconds)
     return 1 if failed or broken else 0
@@ -59,13 +62,18 @@ def replay(campaign: Campaign) -> list[Path]:
         verdict, ending = campaign.judge(case)
         if not verdict.allowed:
             broken.append(path)
-            print(f"{path.name}: {verdict.kind}: {verdict.why}\n    {ending.stderr.strip()[-300:]}", file=sys.stderr)
+            print(
+                f"{path.name}: {verdict.kind}: {verdict.why}\n    {ending.stderr.strip()[-300:]}",
+                file=sys.stderr,
+            )
     return broken
 
 
 def _attack(campaign: Campaign, asked: argparse.Namespace, log: Path) -> list[dict[str, Any]]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if asked.resume and log.is_file() else []
+    lines = (
+        [json.loads(line) for line in log.read_text().splitlines()] if asked.resume and log.is_file() else []
+    )
     done = {line["number"] for line in lines}
     seen: set[str] = set()
     with log.open("a" if asked.resume else "w") as stream:
@@ -100,7 +108,13 @@ def table(found: Mapping[str, Counter[str]]) -> str:
 
 def _row(name: str, row: Counter[str], kinds: Sequence[str]) -> list[str]:
     failures = sum(row[kind] for kind in kinds)
-    return [name, str(row.total()), *(str(row[kind]) for kind in ALLOWED), str(failures), *(str(row[kind]) for kind in kinds)]
+    return [
+        name,
+        str(row.total()),
+        *(str(row[kind]) for kind in ALLOWED),
+        str(failures),
+        *(str(row[kind]) for kind in kinds),
+    ]
 
 
 def _write_results(stem: Path, lines: list[dict[str, Any]], seed: int, seconds: float) -> None:
@@ -139,7 +153,9 @@ METHOD = (
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", nargs="*", help="first words of their names: artifact csv ...")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from .base.errors import UsageError
 from .base.parallel import Processes
+from .base.paths import disk_errors, require_room
 from .base.progress import Progress, Silent
 from .driver.recipe import Recipe, make_recipe
 from .driver.settings import OtherSettings
@@ -96,6 +97,7 @@ def compile(
     )
 
 
+@disk_errors()
 def compile_recipe(
     recipe: Recipe,
     *,
@@ -108,10 +110,12 @@ def compile_recipe(
     """``compile`` for a resolved recipe."""
     from .driver import pipeline
     from .driver.budgets import check_budgets
+    from .driver.room import require_disks
 
     steps = pipeline.build_steps(recipe, out=out, cache=cache)
     pipeline.check_names(steps, stop_after, dump_after)
     pipeline.require_targets(recipe)
+    require_disks(recipe, out, cache=cache)
     if not Processes.current().is_main:
         steps = pipeline.learning_steps(recipe, cache=cache)
     unit = pipeline.run_steps(
@@ -164,14 +168,22 @@ def transform(
     )
 
 
-def plan(recipe: Recipe) -> dict[str, Any]:
-    """What a compile would do, without loading anything: ``--dry-run``."""
+def plan(recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
+    """What a compile would do, and what its data are: ``--dry-run``.
+
+    The data are read and checked, a published data set that is not here is not fetched; no teacher is loaded.
+
+    Raises:
+        TsfmcError: whatever a compile would refuse about options, licence or data.
+    """
     from .driver import pipeline
+    from .driver.looking import data_facts
 
     steps = pipeline.build_steps(recipe, out=Path("out"))
     return {
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "steps": [{"name": step.name, "summary": step.summary, "options": step.config()} for step in steps],
+        "data": data_facts(recipe, progress or Silent()),
     }
 
 
@@ -250,6 +262,7 @@ def standing(path: str | Path, *, trust: str | Path | None = None) -> Standing:
     return check_artifact(Path(path), _path(trust))
 
 
+@disk_errors()
 def update(
     artifact: str | Path,
     data: str | Path,
@@ -273,6 +286,7 @@ def update(
     return run(Path(artifact), Path(data), Path(out), missing=missing, progress=progress or Silent())
 
 
+@disk_errors()
 def teach(
     recipe: Recipe,
     folder: Path,
@@ -290,9 +304,12 @@ def teach(
     """
     from .driver import pipeline
     from .driver.latency import teacher_latency
+    from .driver.room import require_cache
     from .learning.teacher_store import StoreOptions, write_store
 
     progress = progress or Silent()
+    require_room(folder, 0, "the store's folder", "choose another one with --out")
+    require_cache()
     steps = pipeline.learning_steps(recipe)
     unit = pipeline.run_steps(recipe, steps, stop_after=steps[0].name, progress=progress)
     if unit.teacher is None or unit.teacher_info is None:

@@ -61,7 +61,7 @@ class BuildStudent(Pass):
 
         kind: str = "dlinear"
         config: dict[str, Any] = Field(default_factory=dict)
-        lambda_kd: float = Field(default=1.0, ge=0)
+        lambda_kd: float = Field(default=1.0, ge=0, allow_inf_nan=True)
 
     @classmethod
     def follow(cls, recipe: RecipeView) -> dict[str, Any]:

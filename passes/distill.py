@@ -109,12 +109,12 @@ class Distill(Pass):
         multiply-adds that rolling origins may take: beyond, validation judges alone.
         """
 
-        epochs: int = 10
-        learning_rate: float = 1e-4
-        batch_size: int = 32
-        patience: int = 3
-        averaging: float = 0.99
-        weight_decay: float = 0.0
+        epochs: int = Field(default=10, ge=0, le=1_000_000)
+        learning_rate: float = Field(default=1e-4, gt=0)
+        batch_size: int = Field(default=32, ge=1, le=1_000_000)
+        patience: int = Field(default=3, ge=0)
+        averaging: float = Field(default=0.99, ge=0, lt=1)
+        weight_decay: float = Field(default=0.0, ge=0)
         windows_per_epoch: int = Field(default=0, ge=0)
         margin: float = Field(default=0.0, ge=0)
         max_macs: int = Field(default=0, ge=0)

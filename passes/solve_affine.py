@@ -30,7 +30,7 @@ from ..compiler.learning.statistics import STATES, TOO_FEW, WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
 UNDECIDED = f"{TOO_FEW}: the teacher has its default weights, nothing was judged"
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=True)]  # infinite: the teacher alone
 Rank = Annotated[int, Field(ge=1)]
 Ridge = Annotated[float, Field(gt=0)]
 

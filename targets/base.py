@@ -105,6 +105,14 @@ class Target:
         """What this machine has."""
         raise NotImplementedError
 
+    def require(self, options: TargetOptions) -> None:
+        """Looks, before anything long starts, for what ``lower`` will need with these options.
+
+        Raises:
+            UsageError: a device that nothing here can lower for.
+            MissingError: a tool that is not installed.
+        """
+
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
         """What the target makes of the program before it is lowered, in order."""
         return ()

@@ -27,7 +27,33 @@ class TsfmcError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.what} ({self.hint})" if self.hint else self.what
+        """One line, whatever the names and values in it are: see ``one_line``."""
+        return one_line(f"{self.what} ({self.hint})" if self.hint else self.what)
+
+
+def one_line(text: str) -> str:
+    """``text`` that a terminal prints on one line and a person can read.
+
+    What is not printable (line ends, terminal escapes, signs that turn the writing round) is escaped as
+    Python escapes it, a word of more than ``WORD`` characters loses its middle, and so does the whole beyond
+    ``LINE`` characters.
+    """
+    escaped = "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
+    words = (_shortened(word, WORD) for word in escaped.split(" "))
+    return _shortened(" ".join(words), LINE)
+
+
+WORD, LINE = 300, 4000
+"""Lengths that names, paths and lists of what is known stay within, and pasted files do not."""
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
+
+
+def _shortened(text: str, length: int) -> str:
+    kept = length // 2 - 2
+    return text if len(text) <= length else f"{text[:kept]}...{text[-kept:]}"
 
 
 class UsageError(TsfmcError):
@@ -58,6 +84,12 @@ class LoweringError(UsageError):
 
 class MissingError(TsfmcError):
     """An extra, a toolchain, a file or a device is not there."""
+
+    exit_code = 3
+
+
+class DiskError(TsfmcError):
+    """A file or folder cannot be used as the system is: read-only, full, not allowed, not of its kind."""
 
     exit_code = 3
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
-from ..base.errors import TsfmcError, unknown_name
+from ..base.errors import TsfmcError, one_line, unknown_name
+from ..base.paths import as_disk_error
 from ..base.text import printable
 
 COMMANDS = {
@@ -71,18 +73,33 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except TsfmcError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except click.exceptions.Abort:
-        print("interrupted; the same command goes on from the cache", file=sys.stderr)
-        sys.exit(130)
+        _fail("interrupted; the same command goes on from the cache", 130, kind="")
     except click.ClickException as error:
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            print(error.ctx.get_usage(), file=sys.stderr)
-        print(f"error: {printable(error.format_message())}", file=sys.stderr)
+        _show(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our stdout has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except MemoryError:
+        _fail("not enough memory (use fewer variates, a smaller lookback or horizon, or another machine)", 3)
+    except Exception as error:
+        disk = as_disk_error(error)
+        if disk is None:
+            raise  # our bug: exit code 1, and the traceback to report
+        _fail(str(disk), disk.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(text: str, code: int, kind: str = "error: ") -> NoReturn:
+    print(f"{kind}{printable(text)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _show(error: click.ClickException) -> None:
+    """click's own message after its usage line, without what a terminal would obey or be flooded with."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        print(error.ctx.get_usage(), file=sys.stderr)
+    print(f"error: {one_line(error.format_message())}", file=sys.stderr)

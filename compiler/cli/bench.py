@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from .output import print_json, print_table
+from .paths import INPUT
 
 
 @click.command()
-@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("artifacts", nargs=-1, required=True, type=INPUT)
 @click.option("--against", help="'teacher', or another artifact: measured in the same run, interleaved.")
 @click.option("--teacher", help="Where the teacher's weights are, when its name alone does not find them.")
 @click.option("--data", help="Windows to rotate over. Default: the artifact's own self-test windows.")

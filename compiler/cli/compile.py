@@ -9,16 +9,17 @@ import click
 
 from .options import recipe_options
 from .output import as_json, print_json, print_table, say
+from .paths import OUTPUT
 
 
 @click.command(context_settings={"show_default": False})
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
-    "split", "missing", "recipe", "set", "budget", "teacher_store", "licence_policy", "baseline", "refit",
-    "seed", "threads",
+    "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy",
+    "baseline", "refit", "seed", "threads",
 )  # fmt: skip
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
+@click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
+@click.option("--dry-run", is_flag=True, help="Read the data, print the resolved plan and stop.")
 @click.option("--dump-after", multiple=True, metavar="STEP|all", help="Write the unit as text after a step.")
 @click.option("--stop-after", metavar="STEP", help="Run up to this pass or stage and pack nothing after it.")
 @click.option("--no-cache", is_flag=True, help="Neither look up nor keep results of passes.")
@@ -39,11 +40,15 @@ def command(
     from .. import api
     from ..base.parallel import Processes
     from ..base.progress import for_stderr
+    from ..driver.looking import data_lines
     from ..driver.summary import summary_lines
 
     resolved = api.make_recipe(**settings)
     if dry_run:
-        _print_plan(api.plan(resolved), as_json)
+        plan = api.plan(resolved, progress=for_stderr())
+        for line in data_lines(plan["data"]):
+            click.echo(line, err=True)
+        _print_plan(plan, as_json)
         return
     result = api.compile_recipe(
         resolved,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 import click
@@ -16,8 +17,11 @@ PACKAGES = ("tsfmc", "torch", "onnx", "onnxruntime", "onnxscript", "accelerate",
 @as_json
 def command(as_json: bool) -> None:
     """Say what this machine has, what is missing, and how to get it."""
+    from ...passes import PASSES
     from ...targets import TARGETS
     from ..base.content import cache_root
+    from ..frontends import FRONTENDS
+    from ..students import STUDENTS
 
     found = [("python", platform.python_version())]
     for package in PACKAGES:
@@ -26,7 +30,8 @@ def command(as_json: bool) -> None:
         except PackageNotFoundError:
             found.append((package, "missing: pip install tsfmc"))
     found.append(("cache", str(cache_root())))
-    targets = {kind: target.probe() for kind, target in TARGETS.items()}
+    targets = dict(TARGETS.each(lambda target: target.probe()))
+    plugins = [each for kinds in (FRONTENDS, STUDENTS, PASSES, TARGETS) for each in kinds.report()]
     if as_json:
         report = {
             kind: {
@@ -37,7 +42,13 @@ def command(as_json: bool) -> None:
             }
             for kind, t in targets.items()
         }
-        print_json({"environment": dict(found), "targets": report})
+        print_json(
+            {
+                "environment": dict(found),
+                "targets": report,
+                "plugins": [asdict(plugin) for plugin in plugins],
+            }
+        )
         return
     print_table(("part", "found"), found)
     say()
@@ -53,3 +64,9 @@ def command(as_json: bool) -> None:
         say(f"{kind}: {state}  {facts}".rstrip())
         for problem in here.problems:
             say(f"    {problem}")
+    if plugins:
+        say()
+        print_table(
+            ("plugin", "name", "package", "state"),
+            [(each.kind, each.name, each.package, each.problem or "ready") for each in plugins],
+        )

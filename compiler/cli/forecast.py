@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from .output import as_json, missing_rows, print_json, say, trust_key
+from .paths import INPUT, OUTPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet.")
-@click.option("--output", type=click.Path(path_type=Path), help="CSV or Parquet; stdout as CSV without it.")
+@click.argument("artifact", type=INPUT)
+@click.option("--input", "source", type=INPUT, required=True, help="CSV or Parquet.")
+@click.option("--output", type=OUTPUT, help="CSV or Parquet; stdout as CSV without it.")
 @missing_rows
 @trust_key
 @click.option("--threads", type=int, default=1)

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from .output import as_json, print_json, say, trust_key
+from .paths import INPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("artifact", type=INPUT)
 @trust_key
 @as_json
 def command(artifact: Path, trust: Path | None, as_json: bool) -> None:

@@ -43,4 +43,5 @@ def _option(
     if choices := [kind for kind in kinds if get_origin(kind) is Literal]:
         return click.option(flag, name, type=click.Choice(get_args(choices[0])), **facts)
     many = any(get_origin(kind) in MANY for kind in kinds)
-    return click.option(flag, name, type=int if int in kinds else str, multiple=many, **facts)
+    number = next((kind for kind in (int, float) if kind in kinds), str)
+    return click.option(flag, name, type=number, multiple=many, **facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .output import as_json, print_json, print_table
@@ -13,13 +15,14 @@ def command(as_json: bool) -> None:
     """List passes: what each does, its options and their defaults."""
     from ...passes import PASSES
 
-    rows = []
-    for name, step in PASSES.items():
+    def describe(step: Any) -> dict[str, Any]:
         options = {
             key: field.get_default(call_default_factory=True)
             for key, field in step.Options.model_fields.items()
         }
-        rows.append({"name": name, "summary": step.summary, "options": options})
+        return {"summary": step.summary, "options": options}
+
+    rows = [{"name": name, **facts} for name, facts in PASSES.each(describe)]
     if as_json:
         print_json(rows)
         return

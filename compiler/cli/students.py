@@ -17,14 +17,15 @@ def command(as_json: bool) -> None:
     from ..ir.forecaster import parameter_count
     from ..students import STUDENTS
 
-    rows: list[tuple[str, int, dict[str, Any]]] = []
-    for name, student in STUDENTS.items():
+    def describe(student: Any) -> tuple[int, dict[str, Any]]:
         options = {
             key: parameter.default
             for key, parameter in inspect.signature(student).parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
-        rows.append((name, parameter_count(student(lookback=512, horizon=96)), options))
+        return parameter_count(student(lookback=512, horizon=96)), options
+
+    rows = [(name, *facts) for name, facts in STUDENTS.each(describe)]
     columns = ("student", "parameters", "options")
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])

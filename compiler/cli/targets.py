@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from .output import as_json, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from ...targets.base import Target
 
 
 @click.command()
@@ -13,19 +18,17 @@ def command(as_json: bool) -> None:
     """List targets and what this machine can do with them."""
     from ...targets import TARGETS
 
-    rows = []
-    for kind, target in TARGETS.items():
+    def describe(target: Target) -> dict[str, Any]:
         here = target.probe()
-        rows.append(
-            {
-                "kind": kind,
-                "lowers_here": here.can_lower,
-                "runs_here": here.can_run,
-                "problems": list(here.problems),
-                "facts": dict(here.facts),
-                **dict(target.describe()),
-            }
-        )
+        return {
+            "lowers_here": here.can_lower,
+            "runs_here": here.can_run,
+            "problems": list(here.problems),
+            "facts": dict(here.facts),
+            **dict(target.describe()),
+        }
+
+    rows = [{"kind": kind, **facts} for kind, facts in TARGETS.each(describe)]
     if as_json:
         print_json(rows)
         return

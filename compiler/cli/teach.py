@@ -9,16 +9,16 @@ import click
 
 from .options import recipe_options
 from .output import as_json, print_json, say
+from .paths import OUTPUT
 
 
 @click.command()
 @recipe_options(
-    "teacher", "data", "lookback", "horizon", "variates", "split", "missing", "licence_policy", "set",
+    "teacher", "data", "lookback", "horizon", "variates", "split", "missing", "max_filled",
+    "licence_policy", "set",
     required=("teacher", "data"),
 )  # fmt: skip
-@click.option(
-    "-o", "--out", "store", type=click.Path(path_type=Path), required=True, help="The store's folder."
-)
+@click.option("-o", "--out", "store", type=OUTPUT, required=True, help="The store's folder.")
 @click.option("--states/--no-states", default=True, help="Keep states for FTA.")
 @click.option("--states-dtype", type=click.Choice(["float16", "float32"]), default="float16")
 @click.option(

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from .output import as_json, print_json, say
+from .paths import INPUT, OUTPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="New rows, CSV or Parquet.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
+@click.argument("artifact", type=INPUT)
+@click.option("--data", required=True, type=INPUT, help="New rows, CSV or Parquet.")
+@click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
 @click.option("--missing", default="error", help="error (default), ffill or interpolate.")
 @as_json
 def command(artifact: Path, data: Path, out: Path, missing: str, as_json: bool) -> None:

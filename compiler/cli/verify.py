@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from .output import as_json, print_json, say, trust_key
+from .paths import INPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("artifact", type=INPUT)
 @trust_key
 @click.option(
     "--no-execute", is_flag=True, help="Files and signature alone: nothing of ARTIFACT is executed."

@@ -92,8 +92,13 @@ class TimeAxis:
         """pandas offset alias, None for a single row."""
         return self.timeline.frequency if self.timeline else None
 
-    def extend(self, frame: pd.DataFrame, stamps: Stamps) -> tuple[Positions, Stamps]:
-        """Places of the rows of a chunk on the axis, and the timestamps of all places that it adds.
+    def stamps(self, first: int, count: int) -> Stamps:
+        """The timestamps of ``count`` places from ``first`` on."""
+        assert self._last is not None
+        return np.array([self._last]) if self.timeline is None else self.timeline.stamps(first, count)
+
+    def extend(self, frame: pd.DataFrame, stamps: Stamps) -> Positions:
+        """Places of the rows of a chunk on the axis, whose ``rows`` grow by all places that it adds.
 
         Raises:
             DataError: a timestamp is repeated, out of order, off the regular step, or missing.
@@ -114,14 +119,14 @@ class TimeAxis:
                     hint="resample the file to a regular step",
                 )
             self.rows = 1
-            return np.zeros(1, dtype=np.int64), stamps
+            return np.zeros(1, dtype=np.int64)
         places = self.timeline.positions(stamps)
         expected = np.concatenate([[first], places[:-1] + 1])
         refused = places < expected if self._allow_gaps else places != expected
         if refused.any():
             raise self._irregular(frame, stamps, previous, int(np.argmax(refused)), places - expected)
         self.rows = int(places[-1]) + 1
-        return places, self.timeline.stamps(first, self.rows - first)
+        return places
 
     def _refuse_disorder(self, frame: pd.DataFrame, stamps: Stamps, previous: Stamps, first: int) -> None:
         steps = (stamps - previous).astype(np.int64)

@@ -25,10 +25,15 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Filled:
-    """What the ``missing`` policy filled in: empty cells, and rows for missing timestamps."""
+    """What the ``missing`` policy filled in: empty cells, and rows for missing timestamps.
+
+    ``share`` is that of all cells of the most filled variate, ``variate``, missing rows included.
+    """
 
     cells: int = 0
     rows: int = 0
+    share: float = 0.0
+    variate: str = ""
 
 
 @dataclass(frozen=True, eq=False)

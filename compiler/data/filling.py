@@ -9,6 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 POLICIES = ("error", "ffill", "interpolate")
+WARN_FILLED, MAX_FILLED = 0.05, 0.25
+"""Share of a variate's cells that are filled in: beyond the first a warning says so, beyond the second a
+compile is refused unless it is told otherwise.  With a quarter of the cells invented, every second day of a
+test split may well be a straight line, and its error says little of the forecaster."""
 FILL_HINT = "repair the file, or fill with --missing ffill or --missing interpolate"
 
 

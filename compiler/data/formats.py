@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from ..base.errors import DataError
+from ..base.paths import reason
+from .limits import Allowance, Limits, LineMeter, data_limits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _BLOCK_BYTES = 1 << 20
+_TRUSTED_BYTES = 64_000_000
+"""A file may unpack to so much before the ratio is looked at."""
+_THRIFT_BYTES, _THRIFT_ITEMS = 64_000_000, 1_000_000
+"""Of one text and of one list in the footer of a Parquet file."""
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -48,9 +54,13 @@ def open_table(path: Path) -> TableFile:
     """Open a CSV or Parquet file by its suffix.
 
     Raises:
-        DataError: it is empty, is something else, or its header is unusable.
+        DataError: it is empty, is something else, exceeds a limit, or its header is unusable.
     """
     table: TableFile = CsvFile(path) if is_csv(path) else ParquetFile(path)
+    limits = data_limits()
+    for limit, count in (("columns", len(table.columns)), ("rows", table.rows)):
+        if count > getattr(limits, limit):
+            raise limits.refuse(limit, f"{path.name} has {count:,} {limit}")
     repeated = [column for column, count in Counter(table.columns).items() if count > 1]
     if repeated:
         raise DataError(
@@ -74,19 +84,22 @@ def fingerprint(path: Path) -> Fingerprint:
     """Read ``path`` to its end once.
 
     Raises:
-        DataError: a CSV is not UTF-8 or its gzip stream is broken.
+        DataError: a CSV is not UTF-8, exceeds a limit (``limits.py``), or its gzip stream is broken; or the
+            file cannot be read.
     """
-    digest, lines = hashlib.sha256(), 0
-    decoder = getincrementaldecoder("utf-8")() if is_csv(path) else None
+    digest, limits = hashlib.sha256(), data_limits()
+    text = _Text(path.name, limits) if is_csv(path) else None
+    unpacked = 0
     try:
-        with open_binary(path) as stream:
-            while block := stream.read(_BLOCK_BYTES):
+        with path.open("rb") as packed, _unpacking(path, packed) as stream:
+            while block := stream.read(min(_BLOCK_BYTES, limits.line_bytes)):
                 digest.update(block)
-                lines += block.count(b"\n")
-                if decoder:
-                    decoder.decode(block)
-            if decoder:
-                decoder.decode(b"", final=True)
+                unpacked += len(block)
+                if text:
+                    text.feed(block)
+                    _check_size(path, unpacked, packed.tell(), limits)
+            if text:
+                text.end()
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} is not a CSV file in UTF-8: {error.reason}",
@@ -96,12 +109,47 @@ def fingerprint(path: Path) -> Fingerprint:
         raise DataError(
             f"{path.name} is not a whole gzip file: {error}", hint="fetch or pack it again"
         ) from error
-    return Fingerprint(digest.hexdigest(), lines if decoder else 0)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}", hint="give a file that can") from error
+    return Fingerprint(digest.hexdigest(), text.meter.lines if text else 0)
+
+
+class _Text:
+    """The blocks of a CSV: UTF-8, in lines and rows within the limits."""
+
+    def __init__(self, file: str, limits: Limits) -> None:
+        self.meter, self._file, self._limits = LineMeter(file, limits), file, limits
+        self._decoder = getincrementaldecoder("utf-8")()
+
+    def feed(self, block: bytes) -> None:
+        self._decoder.decode(block)
+        self.meter.feed(block)
+        if self.meter.lines > self._limits.rows + 1:
+            raise self._limits.refuse("rows", f"{self._file} has more than {self.meter.lines - 1:,} rows")
+
+    def end(self) -> None:
+        self._decoder.decode(b"", final=True)
+
+
+def _check_size(path: Path, unpacked: int, packed: int, limits: Limits) -> None:
+    if unpacked > limits.unpacked_bytes:
+        raise limits.refuse("unpacked_bytes", f"{path.name} has more than {unpacked:,} bytes unpacked")
+    if _is_packed(path) and unpacked > max(_TRUSTED_BYTES, limits.ratio * packed):
+        times = f"{unpacked // max(packed, 1):,} times its size"
+        raise limits.refuse("ratio", f"{path.name} unpacks to {times} and goes on")
 
 
 def open_binary(path: Path) -> IO[bytes]:
     """The unpacked bytes of ``path``."""
-    return cast("IO[bytes]", gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb"))
+    return cast("IO[bytes]", gzip.open(path, "rb") if _is_packed(path) else path.open("rb"))
+
+
+def _unpacking(path: Path, packed: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=packed) if _is_packed(path) else packed)
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
 
 
 def is_csv(path: Path) -> bool:
@@ -119,7 +167,8 @@ class CsvFile:
         self.name = path.name
         self._path = path
         with open_binary(path) as stream:
-            records = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+            bounded = io.BufferedReader(Allowance(stream, self.name, data_limits()))
+            records = csv.reader(io.TextIOWrapper(bounded, encoding="utf-8-sig", newline=""))
             try:
                 header, first = next(records, []), next(records, [])
             except csv.Error as error:
@@ -163,8 +212,9 @@ class CsvFile:
         wanted = set(columns)
         ordered = [column for column in self.columns if column in wanted]
         with open_binary(self._path) as stream:
+            allowance = Allowance(stream, self.name, data_limits())
             reader = pd.read_csv(
-                stream,
+                io.BufferedReader(allowance),
                 encoding="utf-8-sig",
                 header=0,
                 names=list(self.columns),
@@ -175,6 +225,7 @@ class CsvFile:
             )
             # All columns are parsed, since pandas does not see surplus fields once it may skip some.
             while (frame := self._next(reader)) is not None:
+                allowance.renew()
                 yield frame[ordered]
 
     def _next(self, reader: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
@@ -204,34 +255,59 @@ class ParquetFile:
 
         self.name = path.name
         try:
-            self._file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            reason = " ".join(str(error).split())
+            self._file = pq.ParquetFile(
+                path,
+                thrift_string_size_limit=_THRIFT_BYTES,
+                thrift_container_size_limit=_THRIFT_ITEMS,
+                pre_buffer=False,
+                buffer_size=_BLOCK_BYTES,
+            )
+            columns = self._file.schema_arrow.names
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            said = " ".join(str(error).split())
             raise DataError(
-                f"{self.name} is not a Parquet file: {reason}", hint="expected a whole Parquet file"
+                f"{self.name} is not a Parquet file: {said}", hint="expected a whole Parquet file"
             ) from error
+        self._refuse_bombs(data_limits())
         self.rows = int(self._file.metadata.num_rows)
         if not self.rows:
             raise DataError(f"{self.name} has no rows", hint="expected rows of numbers")
-        self.columns = tuple(self._file.schema_arrow.names)
+        self.columns = tuple(columns)
+
+    def _refuse_bombs(self, limits: Limits) -> None:
+        """What the pages say that they unpack to."""
+        facts = self._file.metadata
+        for group in range(facts.num_row_groups):
+            for place in range(facts.num_columns):
+                column = facts.row_group(group).column(place)
+                unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
+                if unpacked > max(_TRUSTED_BYTES, limits.ratio * packed):
+                    times = f"{unpacked // max(packed, 1):,} times its size"
+                    raise limits.refuse(
+                        "ratio", f"{self.name}: column {column.path_in_schema!r} unpacks to {times}"
+                    )
 
     def chunks(self, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
         """See ``TableFile.chunks``."""
         import pandas as pd
         import pyarrow as pa
 
-        wanted, start = set(columns), 0
+        wanted, start, limits = set(columns), 0, data_limits()
         ordered = [column for column in self.columns if column in wanted]
         try:
             for batch in self._file.iter_batches(batch_size=rows, columns=ordered):
+                if batch.nbytes > limits.chunk_bytes:
+                    raise limits.refuse(
+                        "chunk_bytes", f"{self.name}: {len(batch)} rows take {batch.nbytes:,} bytes"
+                    )
                 frame = batch.to_pandas(ignore_metadata=True)
                 frame.index = pd.RangeIndex(start, start + len(frame))
                 start += len(frame)
                 yield frame[ordered]
-        except (pa.ArrowInvalid, OSError) as error:
-            reason = " ".join(str(error).split())
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            said = " ".join(str(error).split())
             raise DataError(
-                f"{self.name} is a broken Parquet file: {reason}", hint="fetch or write it again"
+                f"{self.name} is a broken Parquet file: {said}", hint="fetch or write it again"
             ) from error
 
 

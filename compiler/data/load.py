@@ -10,10 +10,11 @@ import numpy as np
 from ..base.errors import DataError, UsageError
 from ..base.progress import Progress
 from .dataset import Array, Dataset
+from .filling import MAX_FILLED, WARN_FILLED
 from .missing import checked_policy
 from .sources import Source, find_source
 from .splits import require_windows, resolve_split
-from .table import load_table
+from .table import Table, load_table
 
 _STATISTICS_CELLS = 1 << 21
 
@@ -26,6 +27,7 @@ def load_data(
     variates: str = "all",
     split: str = "ltsf",
     missing: str = "error",
+    max_filled: float = MAX_FILLED,
     progress: Progress | None = None,
     chunk_rows: int | None = None,
 ) -> Dataset:
@@ -42,6 +44,7 @@ def load_data(
         variates: ``"all"`` or names separated by commas.
         split: ``"ltsf"``, fractions ``"0.7,0.1,0.2"`` or row counts ``"8640,2880,2880"``.
         missing: ``error``, ``ffill`` or ``interpolate``, for empty cells and missing timestamps.
+        max_filled: share of a variate's cells that ``missing`` may fill in; more is refused.
         progress: where downloading and reading report to.
         chunk_rows: rows held in memory while reading; by default about 16 MB.
 
@@ -55,7 +58,7 @@ def load_data(
     if chunk_rows is not None and chunk_rows < 2:
         raise UsageError(f"chunk_rows {chunk_rows} is too small", hint="expected at least 2 rows")
     found = find_source(source, progress)
-    table = load_table(found, wanted, policy, progress, chunk_rows)
+    table = load_table(found, wanted, policy, progress, chunk_rows, max_filled)
     rows = len(table.values)
     _check_known(found, rows)
     splits = resolve_split(split, rows, found.name, found.known.borders if found.known else None)
@@ -74,10 +77,22 @@ def load_data(
         values=table.values,
         timestamps=table.timestamps,
         filled=table.filled,
-        notes=tuple(
-            f"variate {name!r} is constant over the train split; its scale is 1" for name in constant
+        notes=(
+            *(f"variate {name!r} is constant over the train split; its scale is 1" for name in constant),
+            *_filled_notes(table),
         ),
     )
+
+
+def _filled_notes(table: Table) -> list[str]:
+    """A remark where a policy invented more than a few cells."""
+    filled = table.filled
+    if filled.share <= WARN_FILLED:
+        return []
+    return [
+        f"{filled.share:.0%} of the cells of variate {filled.variate!r} are filled in: "
+        "accuracy on them is not accuracy on measured values"
+    ]
 
 
 def _check_known(source: Source, rows: int) -> None:

@@ -5,6 +5,7 @@ A variate that begins empty is refused: there is nothing to fill from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -30,8 +31,8 @@ def checked_policy(policy: str) -> Missing:
 
 def fill_missing(
     values: npt.NDArray[np.float64], policy: Missing, variates: Sequence[str], file: str, chunk_rows: int
-) -> int:
-    """Fill the NaN cells of ``values [T, D]`` in place, a chunk of rows at a time; returns how many.
+) -> npt.NDArray[np.int64]:
+    """Fill the NaN cells of ``values [T, D]`` in place, a chunk of rows at a time; returns how many ``[D]``.
 
     Raises:
         DataError: a variate has no value before its first empty cell.
@@ -43,7 +44,7 @@ def fill_missing(
             f"{file}: variate {variate!r} has no value in its first row, so there is nothing to fill from",
             hint="drop the first rows or the variate",
         )
-    filled = 0
+    filled = np.zeros(len(variates), dtype=np.int64)
     last_known = np.zeros(len(variates), dtype=np.int64)
     for begin in range(0, len(values), chunk_rows):
         end = min(begin + chunk_rows, len(values))
@@ -55,6 +56,25 @@ def fill_missing(
             # A line needs both its ends; what comes after the last value of all is repeated.
             stop = end if final or policy == "ffill" else int(last_in_chunk[column]) + 1
             if stop > start + 1:
-                filled += fill_run(values[start:stop, column], policy)
+                filled[column] += fill_run(values[start:stop, column], policy)
         last_known = np.maximum(last_known, last_in_chunk)
     return filled
+
+
+def refuse_invented(share: float, most: float, whose: str, file: str, option: str = "--max-filled") -> None:
+    """What a policy fills in is no data: beyond a share a user has to ask for it.
+
+    Args:
+        share: of the cells of the most filled variate.
+        whose: that variate.
+        option: what allows more, empty where nothing does.
+
+    Raises:
+        DataError: ``share`` exceeds ``most``.
+    """
+    if share > most:
+        allow = f", or allow more with {option} {min(1.0, math.ceil(100 * share) / 100):g}" if option else ""
+        raise DataError(
+            f"{file}: {share:.0%} of the cells of {whose} would be filled in, at most {most:.0%} are",
+            hint=f"repair or resample the file, or leave the variate out{allow}",
+        )

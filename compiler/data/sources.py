@@ -245,6 +245,11 @@ def _copy_blocks(response: IO[bytes], out: IO[bytes], task: Task) -> tuple[str, 
     return digest.hexdigest(), done
 
 
+def is_here(known: KnownData) -> bool:
+    """Whether a published file needs no download."""
+    return _locate(known) is not None
+
+
 def _locate(known: KnownData) -> Path | None:
     folders = [cache_root() / "data"]
     if configured := os.environ.get("TSFMC_DATA"):

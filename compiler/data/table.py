@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel
 
 from ..base.content import cache_root, file_hash
@@ -28,12 +29,13 @@ from .array_file import ArrayWriter
 from .checks import TimeAxis, read_numbers, read_timestamps
 from .dataset import Array, Filled
 from .formats import Fingerprint, TableFile, fingerprint, is_csv, open_table
-from .missing import Missing, fill_missing
+from .limits import data_limits
+from .missing import Missing, fill_missing, refuse_invented
 from .sources import Source
 from .timeline import Positions, Stamps
 from .timestamps import TimeColumn, find_time_column
 
-_FORMAT = 1  # goes into the cache key: raise it when the arrays of the same file would differ
+_FORMAT = 2  # goes into the cache key: raise it when the arrays of the same file would differ
 RECORD, VALUES, TIMESTAMPS = "table.json", "values.npy", "timestamps.npy"
 _HEAD_ROWS = 100
 _CHUNK_CELLS = 1 << 21
@@ -75,8 +77,11 @@ def load_table(
     missing: Missing,
     progress: Progress | None,
     chunk_rows: int | None,
+    max_filled: float = 1.0,
 ) -> Table:
     """Read ``source`` through the cache; ``variates`` None means all columns but the timestamps.
+
+    ``max_filled`` is the share of a variate that ``missing`` may fill in.
 
     Raises:
         DataError: the file cannot be used; the message names row and column.
@@ -101,17 +106,22 @@ def load_table(
     folder = cache_root() / "data" / "tables" / key
     if folder.exists():
         try:
-            return open_ingested(folder)
+            return _believable(open_ingested(folder), max_filled, source)
         except VerificationError as error:
             warn_damaged(error.what)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
     try:
-        ingest(source, content, variates, missing, partial, progress, chunk_rows)
+        ingest(source, content, variates, missing, partial, progress, chunk_rows, max_filled)
         publish(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return open_ingested(folder)
+    return _believable(open_ingested(folder), max_filled, source)
+
+
+def _believable(table: Table, max_filled: float, source: Source) -> Table:
+    refuse_invented(table.filled.share, max_filled, f"variate {table.filled.variate!r}", source.path.name)
+    return table
 
 
 def ingest(
@@ -122,6 +132,7 @@ def ingest(
     folder: Path,
     progress: Progress | None = None,
     chunk_rows: int | None = None,
+    max_filled: float = 1.0,
 ) -> None:
     """Check ``source`` and write its arrays into ``folder``; errors as in ``load_table``."""
     file = open_table(source.path)
@@ -132,10 +143,11 @@ def ingest(
         )
     time = find_time_column(head, file.name)
     names = _chosen_variates(file, variates, time)
-    rows = chunk_rows or max(256, _CHUNK_CELLS // (len(names) + 1))
+    rows = chunk_rows or max(_HEAD_ROWS, _CHUNK_CELLS // len(file.columns))  # all columns are parsed
     # A published benchmark file is taken as it is, with its repeated and missing timestamps.
     axis = None if source.known or time is None else TimeAxis(file, allow_gaps=missing != "error")
     read = 0
+    limits = data_limits()
     with (
         ArrayWriter(folder / VALUES, np.dtype("<f8"), (len(names),)) as values,
         ArrayWriter(folder / TIMESTAMPS, np.dtype("<M8[us]"), ()) as timestamps,
@@ -143,23 +155,40 @@ def ingest(
     ):
         for frame in file.chunks([*names, *([time.name] if time else [])], rows):
             numbers = read_numbers(file, frame, names, allow_empty=missing != "error")
-            if time is not None:
-                stamps = read_timestamps(file, frame, time)
-                if axis is not None:
-                    places, stamps = axis.extend(frame, stamps)
-                    numbers = _spread(numbers, places - values.rows, len(stamps))
-                timestamps.append(stamps)
-            values.append(numbers)
             read += len(frame)
+            if time is None:
+                values.append(numbers)
+            elif axis is None:
+                values.append(numbers)
+                timestamps.append(read_timestamps(file, frame, time))
+            else:
+                places = axis.extend(frame, read_timestamps(file, frame, time))
+                if axis.rows > limits.rows:
+                    raise limits.refuse("rows", f"{file.name} has {axis.rows:,} rows, missing ones included")
+                # How many rows are still to come is known from above, so a hopeless file ends here.
+                absent = axis.rows - read
+                share = absent / (absent + max(read, file.rows or content.rows))
+                refuse_invented(share, max_filled, "every variate", file.name)
+                for first in range(values.rows, axis.rows, rows):
+                    count = min(rows, axis.rows - first)
+                    values.append(_spread(numbers, places - first, count))
+                    timestamps.append(axis.stamps(first, count))
             task.advance(len(frame))
     inserted = values.rows - read
-    filled = _fill(folder, missing, names, file.name, rows) - inserted * len(names)
+    cells = _fill(folder, missing, names, file.name, rows)
+    worst = int(np.argmax(cells))
+    filled = Filled(
+        int(cells.sum()) - inserted * len(names),
+        inserted,
+        float(cells[worst]) / values.rows,
+        names[worst] if cells[worst] else "",
+    )
     known_frequency = source.known.frequency if source.known else None
     meta = {
         "sha256": content.sha256,
         "variates": names,
         "frequency": axis.frequency if axis else known_frequency,
-        "filled": asdict(Filled(filled, inserted)),
+        "filled": asdict(filled),
         "rows": values.rows,
         "values": file_hash(folder / VALUES),
         "timestamps": None if time is None else file_hash(folder / TIMESTAMPS),
@@ -168,17 +197,19 @@ def ingest(
 
 
 def _spread(numbers: Array, places: Positions, count: int) -> Array:
-    """``numbers [n, D]`` at their ``places`` among ``count`` rows, empty rows between them."""
-    if count == len(numbers):
-        return numbers
+    """The next ``count`` rows: those of ``numbers [n, D]`` whose ``places`` are there, and empty ones."""
+    inside = (places >= 0) & (places < count)
     spread = np.full((count, numbers.shape[1]), np.nan)
-    spread[places] = numbers
+    spread[places[inside]] = numbers[inside]
     return spread
 
 
-def _fill(folder: Path, missing: Missing, names: Sequence[str], file: str, rows: int) -> int:
+def _fill(
+    folder: Path, missing: Missing, names: Sequence[str], file: str, rows: int
+) -> npt.NDArray[np.int64]:
+    """How many cells of each variate ``[D]``."""
     if missing == "error":
-        return 0
+        return np.zeros(len(names), dtype=np.int64)
     values = np.load(folder / VALUES, mmap_mode="r+")
     filled = fill_missing(values, missing, names, file, rows)
     values.flush()

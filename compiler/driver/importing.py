@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..base.errors import LicenceError, UsageError
 from ..base.progress import Progress
 from ..data import SYNTHETIC, Dataset, load_data, synthetic_data
-from ..frontends import open_teacher, revision_notes
+from ..frontends import Licence, open_teacher, published_licence, revision_notes
 from ..ir.forecaster import Teacher
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.provenance import TeacherInfo
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit, Task
 from .recipe import Recipe
+
+ANOTHER_TEACHER = "choose another teacher, or --licence-policy warn"
 
 
 class Import(Step):
@@ -27,8 +30,11 @@ class Import(Step):
         self.recipe = recipe
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
-        data = self._data(context.progress)
+        known = licence_before_download(self.recipe)
+        data = load_recipe_data(self.recipe, context.progress)
         teacher, info, store = self._teacher(data)
+        if known is not None:
+            info = replace(info, licence=known.name, commercial=known.commercial)
         moving = () if teacher is None else revision_notes(info)  # a store does not move
         warnings = (*check_licence(self.recipe, info), *moving, *data.notes)
         for warning in warnings:
@@ -38,30 +44,6 @@ class Import(Step):
             task=task, data=data, teacher=teacher, teacher_info=info, teacher_store=store, warnings=warnings
         )
         return PassResult(imported, True)
-
-    def _data(self, progress: Progress) -> Dataset:
-        task = self.recipe.task
-        if self.recipe.data == SYNTHETIC:
-            names = ("value",) if task.variates == "all" else task.variates.split(",")
-            return synthetic_data(
-                task.step,
-                lookback=task.lookback,
-                horizon=task.horizon,
-                variates=[name.strip() for name in names],
-            )
-        if task.step is not None:
-            raise UsageError(
-                f"--step {task.step} with --data {self.recipe.data}", hint="a file says its own step"
-            )
-        return load_data(
-            self.recipe.data,
-            lookback=task.lookback,
-            horizon=task.horizon,
-            variates=task.variates,
-            split=task.split,
-            missing=task.missing,
-            progress=progress,
-        )
 
     def _teacher(self, data: Dataset) -> tuple[Teacher | None, TeacherInfo, TeacherStore | None]:
         recipe = self.recipe
@@ -80,6 +62,35 @@ class Import(Step):
         return teacher, info, None
 
 
+def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
+    """The data that a recipe names, read and checked.
+
+    Raises:
+        TsfmcError: see ``load_data`` and ``synthetic_data``.
+    """
+    task = recipe.task
+    if recipe.data == SYNTHETIC:
+        names = ("value",) if task.variates == "all" else task.variates.split(",")
+        return synthetic_data(
+            task.step,
+            lookback=task.lookback,
+            horizon=task.horizon,
+            variates=[name.strip() for name in names],
+        )
+    if task.step is not None:
+        raise UsageError(f"--step {task.step} with --data {recipe.data}", hint="a file says its own step")
+    return load_data(
+        recipe.data,
+        lookback=task.lookback,
+        horizon=task.horizon,
+        variates=task.variates,
+        split=task.split,
+        missing=task.missing,
+        max_filled=task.max_filled,
+        progress=progress,
+    )
+
+
 def empty_unit(recipe: Recipe) -> CompileUnit:
     """The unit before anything is loaded."""
     return CompileUnit(Task(recipe.task.lookback, recipe.task.horizon, ()))
@@ -93,7 +104,31 @@ def check_licence(recipe: Recipe, info: TeacherInfo) -> tuple[str, ...]:
     """
     if info.commercial:
         return ()
-    what = f"the weights of {info.name} are under {info.licence}, which is not known to allow commercial use"
+    what = _not_commercial(info.name, info.licence)
     if recipe.licence_policy == "commercial":
-        raise LicenceError(what, hint="choose another teacher, or --licence-policy warn")
+        raise LicenceError(what, hint=ANOTHER_TEACHER)
     return (f"{what}; what is distilled from them may fall under it",)
+
+
+def licence_before_download(recipe: Recipe) -> Licence | None:
+    """Applies the policy ``commercial`` before anything is downloaded, where a card knows the licence.
+
+    Returns:
+        What the card on the hub says of a checkpoint that tsfmc has no card for; None where the checkpoint
+        itself says it, or nobody asked.
+
+    Raises:
+        LicenceError: the licence is not known to allow commercial use.
+    """
+    if recipe.licence_policy != "commercial" or recipe.teacher_store is not None:
+        return None
+    known = published_licence(recipe.teacher)
+    if known is None:
+        return None
+    if not known.commercial:
+        raise LicenceError(_not_commercial(recipe.teacher, known.name), hint=ANOTHER_TEACHER)
+    return known if known.from_hub else None
+
+
+def _not_commercial(teacher: str, licence: str) -> str:
+    return f"the weights of {teacher} are under {licence}, which is not known to allow commercial use"

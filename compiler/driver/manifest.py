@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ...targets.measure.host import host_record
@@ -54,7 +55,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "name": data.name,
             "sha256": data.sha256,
             "split": str(data.splits),
-            "filled": {"cells": data.filled.cells, "rows": data.filled.rows},
+            "filled": asdict(data.filled),
             "windows": counts,
         },
         "passes": [

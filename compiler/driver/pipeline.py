@@ -16,13 +16,13 @@ from pydantic import ValidationError
 
 from ...passes import PASSES
 from ...targets import TARGETS
-from ...targets.base import Target
+from ...targets.base import Target, TargetOptions
 from ..base.content import cache_root
 from ..base.errors import MissingError, RecipeError, unknown_name
 from ..base.progress import Progress
 from ..ir.passes import Pass, PassContext, RecipeView, Step
 from ..ir.unit import CompileUnit
-from ..students import check_student
+from ..students import check_student, check_values
 from .accuracy import EvaluateReferences
 from .baseline import TrainBaseline
 from .build import Job
@@ -76,7 +76,9 @@ def build_passes(recipe: Recipe) -> list[Pass]:
         RecipeError: options that the pass does not have.
     """
     if recipe.student.kind != "none":
-        check_student(recipe.student.kind, recipe.student.config)
+        kind, config = recipe.student.kind, recipe.student.config
+        check_student(kind, config)
+        check_values(kind, recipe.task.lookback, recipe.task.horizon, config)
     kinds: dict[str, type[Pass]] = {name: PASSES[name] for name in recipe.pipeline}
     read_later = frozenset().union(*(kind.reads for kind in kinds.values()))
     view = RecipeView(recipe.student.model_dump(), read_later, recipe.refit)
@@ -97,13 +99,23 @@ def target_job(recipe: Recipe, kind: str, final: Path) -> Job:
         RecipeError: options that it does not have.
     """
     target: Target = TARGETS[kind]
+    return Job(target, target_options(recipe, kind), recipe, final)
+
+
+def target_options(recipe: Recipe, kind: str) -> TargetOptions:
+    """The options of one target.
+
+    Raises:
+        UsageError: an unknown target.
+        RecipeError: options that it does not have.
+    """
     try:
-        options = target.Options(**recipe.target_options.get(kind, {}))
+        options: TargetOptions = TARGETS[kind].Options(**recipe.target_options.get(kind, {}))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(("target_options", kind, *(str(part) for part in first["loc"])))
         raise RecipeError(f"{field}: got {first['input']!r}: {first['msg'].lower()}") from None
-    return Job(target, options, recipe, final)
+    return options
 
 
 def require_targets(recipe: Recipe) -> None:
@@ -111,6 +123,7 @@ def require_targets(recipe: Recipe) -> None:
 
     Raises:
         MissingError: one cannot.
+        UsageError: one cannot with its options.
     """
     for kind in recipe.targets:
         here = TARGETS[kind].probe()
@@ -118,6 +131,7 @@ def require_targets(recipe: Recipe) -> None:
             raise MissingError(
                 f"target {kind} cannot lower here: {here.problems[0]}", hint="see tsfmc doctor"
             )
+        TARGETS[kind].require(target_options(recipe, kind))
 
 
 def run_steps(

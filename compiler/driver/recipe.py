@@ -7,16 +7,27 @@ Resolved in layers, later ones win:  presets/base.toml <- the student's preset <
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ..base.errors import RecipeError, UsageError, unknown_name
+from ..base.paths import checked_path
 from ..base.reading import read_toml
+from ..data.filling import MAX_FILLED
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
 from .settings import Settings, recipe_fields
@@ -26,6 +37,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PRESETS = Path(__file__).parent / "presets"
+MAX_STEPS = 100_000
+"""Of a lookback or a horizon: beyond, one weight matrix of a student fills a machine."""
+MAX_DEPTH = 32
+"""Of a recipe file, and of the tables in a recipe: some hundred times what a recipe needs."""
 
 
 class _Section(BaseModel):
@@ -36,11 +51,13 @@ class _Section(BaseModel):
 class TaskSection(_Section):
     """What is forecast, and how the series is read and split."""
 
-    lookback: int = Field(gt=0)
-    horizon: int = Field(gt=0)
+    lookback: int = Field(gt=0, le=MAX_STEPS)
+    horizon: int = Field(gt=0, le=MAX_STEPS)
     variates: str = "all"
     split: str = "ltsf"
     missing: Literal["error", "ffill", "interpolate"] = "error"
+    max_filled: float = Field(default=MAX_FILLED, ge=0, le=1, allow_inf_nan=False)
+    """The share of a variate's cells that ``missing`` may fill in; more is refused."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
 
@@ -60,8 +77,8 @@ class StudentSection(BaseModel):
 class MeasureSection(_Section):
     """The latency rule's free choices: seconds per target, and the fewest queries."""
 
-    duration_s: float = Field(default=5.0, gt=0)
-    min_queries: int = Field(default=1024, ge=64)
+    duration_s: float = Field(default=5.0, gt=0, le=86_400, allow_inf_nan=False)
+    min_queries: int = Field(default=1024, ge=64, le=10_000_000)
 
 
 def _share(value: Any) -> Any:
@@ -78,6 +95,21 @@ Share = Annotated[float, BeforeValidator(_share), Field(allow_inf_nan=False)]
 """A relative change: 0.05 or ``"5%"``; negative where at least that much less is asked for."""
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _as_path(value: str) -> str:
+    try:
+        checked_path(value, "")
+    except UsageError as error:
+        raise PydanticCustomError("path", "{what}", {"what": error.what.rpartition(": ")[2]}) from None
+    return value
+
+
+Name = Annotated[str, AfterValidator(_as_path)]
+"""The name or the path of something: it will be looked up as a path."""
+
+
 class BudgetSection(_Section):
     """Gates; a missed one is exit code 4.
 
@@ -89,8 +121,8 @@ class BudgetSection(_Section):
     max_mse_over_supervised: Share | None = None
     max_mse_over_teacher: Share | None = None
     max_mse_over_naive: Share | None = None
-    max_p90_us: float | None = None
-    min_speedup: float | None = None
+    max_p90_us: Finite | None = None
+    min_speedup: Finite | None = None
     max_payload_bytes: int | None = None
 
     @model_validator(mode="before")
@@ -109,12 +141,12 @@ class Recipe(_Section):
     """A resolved recipe."""
 
     version: Literal[1]
-    teacher: str
+    teacher: Name
     teacher_options: dict[str, Any] = Field(default_factory=dict)
-    teacher_store: str | None = None
-    data: str
-    seed: int = Field(ge=0)
-    threads: int = Field(gt=0)
+    teacher_store: Name | None = None
+    data: Name
+    seed: int = Field(ge=0, lt=1 << 63)
+    threads: int = Field(gt=0, le=1024)
     baseline: bool
     refit: Literal["none", "train+val", "all"] = "none"
     statistics: bool = True
@@ -144,7 +176,7 @@ def make_recipe(**settings: Unpack[Settings]) -> Recipe:
     file, device = settings.get("recipe"), settings.get("device")
     budgets = (f"budget.{budget}" for budget in settings.get("budget", ()))
     resolved = resolve(
-        file=Path(file) if file else None,
+        file=None if file is None else checked_path(file, "--recipe"),
         named=recipe_fields(settings),
         settings=(*settings.get("set", ()), *budgets),
     )
@@ -204,6 +236,7 @@ def resolve(
     if user.get("data") == SYNTHETIC:
         preset = _merge(preset, _read(PRESETS / "synthetic.toml"))
     merged = _merge(preset, user)
+    _refuse_nan(merged)
     _keep_options_of_pipeline(merged, user)
     try:
         return Recipe.model_validate(merged)
@@ -257,6 +290,8 @@ def _keep_options_of_pipeline(merged: dict[str, Any], user: Mapping[str, Any]) -
     if not isinstance(pipeline, list | tuple) or not isinstance(passes, dict):
         return
     given = user.get("passes", {})
+    if not isinstance(given, dict):
+        return  # refused as what it is
     for name in [name for name in passes if name not in pipeline]:
         if name in given:
             wrong = unknown_name("pass of this pipeline", name, [str(step) for step in pipeline])
@@ -278,11 +313,28 @@ def _value(text: str) -> Any:
 
 def _put(table: dict[str, Any], path: str, value: Any) -> None:
     *parents, leaf = path.split(".")
+    if len(parents) >= MAX_DEPTH or not all((*parents, leaf)):
+        raise RecipeError(
+            f"--set {path}: expected names separated by dots, at most {MAX_DEPTH} of them",
+            hint="for example passes.distill.epochs=4",
+        )
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise RecipeError(f"{path}: {parent} is a value, not a section")
     table[leaf] = value
+
+
+def _refuse_nan(value: Any, where: str = "") -> None:
+    """NaN equals nothing and passes every ``value > limit``: no field means it."""
+    if isinstance(value, float) and math.isnan(value):
+        raise RecipeError(f"{where}: got nan", hint="expected a number")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_nan(inner, f"{where}.{name}" if where else str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_nan(inner, where)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,4 +357,14 @@ def _explain(
             section = section.model_fields[str(part)].annotation
         wrong = unknown_name("recipe field", field, (f"{prefix}{known}" for known in section.model_fields))
         return RecipeError(f"{where}{wrong.what}", hint=wrong.hint)
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return RecipeError(
+            f"{where}{field}: got {first['input']!r}, expected a section",
+            hint=f"name its fields, such as {field}.{next(iter(_fields_of(model, field)), 'name')}=...",
+        )
     return RecipeError(f"{where}{field}: got {first['input']!r}: {first['msg'].lower()}")
+
+
+def _fields_of(model: type[BaseModel], field: str) -> Iterable[str]:
+    section = model.model_fields[field].annotation if field in model.model_fields else None
+    return section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else ()

@@ -53,6 +53,10 @@ class OtherSettings(TypedDict, total=False):
         Literal["error", "ffill", "interpolate"] | None,
         Setting("task.missing", "Empty cells and missing rows: refused or filled. Default: error."),
     ]
+    max_filled: Annotated[
+        float | None,
+        Setting("task.max_filled", "Share of a variate that --missing may fill. Default: 0.25."),
+    ]
     recipe: Annotated[str | Path | None, Setting("", "A recipe in TOML.")]
     set: Annotated[Iterable[str], Setting("", "Override a field of the recipe.", metavar="KEY.PATH=VALUE")]
     budget: Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
+from ..data.filling import WARN_FILLED
 from .choice import choice_lines
 from .verdict import signed
 
@@ -28,6 +29,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"task       lookback {task['lookback']} -> horizon {task['horizon']}, {variates} variates, "
         f"step {task['frequency'] or 'unknown'}",
         f"data       {data_words(manifest)}",
+        *filled_lines(manifest),
         f"teacher    {teacher['name']}, {teacher['parameters']:,} parameters, {teacher['licence']}, "
         f"pre-training overlap with this data: {teacher['pretraining_overlap']}",
         f"student    {student['name']}, {student['parameters']:,} parameters, "
@@ -61,6 +63,19 @@ def data_words(manifest: Mapping[str, Any]) -> str:
     if "unmeasured" in manifest["accuracy"]:
         return f"{data['name']}, {windows['train']} windows"
     return f"{data['name']}, {windows['test']} test windows"
+
+
+def filled_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What ``missing`` filled in, counted; a warning where it is more than a few cells."""
+    filled = manifest["data"].get("filled", {})
+    cells, rows, share = (filled.get(name, 0) for name in ("cells", "rows", "share"))
+    if not cells and not rows:
+        return []
+    line = f"{cells:,} empty cells and {rows:,} missing rows"
+    if share:
+        line += f", at most {share:.1%} of a variate ({filled['variate']})"
+    warning = "; warning: accuracy on invented values" if share > WARN_FILLED else ""
+    return [f"filled     {line}{warning}"]
 
 
 def update_lines(manifest: Mapping[str, Any]) -> list[str]:

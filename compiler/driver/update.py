@@ -19,10 +19,12 @@ import numpy as np
 from ...targets.artifact.open import Forecaster, open_artifact
 from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.parallel import one_thread
+from ..base.paths import require_room
 from ..base.progress import Progress
 from ..base.reading import read_toml, validated
+from ..data.filling import MAX_FILLED
 from ..data.formats import fingerprint
-from ..data.missing import checked_policy
+from ..data.missing import checked_policy, refuse_invented
 from ..data.recent import recent_rows
 from ..data.sources import file_source
 from ..data.table import Table, ingest, open_ingested
@@ -57,6 +59,7 @@ class UpdateResult:
 def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: Progress) -> UpdateResult:
     """See ``api.update``."""
     started = time.perf_counter()
+    require_room(out, 0, "the out directory", "choose another one with --out")
     model = open_artifact(artifact)
     state = find_state(artifact, model.manifest)
     header = state.header
@@ -141,7 +144,10 @@ def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
 def _read(source: Path, variates: tuple[str, ...], missing: str, folder: Path) -> Table:
     found = file_source(source)
     ingest(found, fingerprint(found.path), list(variates), checked_policy(missing), folder)
-    return open_ingested(folder)
+    table = open_ingested(folder)
+    filled = table.filled
+    refuse_invented(filled.share, MAX_FILLED, f"variate {filled.variate!r}", found.path.name, option="")
+    return table
 
 
 def prequential(model: Forecaster, state: State, rows: Array) -> dict[str, Any] | None:

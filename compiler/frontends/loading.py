@@ -17,13 +17,22 @@ from ..ir.provenance import TeacherInfo
 from .base import COMMIT, TeacherCard
 from .checkpoint import CONFIG, weights_sha256
 from .families import FRONTENDS
-from .hub import REPO_ID, commit_of, fetch, offline_copy
+from .hub import REPO_ID, Licence, commit_of, fetch, hub_licence, offline_copy
 from .recognise import read_teacher
 
 
 def cards() -> list[TeacherCard]:
-    """Every published teacher that tsfmc knows by name."""
-    return [card for family in FRONTENDS for card in FRONTENDS[family].cards]
+    """Every published teacher that tsfmc knows by name; of two of one name the first."""
+    known: dict[str, TeacherCard] = {}
+    for family, found in FRONTENDS.each(lambda family: tuple(family.cards)):
+        for card in found:
+            first = known.setdefault(card.name, card)
+            if first is not card:
+                FRONTENDS.warn(
+                    f"teacher {card.name!r} of family {family} is left out: "
+                    f"the name belongs to family {first.family}"
+                )
+    return list(known.values())
 
 
 def find_card(name: str) -> TeacherCard:
@@ -107,6 +116,20 @@ def open_teacher(
     if isinstance(name_or_dir, Path) or "/" in name:
         raise TeacherError(f"there is no directory {name}", hint=f"a checkpoint is a directory with {CONFIG}")
     raise unknown_name("teacher", name, [card.name for card in cards()])
+
+
+def published_licence(name: str) -> Licence | None:
+    """What is known of the licence of weights that would be downloaded; None for a directory.
+
+    Of a checkpoint without a card here the hub is asked for its own card; ``unknown`` where it does not say.
+    """
+    card = _card(name)
+    if card is not None:
+        return Licence(card.licence, card.commercial)
+    match = REPO_ID.fullmatch(name)
+    if match is None or name.startswith(".") or Path(name).is_dir():
+        return None
+    return hub_licence(match["repo"], match["revision"] or "main")
 
 
 def revision_notes(info: TeacherInfo) -> tuple[str, ...]:

@@ -22,8 +22,9 @@ from .unit import CompileUnit, PartName
 class PassOptions(BaseModel):
     """Options of ``[passes.<name>]`` in a recipe; a pass subclasses it.  Unknown fields are refused."""
 
-    # An infinite option stands as text in records and cache keys: JSON has no number for it.
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    # An option is a finite number unless its field says otherwise (``allow_inf_nan``).  An infinite one
+    # stands as text in records and cache keys: JSON has no number for it.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

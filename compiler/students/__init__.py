@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..base.errors import unknown_name
+from ..base.errors import RecipeError, TsfmcError, UsageError, unknown_name
 from ..base.registry import Registry
-from ..ir.forecaster import Forecaster, Student
+from ..ir.forecaster import Forecaster, Student, parameter_count
+
+MAX_PARAMETERS = 1_000_000_000
+"""Of a student: beyond, its training alone asks for 16 GB."""
+MAX_OPTION = 1_000_000_000_000
+"""Of a whole number among a student's options, budgets included."""
 
 STUDENTS = Registry(
     "student",
@@ -43,6 +49,40 @@ def check_student(kind: str, options: Iterable[str]) -> None:
     for option in options:
         if option not in known:
             raise unknown_name(f"option of student {kind}", option, known)
+
+
+def check_values(kind: str, lookback: int, horizon: int, options: Mapping[str, Any]) -> None:
+    """Builds the student once without memory for its weights: what it refuses is refused before any work.
+
+    Raises:
+        UsageError: its own, or one that names the option or the reason.
+    """
+    import torch
+
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"student.{name}: got {value}", hint="expected a finite number")
+        if isinstance(value, int) and abs(value) > MAX_OPTION:
+            raise RecipeError(f"student.{name}: got {value}", hint=f"expected at most {MAX_OPTION:,}")
+    given = dict(options)
+    if takes(kind, "variates"):
+        given.setdefault("variates", 1)
+    try:
+        with torch.device("meta"):
+            size = parameter_count(build_student(kind, lookback=lookback, horizon=horizon, **given))
+    except TsfmcError:
+        raise
+    except Exception as error:  # of torch, or of another package's code
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        named = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "no options"
+        raise RecipeError(
+            f"student {kind} cannot be built with {named}: {reason}", hint="see tsfmc students"
+        ) from error
+    if size > MAX_PARAMETERS:
+        raise UsageError(
+            f"student {kind}: {size:,} parameters, expected at most {MAX_PARAMETERS:,}",
+            hint="a smaller width, lookback or horizon",
+        )
 
 
 def takes(kind: str, option: str) -> bool:

@@ -7,6 +7,10 @@
 fits windows of every scale.  Ranges come from real training windows; weights are stored quantised.
 For int8 the clip is the one of ``CLIPS`` times the largest value that gives the smallest mean squared
 rounding error of ``x`` over the calibration windows.  Products between two activations (attention) stay fp32.
+
+An integer cannot be NaN: ``Q`` would make a number of it, and of a window with a NaN in one variate a finite
+forecast of the others.  So what is not finite goes round the product, ``y = DQ(Q(x)) W + sum 0 x`` along each
+row: 0 is added to every other one, and NaN spreads as far as in the same graph in fp32.
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
         )
     samples = _sample(bounded, sources, calibration)
     pairs: dict[str, str] = {}
+    rest: dict[str, str] = {}
     for node in editor.old_nodes:
         axis = layers[node.output[0]]
         if axis is None:
@@ -66,7 +71,12 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
             pairs[source] = _quantize_activation(editor, source, samples[source], scheme)
         if weight not in pairs:
             pairs[weight] = _quantize_weight(editor, weight, axis, scheme)
-        editor.keep(node, [pairs[source], pairs[weight], *node.input[2:]])
+        if source not in rest:
+            rest[source] = _not_finite(editor, source)
+        product = editor.fresh(f"{node.output[0]}_quantized_product")
+        kept = editor.keep(node, [pairs[source], pairs[weight], *node.input[2:]])
+        output, kept.output[0] = kept.output[0], product
+        editor.emit("Add", [product, rest[source]], "", output=output)
     # QuantizeLinear to fp8 exists from opset 19 on; the operators used here did not change otherwise.
     return editor.finish(opset=19 if scheme == "fp8" else None)
 
@@ -85,6 +95,14 @@ def _weight_axis(node: onnx.NodeProto, editor: GraphEditor, weights: set[str]) -
     flags = {a.name: a.i for a in node.attribute}
     last = editor.constants[node.input[1]].ndim - 1
     return None if flags.get("transA") else (0 if flags.get("transB") else last)
+
+
+def _not_finite(editor: GraphEditor, source: str) -> str:
+    """``[..., 1]``: NaN for a row of ``source`` with a value that is not finite, 0 for all others."""
+    nothing = editor.constant(np.zeros((), np.float32), "nothing")
+    axis = editor.constant(np.array([-1], np.int64), "last_axis")
+    zeros = editor.emit("Mul", [source, nothing], f"{source}_times_nothing")
+    return editor.emit("ReduceSum", [zeros, axis], f"{source}_not_finite", keepdims=1)
 
 
 def _quantize_activation(editor: GraphEditor, source: str, values: np.ndarray, scheme: Scheme) -> str:

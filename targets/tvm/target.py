@@ -79,6 +79,9 @@ class TvmTarget(Target):
         with tempfile.TemporaryDirectory() as folder:
             return run_child(Job("smoke"), Path(folder), time_limit_s)
 
+    def require(self, options: TargetOptions) -> None:
+        require_compiler(find_device(TvmOptions.model_validate(options.model_dump()).device))
+
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
         from .centre import centre
         from .importer import rewrite_operators

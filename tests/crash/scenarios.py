@@ -25,7 +25,10 @@ def killed_at_steps(world: World, name: str, every: int = 1) -> Iterator[Finding
     for number in range(1, steps + 1, every):
         for old in (False, True):
             where = f"{name} killed at step {number} of {steps}{', over an old artifact' if old else ''}"
-            yield from ((where, each) for each in _kill(world, name, old, lambda run, n=number: run.kill_after_lines(n)))
+            yield from (
+                (where, each)
+                for each in _kill(world, name, old, lambda run, n=number: run.kill_after_lines(n))
+            )
 
 
 def killed_at_moments(world: World, name: str, count: int, rng: random.Random) -> Iterator[Finding]:
@@ -37,7 +40,10 @@ def killed_at_moments(world: World, name: str, count: int, rng: random.Random) -
     for _ in range(count):
         moment = rng.uniform(0.0, 1.05 * whole)
         where = f"{name} killed after {moment:.2f} s of {whole:.2f}"
-        yield from ((where, each) for each in _kill(world, name, rng.random() < 0.5, lambda run, t=moment: run.kill_after(t)))
+        yield from (
+            (where, each)
+            for each in _kill(world, name, rng.random() < 0.5, lambda run, t=moment: run.kill_after(t))
+        )
 
 
 def killed_again_and_again(world: World, name: str, times: int, rng: random.Random) -> Iterator[Finding]:

@@ -150,7 +150,16 @@ class World:
         store = ("--teacher-store", str(self.corpus / "store"))
         return {
             "compile": ("compile", *store, *data, *SMALL, "-o", "out"),
-            "teach": ("teach", "--teacher", str(self.corpus / "teacher"), *data, *TASK, *QUICK, "-o", "out/store"),
+            "teach": (
+                "teach",
+                "--teacher",
+                str(self.corpus / "teacher"),
+                *data,
+                *TASK,
+                *QUICK,
+                "-o",
+                "out/store",
+            ),
             "update": ("update", "base/onnx", "--data", "new.csv", "-o", "out"),
         }
 

@@ -144,7 +144,11 @@ def equivariances(truth: Truth, past: np.ndarray) -> list[Check]:
     forecast = exact(past)
     size = float(np.abs(past).max() + np.abs(forecast).max()) or 1.0
     # A folded map was rounded to float32: its rows sum to one as far as that goes.
-    rounding = EPSILON * past.shape[-1] * max(1.0, *(float(p.detach().abs().max()) for p in drawn.model.parameters()))
+    rounding = (
+        EPSILON
+        * past.shape[-1]
+        * max(1.0, *(float(p.detach().abs().max()) for p in drawn.model.parameters()))
+    )
     found = []
     if drawn.shift:
         found.append(_moved("shift", exact(past + 3.0), forecast + 3.0, (size + 3) * rounding))

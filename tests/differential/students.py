@@ -67,7 +67,9 @@ def draw_student(rng: random.Random) -> Drawn:
 
 def _size(rng: random.Random, most: int) -> int:
     """Small sizes as likely as large ones, the ends among them."""
-    return rng.choice([1, 2, most, round(most ** rng.random()), round(most ** rng.random()), rng.randint(1, most)])
+    return rng.choice(
+        [1, 2, most, round(most ** rng.random()), round(most ** rng.random()), rng.randint(1, most)]
+    )
 
 
 def _cells(config: dict[str, Any], shape: Shape) -> int:
@@ -96,7 +98,11 @@ def _low_rank(rng: random.Random, shape: Shape) -> dict[str, Any]:
 
 
 def _itransformer(rng: random.Random, shape: Shape) -> dict[str, Any]:
-    return {"kind": "itransformer", **_encoder(rng), "normalisation": rng.choice(["none", "instance", "last"])}
+    return {
+        "kind": "itransformer",
+        **_encoder(rng),
+        "normalisation": rng.choice(["none", "instance", "last"]),
+    }
 
 
 def _encoder(rng: random.Random) -> dict[str, Any]:
@@ -112,11 +118,25 @@ def _encoder(rng: random.Random) -> dict[str, Any]:
 def _residual(rng: random.Random, shape: Shape, **options: Any) -> dict[str, Any]:
     maps = rng.choice(["shared", "per-variate", "low-rank"])
     rank = min(shape.lookback, rng.choice([1, 8, 24]))
-    return {"kind": "residual", "variates": shape.variates, "maps": maps, "rank": rank, "embedding": rng.choice([1, 8, 32]), **options}
+    return {
+        "kind": "residual",
+        "variates": shape.variates,
+        "maps": maps,
+        "rank": rank,
+        "embedding": rng.choice([1, 8, 32]),
+        **options,
+    }
 
 
 def _residual_mlp(rng: random.Random, shape: Shape) -> dict[str, Any]:
-    return _residual(rng, shape, branch="mlp", width=rng.choice([1, 8, 64]), layers=rng.choice([1, 2, 3]), vector=rng.choice([1, 16]))
+    return _residual(
+        rng,
+        shape,
+        branch="mlp",
+        width=rng.choice([1, 8, 64]),
+        layers=rng.choice([1, 2, 3]),
+        vector=rng.choice([1, 16]),
+    )
 
 
 def _residual_itransformer(rng: random.Random, shape: Shape) -> dict[str, Any]:

@@ -78,7 +78,9 @@ class Campaign:
                 listing = self.scratch / "modules"
                 ending, result = self._read(each, reader, [], _listing(reader.call, listing))
                 if ending.code not in (0, 3):
-                    raise RuntimeError(f"{each.name}: {reader.name} fails on the specimen: {ending.stderr[-2000:]}")
+                    raise RuntimeError(
+                        f"{each.name}: {reader.name} fails on the specimen: {ending.stderr[-2000:]}"
+                    )
                 self._expected[each.name, reader.name] = ending.code, result
                 load_modules(set(listing.read_text().split()) - seen)
                 seen |= set(sys.modules)
@@ -102,8 +104,12 @@ class Campaign:
         reader = next(each for each in chosen.readers if each.name == case.reader)
         ending, result = self._read(chosen, reader, case.edits, reader.call)
         code, before = self._expected[chosen.name, reader.name]
-        sealed = any("seal" in (each["do"], *(inner["do"] for inner in each.get("edits", ()))) for each in case.edits)
-        expected = Expectation(code, before, chosen.editable or sealed, reader.verifies and not sealed and self._touched)
+        sealed = any(
+            "seal" in (each["do"], *(inner["do"] for inner in each.get("edits", ()))) for each in case.edits
+        )
+        expected = Expectation(
+            code, before, chosen.editable or sealed, reader.verifies and not sealed and self._touched
+        )
         return judge(ending, result, expected), ending
 
     def _read(
@@ -151,7 +157,10 @@ def _renamed(edits: list[Edit], chosen: Format, corpus: Path) -> list[Edit]:
     source = corpus / chosen.source
     if source.is_dir():
         return edits
-    return [{**each, "file": mutant_name(chosen, corpus) if each.get("file") == source.name else each["file"]} for each in edits]
+    return [
+        {**each, "file": mutant_name(chosen, corpus) if each.get("file") == source.name else each["file"]}
+        for each in edits
+    ]
 
 
 def _listing(call: Callable[[], object], path: Path) -> Callable[[], object]:
@@ -172,7 +181,11 @@ def _content(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".csv", ".gz"):
             continue
-        digest.update(f"{path.relative_to(folder)}{path.lstat().st_mode}{path.lstat().st_size}".encode("utf-8", "replace"))
+        digest.update(
+            f"{path.relative_to(folder)}{path.lstat().st_mode}{path.lstat().st_size}".encode(
+                "utf-8", "replace"
+            )
+        )
         if path.is_file() and path.stat().st_size < 1 << 26:
             digest.update(path.read_bytes() if not path.is_symlink() else b"link")
     return digest.hexdigest()

@@ -205,7 +205,17 @@ def _archive(corpus: Path) -> Format:
 
 
 def _learn(name: str, *arguments: str) -> Reader:
-    compiled = ("compile", *arguments, *SMALL, "-o", "out", "--stop-after", "solve_affine", "--dump-after", "solve_affine")
+    compiled = (
+        "compile",
+        *arguments,
+        *SMALL,
+        "-o",
+        "out",
+        "--stop-after",
+        "solve_affine",
+        "--dump-after",
+        "solve_affine",
+    )
     return cli(name, *compiled, output="out/dump/*")
 
 
@@ -233,7 +243,15 @@ def _checkpoint(corpus: Path, family: str) -> Format:
         "--stop-after", "import", "--dump-after", "import", output="out/dump/*",
     )  # fmt: skip
     draws = {"config.json": JSON, "*.safetensors": SAFETENSORS}
-    return Format(f"checkpoint {family}", f"checkpoints/{family}", draws, [reader], 0.15, editable=True, shares={"config.json": 2})
+    return Format(
+        f"checkpoint {family}",
+        f"checkpoints/{family}",
+        draws,
+        [reader],
+        0.15,
+        editable=True,
+        shares={"config.json": 2},
+    )
 
 
 def _recipes(corpus: Path) -> list[Format]:
@@ -263,7 +281,9 @@ def _tables(corpus: Path) -> list[Format]:
 
 
 def _statistics() -> Format:
-    draws = {"*.safetensors": one_of({tree("statistics"): 3, tree("safetensors"): 2, raw: 2, header_length: 0.3})}
+    draws = {
+        "*.safetensors": one_of({tree("statistics"): 3, tree("safetensors"): 2, raw: 2, header_length: 0.3})
+    }
     reader = Reader("update", _extend)
     return Format("statistics", "updatable", draws, [reader], 0.7, ("", "statistics", "statistics"))
 
@@ -284,7 +304,10 @@ def build(corpus: Path) -> Path:
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (corpus / "build.log").open("w") as log:
         done = subprocess.run(
-            [sys.executable, "-c", program, str(corpus)], stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}
+            [sys.executable, "-c", program, str(corpus)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": path},
         )
     if done.returncode:
         raise RuntimeError(f"no corpus: {(corpus / 'build.log').read_text()[-2000:]}")

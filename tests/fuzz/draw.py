@@ -102,7 +102,13 @@ def raw(rng: random.Random, root: Path, name: str) -> list[Edit]:
     if kind == 5:
         return [{"do": "splice", **here, "delete": rng.choice([1, 8, 64])}]
     if kind == 6:
-        return [{"do": "splice", **here, "raw": {"text": rng.choice("\x00\x7fA"), "times": rng.choice([1, 9, 5000])}}]
+        return [
+            {
+                "do": "splice",
+                **here,
+                "raw": {"text": rng.choice("\x00\x7fA"), "times": rng.choice([1, 9, 5000])},
+            }
+        ]
     number = interesting(rng)
     return [{"do": "splice", **here, "hex": number, "delete": len(number) // 2}]
 
@@ -118,7 +124,9 @@ def cells(rng: random.Random, root: Path, name: str) -> list[Edit]:
     kind = rng.random()
     row = rng.choice([0, 1, 2, -1, -2, rng.randrange(2000)])
     if kind < 0.5:
-        return [{"do": "cell", "file": name, "row": row, "column": rng.randrange(4), "raw": rng.choice(CELLS)}]
+        return [
+            {"do": "cell", "file": name, "row": row, "column": rng.randrange(4), "raw": rng.choice(CELLS)}
+        ]
     if kind < 0.7:
         count = rng.choice([0, 0, 1, 2, 100])
         times = {"times": rng.choice([0, 1, 2, 50]), "from": rng.randrange(2000)}
@@ -127,11 +135,25 @@ def cells(rng: random.Random, root: Path, name: str) -> list[Edit]:
         return [{"do": "line", "file": name, "row": row, "raw": rng.choice(LINES)}]
     if kind < 0.84 and name.endswith(".gz"):
         times = rng.choice([10, 200, 3000])
-        return [{"do": "inflate", "file": name, "text": rng.choice("0,\n\x00"), "times": times, "keep": rng.choice([0, 40])}]
+        return [
+            {
+                "do": "inflate",
+                "file": name,
+                "text": rng.choice("0,\n\x00"),
+                "times": times,
+                "keep": rng.choice([0, 40]),
+            }
+        ]
     if kind < 0.84:
         return [{"do": "sparse", "file": name, "size": rng.choice([1 << 20, 1 << 28, 3 << 30])}]
     if kind < 0.88:
-        return [{"do": "recode", "file": name, "to": rng.choice(["utf-16", "utf-32", "utf-8-sig", "latin1", "cp037"])}]
+        return [
+            {
+                "do": "recode",
+                "file": name,
+                "to": rng.choice(["utf-16", "utf-32", "utf-8-sig", "latin1", "cp037"]),
+            }
+        ]
     return raw(rng, root, name)
 
 

@@ -174,7 +174,9 @@ def copy(content: bytearray, wanted: Edit) -> bytearray:
 def inflate(content: bytearray, wanted: Edit) -> bytes:
     """A gzip file of ``times`` members that hold a megabyte of ``text`` each: little on disk, much inside."""
     member = gzip.compress(wanted["text"].encode() * (1 << 20), 9)
-    head = gzip.compress(gzip.decompress(bytes(content))[: wanted.get("keep", 0)]) if wanted.get("keep") else b""
+    head = (
+        gzip.compress(gzip.decompress(bytes(content))[: wanted.get("keep", 0)]) if wanted.get("keep") else b""
+    )
     return head + member * wanted["times"]
 
 
@@ -329,5 +331,7 @@ def _lie(content: bytearray, trick: Edit) -> None:
 
 def interesting(rng: random.Random) -> str:
     """Bytes that lengths, offsets and types are often made of, as hex."""
-    number = rng.choice([0, 1, 2, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1])
+    number = rng.choice(
+        [0, 1, 2, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1]
+    )
     return number.to_bytes(8, "little")[: rng.choice([1, 2, 4, 8])].hex()

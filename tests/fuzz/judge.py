@@ -84,6 +84,8 @@ def _refusal(stderr: str) -> Verdict:
 def cause(stderr: str) -> str:
     """The exception's class and the last place of tsfmc in a traceback: where the defect is, mostly."""
     places = re.findall(r'File "[^"]*?/((?:compiler|passes|targets)/[^"]+)", line \d+, in (\S+)', stderr)
-    error = re.findall(r"^([\w.]+(?:Error|Exception|Interrupt|Warning|Exit|Panic\w*|Fail\w*)?)(?::|$)", stderr, re.MULTILINE)
+    error = re.findall(
+        r"^([\w.]+(?:Error|Exception|Interrupt|Warning|Exit|Panic\w*|Fail\w*)?)(?::|$)", stderr, re.MULTILINE
+    )
     name = error[-1] if error else ""
     return f"{name} in {places[-1][0]}:{places[-1][1]}" if places else name

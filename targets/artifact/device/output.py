@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ....compiler.data.filling import WARN_FILLED
 from .errors import InputError
 from .rows import History, header_cell, open_csv
 from .steps import find_step
@@ -84,10 +85,13 @@ def filled_line(history: History) -> str | None:
     if not history.filled_rows and not history.filled_cells:
         return None
     variates, lookback = history.values.shape
-    return (
+    line = (
         f"filled with --missing {history.missing}: {history.filled_cells} empty cells and "
         f"{history.filled_rows} missing rows, of {lookback} rows with {variates} cells"
     )
+    if history.filled_share > WARN_FILLED:
+        return f"warning: {line}; up to {history.filled_share:.0%} of what a variate is forecast from"
+    return line
 
 
 def _future(history: History, horizon: int, task: dict[str, Any]) -> list[datetime] | None:

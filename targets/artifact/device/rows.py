@@ -45,11 +45,13 @@ class History:
         notation: how the table writes the time.
         missing: the policy.
         filled_rows, filled_cells: rows that were missing, and empty cells of rows that were there.
+        filled_share: of the lookback of the most filled variate.
     """
 
     def __init__(self, values: np.ndarray, missing: str) -> None:
         self.values, self.missing = values, missing
         self.filled_rows = self.filled_cells = 0
+        self.filled_share = 0.0
         self.time_column: str | None = None
         self.last: datetime | None = None
         self.notation: TimeNotation | None = None
@@ -270,6 +272,7 @@ def _take_window(history: History, table: Table, task: dict[str, Any], places: n
     there[at[kept]] = True
     history.filled_rows = int((~there[-lookback:]).sum())
     history.filled_cells = int(np.isnan(axis[:, -lookback:])[:, there[-lookback:]].sum())
+    history.filled_share = float(np.isnan(axis[:, -lookback:]).mean(axis=1).max())
     for name, run in zip(task["variates"], axis):
         known = np.flatnonzero(~np.isnan(run))
         if not len(known) or known[0] > len(run) - lookback:

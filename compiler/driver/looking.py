@@ -1,0 +1,66 @@
+"""What ``compile --dry-run`` says of the data: they are read and checked as a compile reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..base.progress import Progress
+from ..data import PARTS, Dataset
+from ..data.sources import KNOWN, is_here
+from .importing import licence_before_download, load_recipe_data
+from .recipe import Recipe
+
+
+def data_facts(recipe: Recipe, progress: Progress) -> dict[str, Any]:
+    """Rows, variates, step, splits and windows; for a published data set that is not here where it is from.
+
+    Raises:
+        TsfmcError: the licence policy or the data would end a compile.
+    """
+    licence_before_download(recipe)
+    known = KNOWN.get(recipe.data.lower())
+    if known is not None and not is_here(known):
+        return {"name": known.name, "rows": known.rows, "step": known.frequency, "fetched_from": known.url}
+    return _facts(load_recipe_data(recipe, progress), recipe)
+
+
+def _facts(data: Dataset, recipe: Recipe) -> dict[str, Any]:
+    task = recipe.task
+    windows = {part: len(data.windows(part, task.lookback, task.horizon)) for part in PARTS}
+    return {
+        "name": data.name,
+        "rows": data.rows,
+        "variates": list(data.variates),
+        "step": data.frequency,
+        "first": None if data.timestamps is None else str(data.timestamps[0]),
+        "last": None if data.timestamps is None else str(data.timestamps[-1]),
+        "splits": {part: data.splits.span(part) for part in PARTS},
+        "windows": windows,
+        "filled": {"cells": data.filled.cells, "rows": data.filled.rows},
+        "notes": list(data.notes),
+    }
+
+
+def data_lines(facts: Mapping[str, Any]) -> list[str]:
+    """The same for a person."""
+    if "fetched_from" in facts:
+        return [f"data       {facts['name']}, {facts['rows']:,} rows, not here: fetched by a compile"]
+    variates = facts["variates"]
+    shown = ", ".join(variates[:8]) + (", ..." if len(variates) > 8 else "")
+    lines = [
+        f"data       {facts['name']}: {facts['rows']:,} rows, {len(variates)} variates ({shown}), "
+        f"step {facts['step'] or 'unknown'}"
+    ]
+    if facts["first"]:
+        first, last = (facts[end][:19].replace("T", " ") for end in ("first", "last"))
+        lines.append(f"time       {first} to {last}")
+    split = (
+        f"{part} {end - begin:,} rows, {facts['windows'][part]:,} windows"
+        for part, (begin, end) in facts["splits"].items()
+    )
+    lines.append(f"split      {'; '.join(split)}")
+    filled = facts["filled"]
+    if filled["cells"] or filled["rows"]:
+        lines.append(f"filled     {filled['cells']:,} empty cells and {filled['rows']:,} missing rows")
+    return [*lines, *(f"warning: {note}" for note in facts["notes"])]
