@@ -1,13 +1,14 @@
-# Two commands for a newcomer, each sets up its own virtual environment from nothing:
+# Commands for a newcomer, each sets up its own virtual environment from nothing:
 #   make demo    compile the embedded teacher on the embedded data, print the result
 #   make test    install everything the tests need and run them
+#   make attack  mutants of every format, kills and full disks, every form against float64: the short forms
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint docs wheel clean
+.PHONY: demo test attack lint docs wheel clean
 
 demo: $(VENV)/demo.ok
 	$(BIN)/tsfmc compile --recipe benchmarks/demo.toml --out demo
@@ -15,6 +16,12 @@ demo: $(VENV)/demo.ok
 
 test: $(VENV)/test.ok
 	$(BIN)/python -m pytest
+
+# The short forms; without --check each takes long and writes its results.
+attack: $(VENV)/test.ok
+	$(BIN)/python benchmarks/fuzz.py --mutants 500 --check
+	$(BIN)/python benchmarks/crash.py --check
+	$(BIN)/python benchmarks/differential.py --draws 300 --check
 
 lint: $(VENV)/test.ok
 	$(BIN)/ruff check .

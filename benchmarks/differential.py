@@ -146,7 +146,8 @@ def _write_results(lines: list[dict[str, Any]], seed: int, seconds: float) -> No
 METHOD = (
     "Drawn students (lookback 1-720, horizon 1-336, 1-64 variates, every form, heavy-tailed weights among them), "
     "each in every form, on drawn windows of thirteen kinds. Numbers are errors in units of "
-    "max(error of torch float32, 2^-23 max |forecast|) on the same windows; the limit is "
+    "max(error of torch float32, effect of rounding the window once more, 2^-23 max |forecast|) on the same "
+    "windows; the limit is "
     f"{compare.FACTOR:g}. Equivariances are held in float64 to the rounding of the weights; threads to the bit."
 )
 

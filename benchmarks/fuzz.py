@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a process with on
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from fuzz.campaign import CASES, Campaign, counts, fingerprint, keep, read_case  # noqa: E402
+from fuzz.child import limit_memory  # noqa: E402
 from fuzz.corpus import build, formats  # noqa: E402
 from fuzz.judge import ALLOWED  # noqa: E402
 
@@ -36,6 +37,7 @@ def main() -> int:
     chosen = [each for each in formats(corpus) if not asked.formats or each.name.split()[0] in asked.formats]
     began = time.monotonic()
     with Campaign(corpus, chosen) as campaign:
+        limit_memory()  # making mutants must not take the machine either
         print(f"corpus and baselines after {time.monotonic() - began:.0f} s", file=sys.stderr)
         broken = [] if asked.formats else replay(campaign)
         log = asked.log or WORK / f"mutants-{asked.seed}.jsonl"

@@ -22,6 +22,8 @@ from .edits import Edit, apply
 from .judge import Expectation, Verdict, judge
 
 SECONDS = 20.0
+WARM_SECONDS = 300.0
+"""For the untouched specimen, whose reader still has everything to import."""
 CASES = Path(__file__).parent / "cases"
 
 
@@ -76,7 +78,7 @@ class Campaign:
         for each in self.formats.values():
             for reader in each.readers:
                 listing = self.scratch / "modules"
-                ending, result = self._read(each, reader, [], _listing(reader.call, listing))
+                ending, result = self._read(each, reader, [], _listing(reader.call, listing), WARM_SECONDS)
                 if ending.code not in (0, 3):
                     raise RuntimeError(
                         f"{each.name}: {reader.name} fails on the specimen: {ending.stderr[-2000:]}"
@@ -102,18 +104,17 @@ class Campaign:
         """Makes the mutant, hands it to its reader, and judges."""
         chosen = self.formats[case.format]
         reader = next(each for each in chosen.readers if each.name == case.reader)
-        ending, result = self._read(chosen, reader, case.edits, reader.call)
+        ending, result = self._read(chosen, reader, case.edits, reader.call, self.seconds)
         code, before = self._expected[chosen.name, reader.name]
         sealed = any(
             "seal" in (each["do"], *(inner["do"] for inner in each.get("edits", ()))) for each in case.edits
         )
-        expected = Expectation(
-            code, before, chosen.editable or sealed, reader.verifies and not sealed and self._touched
-        )
+        seen = reader.verifies and not sealed and self._touched
+        expected = Expectation(code, before, chosen.editable or sealed, seen, reader.warns)
         return judge(ending, result, expected), ending
 
     def _read(
-        self, chosen: Format, reader: Reader, edits: Sequence[Edit], call: Callable[[], object]
+        self, chosen: Format, reader: Reader, edits: Sequence[Edit], call: Callable[[], object], seconds: float
     ) -> tuple[Ending, str]:
         work = self.scratch / "work"
         shutil.rmtree(work, ignore_errors=True)
@@ -129,7 +130,7 @@ class Campaign:
             shutil.copy(source, work / name)
             apply(work, edits)
             self._touched = not (work / name).is_file() or (work / name).read_bytes() != source.read_bytes()
-        ending = run(call, work, self.seconds)
+        ending = run(call, work, seconds)
         written = sorted(work.glob(reader.output)) if reader.output else []
         files = [path.read_text(errors="replace") for path in written if path.is_file()]
         result = "\n".join([ending.stdout, *files]).replace(str(work), "<work>")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-ADDRESS_SPACE = 8 << 30
+ADDRESS_SPACE = 6 << 30
 """Beyond what the process has when it is forked: what asks for more fails at once, and not the machine."""
 FILE_BYTES = 1 << 30
 KEPT = 20_000
@@ -90,10 +90,15 @@ def _child(call: Callable[[], object], folder: Path, out: Path, err: Path) -> No
         os._exit(code)
 
 
-def _limit() -> None:
+def limit_memory() -> None:
+    """This process may ask for ``ADDRESS_SPACE`` more than it has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     space = pages * resource.getpagesize() + ADDRESS_SPACE
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    resource.setrlimit(resource.RLIMIT_AS, (space, resource.RLIM_INFINITY))
+
+
+def _limit() -> None:
+    limit_memory()
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -29,9 +29,11 @@ from .documents import DOCUMENTS, MARK
 Edit = dict[str, Any]
 Change = Callable[[Path, Edit], None]
 EDITS: dict[str, Change] = {}
+MOST_BYTES = 4 << 20
+"""Of what is repeated: the attack must not be its own victim."""
 MISFITS = (
     OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, EOFError, NotImplementedError,
-    RuntimeError, zlib.error, zipfile.BadZipFile, struct.error,
+    RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile, struct.error,
 )  # fmt: skip
 """What an edit raises that no longer fits."""
 
@@ -43,6 +45,9 @@ def apply(root: Path, edits: Sequence[Edit]) -> None:
     skipped.
     """
     for each in edits:
+        path = root / each.get("file", "")
+        if path.is_symlink() or (path.exists() and not path.is_file() and "file" in each):
+            continue  # what an edit before has made of it could be read without end
         with suppress(*MISFITS):
             EDITS[each["do"]](root, each)
 
@@ -126,7 +131,8 @@ def double(parent: Any, key: Any, wanted: Edit) -> str:
     value = json.dumps(parent[key], default=str)
     parent[key] = MARK
     separator = f", {json.dumps(key)}: " if isinstance(parent, dict) else ", "
-    return value + (separator + text_of(wanted.get("raw", value))) * wanted.get("times", 1)
+    more = separator + text_of(wanted.get("raw", value))
+    return value + more * min(wanted.get("times", 1), 1 + MOST_BYTES // len(more))
 
 
 @on_tree

@@ -1,6 +1,7 @@
 """Which outcomes of a reader are allowed.
 
-    refused   a documented error: exit code 2 to 6 and one line that says what is wrong
+    refused   a documented error: exit code 2 to 6 and one line that says what is wrong; or, of a reader that
+              shows what cannot be vouched for, the words that say so
     equal     what the untouched specimen gives
     changed   another result of an input that anybody may edit (a CSV, a recipe, a checkpoint), or of one whose
               hashes were redone: a reader cannot tell these from another, legal one
@@ -43,12 +44,14 @@ class Expectation:
         result: what it printed and wrote.
         editable: whether a mutant is an input in its own right.
         must_refuse: whether the reader's very purpose is to see the change.
+        warns: what a reader that shows what it cannot vouch for says of it; "" for others.
     """
 
     code: int
     result: str
     editable: bool
     must_refuse: bool
+    warns: str = ""
 
 
 def judge(ending: Ending, result: str, expected: Expectation) -> Verdict:
@@ -59,6 +62,8 @@ def judge(ending: Ending, result: str, expected: Expectation) -> Verdict:
         return Verdict("crash", f"ended by signal {-ending.code}")
     if ending.peak_bytes > PEAK_BYTES:
         return Verdict("memory", "more than 1 GiB")
+    if "not enough memory" in ending.stderr:
+        return Verdict("memory", "asked for more than there is")
     if ending.code not in (0, *REFUSALS):
         return Verdict("traceback", cause(ending.stderr) or f"exit code {ending.code}")
     if found := CONTROL.search(ending.stdout + ending.stderr):
@@ -69,6 +74,8 @@ def judge(ending: Ending, result: str, expected: Expectation) -> Verdict:
         return Verdict("equal")
     if ending.code in REFUSALS:
         return _refusal(ending.stderr)
+    if expected.warns and re.search(expected.warns, ending.stdout):
+        return Verdict("refused")
     return Verdict("changed") if expected.editable else Verdict("silent", "another result, and no word")
 
 
