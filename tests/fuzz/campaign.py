@@ -114,7 +114,12 @@ class Campaign:
         return judge(ending, result, expected), ending
 
     def _read(
-        self, chosen: Format, reader: Reader, edits: Sequence[Edit], call: Callable[[], object], seconds: float
+        self,
+        chosen: Format,
+        reader: Reader,
+        edits: Sequence[Edit],
+        call: Callable[[], object],
+        seconds: float,
     ) -> tuple[Ending, str]:
         work = self.scratch / "work"
         shutil.rmtree(work, ignore_errors=True)
