@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test attack lint docs wheel clean
+.PHONY: demo test attack lint docs wheel audit clean
 
 demo: $(VENV)/demo.ok
 	$(BIN)/tsfmc compile --recipe benchmarks/demo.toml --out demo
@@ -45,6 +45,12 @@ wheel: $(VENV)/test.ok
 	cd .build && wheel/bin/tsfmc compile --dry-run
 	cd .build && wheel/bin/tsfmc compile --set 'pipeline=["build_student"]' --stop-after build_student
 	cd .build && wheel/bin/tsfmc doctor
+
+# Known vulnerabilities of the pinned versions; needs a network that reaches the advisory database of PyPI.
+audit:
+	test -x .build/audit/bin/pip-audit || $(PYTHON) -m venv .build/audit
+	.build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.build/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 # The constraints file pins torch to a release with a CPU build; an unpinned torch pulls gigabytes of CUDA.
 $(VENV)/base.ok: pyproject.toml constraints.txt setup.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy as np
 class Engine:
     """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled."""
 
-    def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
-        matrix = np.load(Path(directory) / manifest["target"]["entry"], allow_pickle=False)
+    def __init__(self, files: Any, manifest: dict[str, Any], threads: int) -> None:
+        matrix = np.load(BytesIO(files.read(manifest["target"]["entry"])), allow_pickle=False)
         self._weight = np.ascontiguousarray(matrix[..., :-1].transpose(0, 2, 1))
         self._bias = matrix[:, None, :, -1]
 
