@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+
 from tsfmc.compiler.ir.program import Shape, export_program
 
 
