@@ -6,6 +6,7 @@ teach     teacher + data -> teacher store
 bench     artifacts -> latency, against a teacher or each other
 verify    artifact -> whether it is whole and computes what it should
 inspect   artifact -> its manifest
+package   artifact -> a layout that a platform understands
 load      artifact -> a forecaster with ``forecast(past)``
 """
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compile", "compile_recipe", "inspect", "load", "make_recipe",
-    "plan", "teach", "transform", "update", "verify",
+    "package", "plan", "teach", "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -218,6 +219,23 @@ def inspect(path: str | Path) -> dict[str, Any]:
     from ..targets.artifact.open import read_manifest
 
     return read_manifest(Path(path))
+
+
+@disk_errors()
+def package(
+    artifact: str | Path, *, layout: str = "tsfmc", out: str | Path | None = None, name: str = "forecaster"
+) -> Path:
+    """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
+
+    Raises:
+        VerificationError: the artifact is not intact.
+        UsageError: an unknown layout, one that does not take this target, or ``out`` exists.
+    """
+    from ..targets.packages import LAYOUTS
+    from ..targets.packages.layout import write_package
+
+    chosen = LAYOUTS[layout]()
+    return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
 
 
 @disk_errors()
