@@ -163,12 +163,12 @@ def ingest(
                 timestamps.append(read_timestamps(file, frame, time))
             else:
                 places = axis.extend(frame, read_timestamps(file, frame, time))
-                if axis.rows > limits.rows:
-                    raise limits.refuse("rows", f"{file.name} has {axis.rows:,} rows, missing ones included")
                 # How many rows are still to come is known from above, so a hopeless file ends here.
                 absent = axis.rows - read
                 share = absent / (absent + max(read, file.rows or content.rows))
                 refuse_invented(share, max_filled, "every variate", file.name)
+                if axis.rows > limits.rows:
+                    raise limits.refuse("rows", f"{file.name} has {axis.rows:,} rows, missing ones included")
                 for first in range(values.rows, axis.rows, rows):
                     count = min(rows, axis.rows - first)
                     values.append(_spread(numbers, places - first, count))

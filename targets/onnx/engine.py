@@ -45,7 +45,7 @@ class Engine:
                 )
 
     def __call__(self, past: np.ndarray) -> np.ndarray:
-        past = past.astype(np.float32, casting="same_kind", copy=False)  # of any width and byte order
+        past = np.asarray(past).astype(np.float32, casting="same_kind", copy=False)  # any width, byte order
         size = self._batch
         if size is None or size == len(past):
             return self._run(past)

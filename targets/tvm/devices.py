@@ -204,6 +204,34 @@ _SIMILAR = {
 """Architecture of a triple -> the row whose tools it takes."""
 
 
+_ELSEWHERE = {
+    "android": (
+        "Android, whose C library is bionic",
+        "take the onnx target (onnxruntime has Android packages), or link the C sources with the Android NDK",
+    ),
+    "musl": ("Linux with musl", "link the C sources with musl-gcc (apt-get install musl-tools)"),
+    "eabi": (
+        "bare metal without an operating system",
+        "compile C sources for it with arm-none-eabi-gcc (apt-get install gcc-arm-none-eabi)",
+    ),
+    "elf": (
+        "bare metal without an operating system",
+        "compile C sources for it with riscv64-unknown-elf-gcc (apt-get install gcc-riscv64-unknown-elf)",
+    ),
+    "darwin": ("macOS or iOS", "take the onnx target"),
+    "windows": ("Windows", "take the onnx target"),
+}
+"""A part of a triple -> what runs there instead of Linux with glibc, and the toolchain that it takes."""
+
+
+def _elsewhere(triple: str) -> tuple[str, str]:
+    linux = "linux" in triple.split("-")
+    for word, (system, instead) in _ELSEWHERE.items():
+        if word in triple and not (linux and word in ("eabi", "elf")):
+            return f" is {system}", instead
+    return "", "for another system use the onnx target"
+
+
 def _custom(target: dict[str, Any]) -> Device:
     """The device of a TVM target dictionary: like the row of its processor, else that of its architecture.
 
@@ -213,6 +241,12 @@ def _custom(target: dict[str, Any]) -> Device:
         raise UsageError(f"device: kind {target['kind']!r}", hint="the tvm target takes kind = 'llvm'")
     triple = str(target.get("mtriple", ""))
     architecture, *rest = triple.split("-")
+    system, instead = _elsewhere(triple)
+    if system and architecture not in _SIMILAR:
+        raise UsageError(
+            f"device: target triple {triple!r}{system}: only Linux with glibc is linked for here",
+            hint=instead,
+        )
     if architecture not in _SIMILAR:
         raise UsageError(
             f"device: target triple {triple!r}",
@@ -223,9 +257,10 @@ def _custom(target: dict[str, Any]) -> Device:
     _, *known = str(row.target["mtriple"]).split("-")
     if rest[-2:] != known:
         raise UsageError(
-            f"device: target triple {triple!r}: only Linux with glibc is linked for here ({'-'.join(known)})",
-            hint=f"for a Linux with glibc give '{architecture}-{'-'.join(known)}' and "
-            f"apt-get install {row.toolchain.compiler_package}; for another system use the onnx target",
+            f"device: target triple {triple!r}{system}: "
+            f"only Linux with glibc is linked for here ({'-'.join(known)})",
+            hint=f"{instead}; for a Linux with glibc give '{architecture}-{'-'.join(known)}' and "
+            f"apt-get install {row.toolchain.compiler_package}",
         )
     same = [each for each in DEVICES.values() if each.target["mcpu"] == target.get("mcpu")]
     like = same[0] if same else row

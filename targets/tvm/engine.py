@@ -95,9 +95,7 @@ class Engine:
 
     def _in_pieces(self, past: np.ndarray) -> np.ndarray:
         size = self._input[0]
-        past = past.astype(FLOAT32, casting="same_kind").view(
-            FLOAT32
-        )  # the dtype itself, not one equal to it
+        past = np.asarray(past).astype(FLOAT32, casting="same_kind").view(FLOAT32)  # FLOAT32 itself
         if past.shape[1:] != self._input[1:]:
             raise ValueError(f"expected windows of shape {self._input[1:]}, got {past.shape[1:]}")
         forecasts = np.empty((len(past), *self._output[1:]), dtype=np.float32)
