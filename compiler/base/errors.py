@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
+from .text import printable
+
 
 class TsfmcError(Exception):
     """Base of every error that is reported in one line.
@@ -34,21 +36,15 @@ class TsfmcError(Exception):
 def one_line(text: str) -> str:
     """``text`` that a terminal prints on one line and a person can read.
 
-    What is not printable (line ends, terminal escapes, signs that turn the writing round) is escaped as
-    Python escapes it, a word of more than ``WORD`` characters loses its middle, and so does the whole beyond
-    ``LINE`` characters.
+    What is not printable is escaped, a word of more than ``WORD`` characters loses its middle, and so does
+    the whole beyond ``LINE`` characters.
     """
-    escaped = "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
-    words = (_shortened(word, WORD) for word in escaped.split(" "))
+    words = (_shortened(word, WORD) for word in printable(text).split(" "))
     return _shortened(" ".join(words), LINE)
 
 
 WORD, LINE = 300, 4000
 """Lengths that names, paths and lists of what is known stay within, and pasted files do not."""
-
-
-def _escaped(sign: str) -> str:
-    return sign.encode("unicode_escape").decode("ascii")
 
 
 def _shortened(text: str, length: int) -> str:

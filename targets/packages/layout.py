@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from ...compiler.base.errors import UsageError, VerificationError
+from ...compiler.base.errors import UsageError
 from ..artifact.archive import opened
-from ..artifact.device.check import find_problems
-from ..artifact.hashes import file_names
-from ..artifact.open import compiler_errors, read_manifest
+from ..artifact.device.check import SIGNATURE, SUMS
+from ..artifact.device.files import ArtifactFiles
+from ..artifact.device.manifest import MANIFEST, parse_manifest
+from ..artifact.manifest import validate
+from ..artifact.open import compiler_errors, intact_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -26,12 +28,12 @@ class Packed:
     """An artifact that was found intact.
 
     Attributes:
-        directory: its files.
+        files: its files; what is read from them is what was hashed.
         manifest: checked, as JSON has it.
         name: what the platform is to call the model.
     """
 
-    directory: Path
+    files: ArtifactFiles
     manifest: Mapping[str, Any]
     name: str
 
@@ -41,9 +43,9 @@ class Packed:
         return str(self.manifest["target"]["kind"])
 
     @property
-    def entry(self) -> Path:
+    def program(self) -> bytes:
         """The file that the engine loads."""
-        return self.directory / str(self.manifest["target"]["entry"])
+        return self.files.read(self.manifest["target"]["entry"])
 
     @property
     def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -53,11 +55,16 @@ class Packed:
         return (variates, task["lookback"]), (variates, task["horizon"])
 
     def copy_to(self, directory: Path) -> None:
-        """The whole artifact, file by file, so that it still verifies there."""
-        for name in file_names(self.directory):
+        """The whole artifact, listing and signature too, so that it still verifies there."""
+        loose = [name for name in (SUMS, SIGNATURE) if self.files.has(name)]
+        for name in sorted(self.files.sums or ()):
             target = directory / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.directory / name, target)
+            target.write_bytes(self.files.read(name))
+        for name in loose:
+            shutil.copyfile(self.files.directory / name, directory / name)
+        with compiler_errors():
+            intact_files(directory)
 
 
 class Layout:
@@ -84,7 +91,7 @@ def write_package(artifact: Path, layout: Layout, out: Path, name: str = "foreca
         name: what the platform calls the model.
 
     Raises:
-        VerificationError: the artifact is not intact; every file that is wrong is named.
+        VerificationError: the artifact is not intact.
         UsageError: the layout does not take this target, ``out`` exists, or the name is not allowed.
     """
     if not NAME.fullmatch(name):
@@ -93,12 +100,9 @@ def write_package(artifact: Path, layout: Layout, out: Path, name: str = "foreca
         )
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} exists", hint="choose another output path, or remove it")
-    with opened(artifact) as directory:
-        with compiler_errors():
-            problems = list(find_problems(directory))
-        if problems:
-            raise VerificationError(f"{artifact}: {'; '.join(problems)}", hint="get an intact copy")
-        packed = Packed(directory, read_manifest(directory), name)
+    with opened(artifact) as directory, compiler_errors():
+        files = intact_files(directory)
+        packed = Packed(files, validate(parse_manifest(files.read(MANIFEST))), name)
         if layout.kinds and packed.kind not in layout.kinds:
             raise UsageError(
                 f"layout {layout.name} takes artifacts for {' or '.join(layout.kinds)}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,4 +19,6 @@ class SingleFile(Layout):
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes the file."""
-        pack_zip(artifact.directory, path)
+        with tempfile.TemporaryDirectory(prefix="tsfmc-") as folder:
+            artifact.copy_to(Path(folder))  # without what a user keeps beside it
+            pack_zip(Path(folder), path)

@@ -57,7 +57,7 @@ class Triton(Layout):
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes the repository."""
-        model = with_scaling(onnx.load(artifact.entry), artifact.manifest["input"])
+        model = with_scaling(onnx.load_model_from_string(artifact.program), artifact.manifest["input"])
         place = path / artifact.name
         (place / "1").mkdir(parents=True)
         (place / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))

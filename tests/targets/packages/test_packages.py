@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import yaml
@@ -18,7 +19,11 @@ from tritonclient.grpc import model_config_pb2
 
 from tsfmc.compiler import api
 from tsfmc.compiler.base.errors import UsageError, VerificationError
+from tsfmc.targets.artifact.device.files import ArtifactFiles
 from tsfmc.targets.packages import LAYOUTS
+from tsfmc.targets.packages.layout import Packed
+from tsfmc.targets.packages.raw_units import fixed_batch
+from tsfmc.targets.packages.triton import config
 
 ACCURACY = {
     "test": {
@@ -60,32 +65,26 @@ def close(forecast, expected, past):
 
 def test_triton_serves_raw_units_under_a_valid_configuration(artifact, expected, tmp_path):
     place = api.package(artifact, layout="triton", out=tmp_path / "models", name="plant") / "plant"
-    config = text_format.Parse((place / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    served = text_format.Parse((place / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     session = onnxruntime.InferenceSession(place / "1" / "model.onnx")
     past, forecast = expected
-    (given,) = session.run([config.output[0].name], {config.input[0].name: past.astype(np.float32)})
+    (given,) = session.run([served.output[0].name], {served.input[0].name: past.astype(np.float32)})
     assert close(given, forecast, past)
-    assert config.name == place.name == "plant"
-    assert config.max_batch_size == 64
-    assert list(config.input[0].dims) == list(session.get_inputs()[0].shape[1:])
-    assert list(config.output[0].dims) == list(session.get_outputs()[0].shape[1:])
+    assert served.name == place.name == "plant"
+    assert served.max_batch_size == 64
+    assert list(served.input[0].dims) == list(session.get_inputs()[0].shape[1:])
+    assert list(served.output[0].dims) == list(session.get_outputs()[0].shape[1:])
     assert api.verify(place / "artifact")
 
 
 def test_a_fixed_batch_is_a_part_of_tritons_shape():
-    import onnx
-
-    from tsfmc.targets.packages.layout import Packed
-    from tsfmc.targets.packages.raw_units import fixed_batch
-    from tsfmc.targets.packages.triton import config
-
     value = onnx.helper.make_tensor_value_info("past", 1, [1, 3, 32])
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [value], [value]))
     manifest = {
         "task": {"lookback": 32, "horizon": 8, "variates": ["a", "b", "c"]},
         "target": {"kind": "onnx"},
     }
-    text = config(Packed(Path(), manifest, "plant"), fixed_batch(model))
+    text = config(Packed(ArtifactFiles(Path()), manifest, "plant"), fixed_batch(model))
     parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (parsed.max_batch_size, list(parsed.input[0].dims)) == (0, [1, 3, 32])
     assert not parsed.HasField("dynamic_batching")
@@ -170,6 +169,16 @@ def test_what_exists_is_not_replaced(artifact, tmp_path):
     (tmp_path / "package").mkdir()
     with pytest.raises(UsageError, match="exists"):
         api.package(artifact, layout="triton", out=tmp_path / "package")
+
+
+def test_a_users_rows_stay_at_home(artifact, tmp_path):
+    own = tmp_path / "own"
+    make_artifact(own)
+    (own / "secret.csv").write_text("date,load\n")
+    out = api.package(own, layout="hf", out=tmp_path / "repository")
+    packed = api.package(own, out=tmp_path / "one.tsfmc")
+    assert not list(out.rglob("*.csv"))
+    assert b"secret" not in packed.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", "-x", "x" * 65, 'x"\n'])
