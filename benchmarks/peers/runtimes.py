@@ -277,7 +277,7 @@ class Ours(Runtime):
         runner = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(runner)
         facts = json.loads((place / "facts.json").read_text())
-        engine: Call = runner.Engine(place, {"target": facts}, 1)
+        engine: Call = runner.Engine(runner.ArtifactFiles(place), {"target": facts}, 1)
         return engine
 
 
