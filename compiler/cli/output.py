@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..base.text import printable
+from .paths import INPUT
 
 
 def say(text: object = "", *, err: bool = False) -> None:
@@ -51,7 +52,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 
 trust_key = click.option(
     "--trust",
-    type=click.Path(path_type=Path),
+    type=INPUT,
     metavar="KEY",
     help="Public key (PEM); what its owner has not signed is refused, exit code 5.",
 )

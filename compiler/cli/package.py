@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from .output import as_json, print_json
+from .paths import INPUT, OUTPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("artifact", type=INPUT)
 @click.option("--layout", default="tsfmc", help="tsfmc (default), triton, kserve, mlflow or hf.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: NAME, with the layout's suffix.")
+@click.option("-o", "--out", type=OUTPUT, help="Default: NAME, with the layout's suffix.")
 @click.option("--name", default="forecaster", help="What the platform calls the model.  Default: forecaster.")
 @as_json
 def command(artifact: Path, layout: str, out: Path | None, name: str, as_json: bool) -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 
 from .output import as_json, print_json, say
+from .paths import INPUT
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option(
-    "--key", type=click.Path(path_type=Path), required=True, help="Private key (PEM): P-256, P-384 or P-521."
-)
+@click.argument("artifact", type=INPUT)
+@click.option("--key", type=INPUT, required=True, help="Private key (PEM): P-256, P-384 or P-521.")
 @as_json
 def command(artifact: Path, key: Path, as_json: bool) -> None:
     """Sign ARTIFACT, a directory or a .tsfmc file: model.sig in the OpenSSF Model Signing format.

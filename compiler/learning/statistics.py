@@ -390,9 +390,14 @@ class WindowStatistics:
         return min(b - a for a, b in pairwise(self._edges))
 
     def all(self) -> Sums:
-        """Sums over all of training."""
+        """Sums over all of training: to the bit the same whether or not ``folds`` has been through them."""
         if self.final is None:
-            self.final = self._sums(0, self.windows)
+            total, fitted = None, 0
+            inner = [] if self.alone else self._edges[2:-1]
+            for until in (*(edge - self.horizon + 1 for edge in inner), self.windows):
+                total, fitted = self._extend(total, fitted, until), until
+            self.final = total
+        assert self.final is not None
         return self.final
 
     def _extend(self, total: Sums | None, begin: int, end: int) -> Sums:

@@ -504,6 +504,14 @@ def test_truncated_zips(keep: int, intact: Path, tmp_path: Path) -> None:
     assert_refused(path, r"x\.tsfmc is not a readable")
 
 
+def test_a_zip_behind_something_else(intact: Path, tmp_path: Path) -> None:
+    """To a loader of another kind it would be a program, and no hash covers that."""
+    path = tmp_path / "x.tsfmc"
+    pack_zip(intact, path)
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+    assert_refused(path, "has bytes before its first entry")
+
+
 def test_an_edited_byte_in_a_zip(intact: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.tsfmc"
     pack_zip(intact, path)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -203,7 +203,8 @@ def _archive(corpus: Path) -> Format:
         return [{"do": "archive", "file": name, "edits": edits}]
 
     draw = one_of({zipped(): 3, inside: 3, raw: 3})
-    readers = [reader for reader in inner.readers if not reader.name.startswith("run.py")]
+    # What is around the contents, such as dates, has no hash: equal contents are an equal archive.
+    readers = [replace(each, verifies=False) for each in inner.readers if not each.name.startswith("run.py")]
     return Format("archive", "specimen.tsfmc", {"*": draw}, readers, 1.0)
 
 

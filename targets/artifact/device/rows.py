@@ -15,8 +15,9 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -33,6 +34,8 @@ from .steps import BusinessStep, FixedStep, MonthStep, find_step
 FORMULA_STARTS = r"=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 FORMULA = re.compile(rf"^(?=\s*[{FORMULA_STARTS}])|(?<=[;|])(?=\s*[{FORMULA_STARTS}])")
 """Where a spreadsheet would see a formula begin; some of them split at semicolons or bars."""
+MAX_LINE, MAX_EMPTY_LINES = 1 << 23, 1 << 20
+"""What no table has that anybody forecasts from: 8 million characters are some 400,000 variates."""
 
 
 class History:
@@ -112,12 +115,28 @@ def read_csv(path: Path, manifest: dict[str, Any], missing: str | None = None) -
     rows: deque[tuple[int, list[str]]] = deque(maxlen=rows_needed(task, policy))
     try:
         with open_csv(path, "r", "utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
+            reader = csv.reader(bounded_lines(stream), strict=True)
             header = next(reader, [])
             rows.extend((reader.line_num, row) for row in reader if any(map(str.strip, row)) or len(row) > 1)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}") from None
     return read_window(Table(str(path), header, rows), task, policy)
+
+
+def bounded_lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a table.  A few kilobytes of gzip unpack to gigabytes: of one line, or of empty ones.
+
+    Raises:
+        csv.Error: a line of more than ``MAX_LINE`` characters, or ``MAX_EMPTY_LINES`` empty ones in a row.
+    """
+    empty = 0
+    while line := stream.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise csv.Error(f"a line has more than {MAX_LINE} characters")
+        empty = 0 if line.strip() else empty + 1
+        if empty > MAX_EMPTY_LINES:
+            raise csv.Error(f"more than {MAX_EMPTY_LINES} empty lines in a row")
+        yield line
 
 
 def open_csv(path: Path, mode: Literal["r", "w"], encoding: str = "utf-8") -> TextIO:

@@ -345,6 +345,8 @@ def test_all_of_training_whether_or_not_folds_were_walked() -> None:
         assert source.targets == ("truth", "teacher") and source.windows == len(past)
         assert_same(source.all(), past, future)
         assert_same(source.all(), past, forecast, "teacher")
+    assert torch.equal(walked.all().gram, fresh.all().gram)  # a solution from the cache walks no folds
+    assert all(torch.equal(each, fresh.all().cross[name]) for name, each in walked.all().cross.items())
     again = list(walked.folds())[-1]  # a second walk starts anew
     assert_same(again.fit, past, future)
 

@@ -190,6 +190,19 @@ GOOD: dict[str, Good] = {
     ),
 }  # fmt: skip
 
+
+def broken_gzip(text: str) -> bytes:
+    """A stream whose first block says what no block is."""
+    packed = bytearray(gzip.compress(text.encode()))
+    packed[10] |= 0b110
+    return bytes(packed)
+
+
+def bomb(sign: bytes) -> bytes:
+    """Nine million times the same."""
+    return gzip.compress(sign * 9_000_000)
+
+
 TWO_HOURS = rows(*(f"2024-01-31 {hour:02d}:00:00" for hour in range(0, 24, 2)))
 
 BAD: dict[str, Bad] = {
@@ -249,6 +262,9 @@ BAD: dict[str, Bad] = {
     "an open quote": Bad(PLAIN.replace("3,30", '"3,30'), "cannot be read as CSV"),
     "not UTF-8": Bad(PLAIN.encode().replace(b"30", b"\xff"), "cannot be read as CSV"),
     "half a gzip": Bad(gzip.compress(PLAIN.encode())[:-9], "cannot be read as CSV", file="past.csv.gz"),
+    "a broken gzip": Bad(broken_gzip(PLAIN), "cannot be read as CSV", file="past.csv.gz"),
+    "a line without end": Bad(bomb(b"0"), "a line has more than 8388608 characters", file="past.csv.gz"),
+    "lines without content": Bad(bomb(b"\n"), "more than 1048576 empty lines", file="past.csv.gz"),
     "no gzip": Bad(PLAIN, "cannot be read as CSV", file="past.csv.gz"),
     "nothing to fill from": Bad(
         rows(*EIGHT, a=["", "", "", "", "", "2", "3", "4"]),
