@@ -6,6 +6,7 @@ teach     teacher + data -> teacher store
 bench     artifacts -> latency, against a teacher or each other
 verify    artifact -> whether it is whole and computes what it should
 inspect   artifact -> its manifest
+report    a folder of artifacts -> a page
 load      artifact -> a forecaster with ``forecast(past)``
 """
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compile", "compile_recipe", "inspect", "load", "make_recipe",
-    "plan", "teach", "transform", "update", "verify",
+    "plan", "report", "teach", "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -206,6 +207,20 @@ def inspect(path: str | Path) -> dict[str, Any]:
     from ..targets.artifact.open import read_manifest
 
     return read_manifest(Path(path))
+
+
+def report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Writes one HTML file about every artifact in ``folder``; by default ``folder/report.html``.
+
+    Raises:
+        MissingError: there is no artifact, or the extra ``report`` is not installed.
+        VerificationError: a manifest, or what was kept of an evaluation, is broken.
+    """
+    from .reporting.page import write_report
+
+    where = Path(folder)
+    beside = where.parent if where.is_file() or (where / "manifest.json").is_file() else where
+    return write_report(where, Path(out) if out is not None else beside / "report.html")
 
 
 def update(

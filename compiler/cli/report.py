@@ -1,0 +1,22 @@
+"""``tsfmc report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Where the page goes. Default: DIR/report.html."
+)
+def command(folder: Path, out: Path | None) -> None:
+    """Write a page about every artifact in DIR: one HTML file that loads nothing.
+
+    It holds a few windows of the data where the compile left them beside the artifact.
+    """
+    from .. import api
+
+    click.echo(api.report(folder, out))
