@@ -6,6 +6,7 @@ teach     teacher + data -> teacher store
 bench     artifacts -> latency, against a teacher or each other
 verify    artifact -> whether it is whole and computes what it should
 inspect   artifact -> its manifest
+compare   artifacts -> what each has over the first
 report    a folder of artifacts -> a page
 load      artifact -> a forecaster with ``forecast(past)``
 """
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
     from .ir.unit import CompileUnit, PassRecord
+    from .reporting.compare import Outcome
 
 __all__ = [
-    "CompileResult", "Recipe", "bench", "compile", "compile_recipe", "inspect", "load", "make_recipe",
-    "plan", "report", "teach", "transform", "update", "verify",
+    "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
+    "make_recipe", "plan", "report", "teach", "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -221,6 +223,34 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     where = Path(folder)
     beside = where.parent if where.is_file() or (where / "manifest.json").is_file() else where
     return write_report(where, Path(out) if out is not None else beside / "report.html")
+
+
+def compare(
+    artifacts: Sequence[str | Path],
+    *,
+    data: str | None = None,
+    latency: bool = True,
+    threads: int = 1,
+    duration_s: float = 5.0,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Compares artifacts, each with the first; ``Outcome.check`` raises on a regression.
+
+    See ``reporting/compare.py`` for what is compared and for the rule.
+
+    Raises:
+        UsageError: fewer than two artifacts, or different tasks.
+    """
+    from .reporting.compare import run
+
+    return run(
+        [Path(path) for path in artifacts],
+        data=data,
+        latency=latency,
+        threads=threads,
+        duration_s=duration_s,
+        progress=progress or Silent(),
+    )
 
 
 def update(

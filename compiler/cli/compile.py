@@ -21,6 +21,7 @@ from .output import as_json, print_json, print_table
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")
 @click.option("--dump-after", multiple=True, metavar="STEP|all", help="Write the unit as text after a step.")
 @click.option("--stop-after", metavar="STEP", help="Run up to this pass or stage and pack nothing after it.")
+@click.option("--report", "wants_report", is_flag=True, help="Also write OUT/report.html, see tsfmc report.")
 @click.option("--no-cache", is_flag=True, help="Neither look up nor keep results of passes.")
 @as_json
 def command(
@@ -29,6 +30,7 @@ def command(
     dry_run: bool,
     dump_after: tuple[str, ...],
     stop_after: str | None,
+    wants_report: bool,
     no_cache: bool,
     as_json: bool,
 ) -> None:
@@ -55,6 +57,7 @@ def command(
     )
     if not Processes.current().is_main:
         return
+    report = api.report(out) if wants_report and result.artifacts else None
     if as_json:
         print_json(
             {
@@ -62,6 +65,7 @@ def command(
                 "recipe_lock": result.recipe_lock and str(result.recipe_lock),
                 "manifests": result.manifests,
                 "teacher": result.teacher and str(result.teacher),
+                "report": report and str(report),
                 "warnings": result.warnings,
             }
         )
@@ -70,6 +74,8 @@ def command(
         for line in ("", *summary_lines(result.manifests[kind]), ""):
             click.echo(line, err=True)
         click.echo(path)
+    if report is not None:
+        click.echo(report)
     if result.teacher is not None:
         click.echo(f"the teacher as the passes left it: {result.teacher}", err=True)
 

@@ -7,20 +7,30 @@ from pathlib import Path
 
 import click
 
-from .output import as_json, missing_rows, print_json
+from .output import as_json, missing_rows, print_json, print_table
 
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="CSV or Parquet.")
 @click.option("--output", type=click.Path(path_type=Path), help="CSV or Parquet; stdout as CSV without it.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Also draw it: a .png, .svg or .html file.")
 @missing_rows
 @click.option("--threads", type=int, default=1)
 @as_json
 def command(
-    artifact: Path, source: Path, output: Path | None, missing: str | None, threads: int, as_json: bool
+    artifact: Path,
+    source: Path,
+    output: Path | None,
+    plot: Path | None,
+    missing: str | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
-    """Forecast with ARTIFACT: the last lookback rows of the input, future timestamps in the output."""
+    """Forecast with ARTIFACT: the last lookback rows of the input, future timestamps in the output.
+
+    Without --output the forecast is CSV on stdout, and on a terminal a table with sparklines.
+    """
     from ...targets.artifact.device.output import Forecast, filled_line
     from ...targets.artifact.open import compiler_errors
     from ...targets.artifact.tables import read_history, save_forecast
@@ -35,9 +45,21 @@ def command(
         click.echo(filled, err=True)
     if output is not None:
         save_forecast(forecast, output)
+    if plot is not None:
+        from ..reporting.plot import save_plot
+
+        if remark := save_plot(forecast, plot, source.name):
+            click.echo(remark, err=True)
+        click.echo(f"plot: {plot}", err=True)
     if as_json:
         print_json(forecast.to_json())
     elif output is not None:
         click.echo(output)
+    elif sys.stdout.isatty():
+        from ..reporting.sparkline import COLUMNS, sparkline_rows
+
+        if forecast.stamps:
+            click.echo(f"{forecast.columns[0]} {forecast.stamps[0]} to {forecast.stamps[-1]}")
+        print_table(COLUMNS, sparkline_rows(forecast))
     else:
         forecast.write(sys.stdout)

@@ -112,7 +112,7 @@ class Evaluation(_Part):
     Attributes:
         contents: what of the user's data is in here, in words.
         windows: how many were evaluated.
-        times: time stamp or number of the first forecast step at which each stretch of ``Curve.times`` starts.
+        times: where each stretch of ``Curve.times`` starts: a time stamp, or the number of a window.
         rows: by name of the forecaster; ``student`` or ``model`` is the artifact.
         matrix: None where the artifact is not one affine map.
     """
@@ -228,9 +228,7 @@ def _examples(unit: CompileUnit, mine: Accuracy, variates: Sequence[int]) -> Ite
     predictors: dict[str, Predict] = {"student": model_predictor(unit.judged_model)}
     predictors |= {name: row for name, row in reference_predictors(unit).items() if name == "teacher"}
     with torch.inference_mode():
-        found = {
-            name: _raw(unit, predict(chosen, past).numpy()) for name, predict in predictors.items()
-        }
+        found = {name: _raw(unit, predict(chosen, past).numpy()) for name, predict in predictors.items()}
     raw_past = _raw(unit, past.numpy())[..., -_past_steps(unit) :]
     raw_future = _raw(unit, future.numpy())
     for variate, kind, index in places:
@@ -285,7 +283,7 @@ def _matrix(unit: CompileUnit, variates: Sequence[int]) -> Matrix | None:
 
 
 def _largest_of_cells(values: Array) -> Array:
-    """``[H, L]`` to at most ``MATRIX`` cells, the entry of the largest size in each: none is averaged away."""
+    """``[H, L]`` to at most ``MATRIX`` cells, the largest entry in each: none is averaged away."""
     rows, columns = _starts(values.shape[0], MATRIX[0]), _starts(values.shape[1], MATRIX[1])
     high = np.maximum.reduceat(np.maximum.reduceat(values, rows, axis=0), columns, axis=1)
     low = np.minimum.reduceat(np.minimum.reduceat(values, rows, axis=0), columns, axis=1)

@@ -160,7 +160,9 @@ class Keep(Stage):
 
     verb = "keep"
     summary = "leave errors and a few example windows beside the artifact, for report"
-    reads = frozenset({"data", "teacher", "teacher_store", "student", "judged", "supervised", "accuracy", "build"})
+    reads = frozenset(
+        {"data", "teacher", "teacher_store", "student", "judged", "supervised", "accuracy", "build"}
+    )
     writes = frozenset({"facts"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:

@@ -1,7 +1,7 @@
 """Is a forecaster one affine map, and which?  Asked of the forecaster itself, whatever it is made of.
 
-    affine      f(x + y) = f(x) + f(y) - f(0)
-    the map     column l is f(e_l) - f(0), the response to a unit impulse at step l of the window
+affine      f(x + y) = f(x) + f(y) - f(0)
+the map     column l is f(e_l) - f(0), the response to a unit impulse at step l of the window
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ BATCH_CELLS = 1 << 22
 
 
 @torch.inference_mode()
-def impulse_response(
-    model: nn.Module, variates: int, lookback: int, chosen: Sequence[int]
-) -> Array | None:
+def impulse_response(model: nn.Module, variates: int, lookback: int, chosen: Sequence[int]) -> Array | None:
     """The maps ``[len(chosen), H, L]`` of some variates, oldest step first; None where it is not affine.
 
     The impulse is the same in all variates.
@@ -39,7 +37,7 @@ def impulse_response(
         return None
     columns = []
     batch = max(1, BATCH_CELLS // (variates * lookback))
-    for impulses in torch.eye(lookback).split(batch):
+    for impulses in torch.split(torch.eye(lookback), batch):
         past = impulses[:, None].expand(-1, variates, -1).contiguous()
         columns.append((respond(past) - nothing)[:, list(chosen)])
     response = torch.cat(columns).double()  # [L, chosen, H]
@@ -47,9 +45,7 @@ def impulse_response(
     return maps
 
 
-def _is_affine(
-    respond: Callable[[Tensor], Tensor], nothing: Tensor, variates: int, lookback: int
-) -> bool:
+def _is_affine(respond: Callable[[Tensor], Tensor], nothing: Tensor, variates: int, lookback: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     one, other = torch.randn(2, 1, variates, lookback, generator=generator).cumsum(dim=-1)
     together, apart = respond(one + other), respond(one) + respond(other) - nothing

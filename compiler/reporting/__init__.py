@@ -1,1 +1,1 @@
-"""What a compile bought, for people: the report as a page, artifacts side by side, a forecast as a picture."""
+"""What a compile bought, for people: a report, artifacts side by side, a forecast as a picture."""

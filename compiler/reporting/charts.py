@@ -102,7 +102,7 @@ def differences(comparisons: Mapping[str, Mapping[str, Any]], palette: Palette =
                 "x": {
                     "field": "percent",
                     "type": "quantitative",
-                    "title": "error of the artifact against it, % (left of zero: better)",
+                    "title": "change of the error, % (left: better)",
                 },
             },
         },
@@ -276,7 +276,7 @@ def latency_histogram(rows: Sequence[Mapping[str, Any]], palette: Palette = PAGE
 
 
 def pareto(points: Sequence[Mapping[str, Any]], field: str, title: str, palette: Palette = PAGE) -> Spec:
-    """Error against a cost.  Points have ``name``, ``kind``, ``mse``, ``front`` and the cost under ``field``."""
+    """Error against a cost.  Points have ``name``, ``kind``, ``mse``, ``front`` and the cost, ``field``."""
     values = [
         {
             "name": point["name"],
@@ -352,7 +352,7 @@ def lag_profile(profile: Sequence[float], step_seconds: float | None, palette: P
     layers: list[Spec] = [
         {
             "data": {"values": values},
-            "mark": {"type": "area", "line": {"strokeWidth": 1},  "interpolate": "step", "fillOpacity": 0.25}
+            "mark": {"type": "area", "line": {"strokeWidth": 1}, "interpolate": "step", "fillOpacity": 0.25}
             | {"color": palette.colours["student"]},
             "encoding": {
                 "x": {
@@ -400,7 +400,7 @@ def _lines(
             "x": x,
             "y": {"field": y, "type": "quantitative", "title": title},
             "color": {"field": "name", "type": "nominal", "scale": palette.scale(names)}
-            | {"legend": {"columns": 3}},
+            | {"legend": {"columns": 2}},
             "strokeDash": {"field": "name", "type": "nominal", "scale": strokes(names)},
         },
     }

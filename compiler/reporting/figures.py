@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 NONE = "-"
 
 
@@ -32,6 +34,19 @@ def bytes_words(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f} B"
+
+
+def ratio_words(value: float) -> str:
+    """``1,080x``, ``47.2x``, ``0.912x``: three digits."""
+    return f"{float(f'{value:.3g}'):,g}x"
+
+
+def ratio_with_interval(value: float, interval: Sequence[float] | None) -> str:
+    """``47.2x [45, 50]``."""
+    if not interval:
+        return ratio_words(value)
+    low, high = (ratio_words(end).removesuffix("x") for end in interval)
+    return f"{ratio_words(value)} [{low}, {high}]"
 
 
 def seconds_words(value: float | None) -> str:

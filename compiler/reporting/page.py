@@ -2,8 +2,8 @@
 
     folder --collect--> entries --sections, charts--> what the template shows --render--> HTML
 
-Foreign text goes through the template's escaping or into JSON that cannot end its script element.  Beside that
-the page forbids itself everything but its own two scripts (Content-Security-Policy, by their hashes).
+Foreign text goes through the template's escaping or into JSON that cannot end its script element.  Beside
+that the page forbids itself everything but its own two scripts (Content-Security-Policy, by their hashes).
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def render(entries: Sequence[Entry], title: str) -> str:
     overview = sections.overview(entries, charts)
     titles = {sections.title(entry.manifest) for entry in entries}
     heading = titles.pop() if len(titles) == 1 else title
-    return page("report.html.j2", title=heading, folder=title, artifacts=parts, overview=overview, charts=charts)
+    return page(
+        "report.html.j2", title=heading, folder=title, artifacts=parts, overview=overview, charts=charts
+    )
 
 
 def page(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:

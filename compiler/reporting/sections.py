@@ -1,4 +1,4 @@
-"""The sections of a report, as plain values for the template: tables of text, and charts by the id of their place.
+"""The sections of a report as plain values for the template: tables of text, charts by the id of their place.
 
 A section that has nothing to show says why.
 """
@@ -17,7 +17,7 @@ from ..driver.evaluation import QUANTILES, Evaluation
 from ..driver.verdict import signed
 from . import charts as draw
 from .collect import Entry
-from .figures import bytes_words, count_words, figure, seconds_words, time_words
+from .figures import bytes_words, count_words, figure, ratio_with_interval, seconds_words, time_words
 from .palette import LABELS
 from .picture import png_uri
 from .verdict import verdict
@@ -32,6 +32,7 @@ COSTS = {
     "stream": "median microseconds, log scale",
     "interval": "median microseconds, log scale",
 }
+COMMERCIAL = {"True": "allowed", "False": "not allowed"}
 FP32_BYTES = 4
 TOP_LAGS = 8
 
@@ -78,7 +79,10 @@ def in_and_out(manifest: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
         ("data", str(data.get("name", "-"))),
         ("windows", ", ".join(f"{count:,} {part}" for part, count in windows.items()) or "-"),
         ("variates", f"{len(variates)}: {', '.join(variates[:12])}{' ...' if len(variates) > 12 else ''}"),
-        ("task", f"{task['lookback']} steps in, {task['horizon']} out, step {task.get('frequency') or 'unknown'}"),
+        (
+            "task",
+            f"{task['lookback']} steps in, {task['horizon']} out, step {task.get('frequency') or 'unknown'}",
+        ),
     ]
     came_out = [
         ("target", f"{manifest['target']['kind']}, {manifest['level']}"),
@@ -188,7 +192,12 @@ def examples(evaluation: Evaluation | None, key: str, charts: Charts) -> dict[st
         "contents": evaluation.contents,
         "legend": [
             {"label": LABELS[name], "colour": name.replace("_", "-"), "stroke": stroke}
-            for name, stroke in (("past", "solid"), ("truth", "solid"), ("student", "solid"), ("teacher", "dashed"))
+            for name, stroke in (
+                ("past", "solid"),
+                ("truth", "solid"),
+                ("student", "solid"),
+                ("teacher", "dashed"),
+            )
             if name in ("past", "truth", *names)
         ],
     }
@@ -231,7 +240,9 @@ def latency_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     teachers = record.get("teachers") or ([record["teacher"]] if record.get("teacher") else [])
     for row in teachers:
         form = str(row.get("form") or row.get("name") or "")
-        rows.append({**row, "label": f"teacher, {short_form(form)}" if form else "teacher", "kind": "teacher"})
+        rows.append(
+            {**row, "label": f"teacher, {short_form(form)}" if form else "teacher", "kind": "teacher"}
+        )
     return rows
 
 
@@ -245,23 +256,34 @@ def speedup_words(record: Mapping[str, Any]) -> str:
     """``47x [45, 50] over the teacher``, or nothing."""
     if record.get("speedup") is None:
         return ""
-    interval = record.get("speedup_interval")
-    ends = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
-    return f"{record['speedup']:.3g}x{ends} over the teacher's fastest form"
+    words = ratio_with_interval(record["speedup"], record.get("speedup_interval"))
+    return f"{words} over the teacher's fastest form"
 
 
 def _latency_cells(row: Mapping[str, Any]) -> list[str]:
-    cells = [figure(row.get(name), 1) for name in ("median_us", "p50_us", "p90_us", "p99_us", "cpu_median_us")]
+    cells = [
+        figure(row.get(name), 1) for name in ("median_us", "p50_us", "p90_us", "p99_us", "cpu_median_us")
+    ]
     modes = row.get("modes") or ()
     remarks = ["noisy"] if row.get("noisy") else []
     if len(modes) > 1:
         remarks.append(f"{len(modes)} modes")
-    return [row.get("form") or row["label"], *cells, f"{row['n']:,}" if row.get("n") else "-", ", ".join(remarks)]
+    return [
+        row.get("form") or row["label"],
+        *cells,
+        f"{row['n']:,}" if row.get("n") else "-",
+        ", ".join(remarks),
+    ]
 
 
 def host_words(host: Mapping[str, Any]) -> str:
     """The machine in a line."""
-    named = (host.get("cpu"), host.get("cores") and f"{host['cores']} cores", host.get("gpu"), host.get("system"))
+    named = (
+        host.get("cpu"),
+        host.get("cores") and f"{host['cores']} cores",
+        host.get("gpu"),
+        host.get("system"),
+    )
     return ", ".join(str(each) for each in named if each)
 
 
@@ -277,7 +299,11 @@ def passes(manifest: Mapping[str, Any]) -> dict[str, Any]:
         rows.append([entry["name"], seconds, *cells, _found_words(entry["metrics"])])
     columns = ["stored", "non-zero", "bytes", "MACs", "val. MSE"] if first else []
     total = sum(entry.get("seconds") or 0 for entry in entries if not entry.get("cached"))
-    return {"columns": ["pass", "time", *columns, "what it found"], "rows": rows, "total": seconds_words(total)}
+    return {
+        "columns": ["pass", "time", *columns, "what it found"],
+        "rows": rows,
+        "total": seconds_words(total),
+    }
 
 
 def _cost_cells(row: Mapping[str, Any]) -> list[str]:
@@ -296,7 +322,9 @@ def _found_words(metrics: Mapping[str, Any]) -> str:
     for name, value in metrics.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             continue
-        text = f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        text = (
+            f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        )
         words.append(f"{name.replace('_', ' ')} {text}")
     return ", ".join(words[:6])
 
@@ -355,7 +383,7 @@ def provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
     licence = manifest.get("licence") or {}
     facts = [
         ("licence of the teacher's weights", str(licence.get("spdx", "unknown"))),
-        ("commercial use", {True: "allowed", False: "not allowed"}.get(licence.get("commercial"), "unknown")),
+        ("commercial use", COMMERCIAL.get(str(licence.get("commercial")), "unknown")),
         ("teacher", str(teacher.get("source", "-"))),
         ("teacher's sha256", str(teacher.get("sha256", "-"))),
         ("revision", str(teacher.get("commit") or teacher.get("revision") or "-")),

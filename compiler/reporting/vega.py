@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 Spec = dict[str, Any]
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-"""The name of the language.  Nothing reads the address; ``page`` leaves it out."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 VERSION = "6.4"
 

@@ -1,4 +1,4 @@
-"""The verdict at the top of a report: one headline that is not kinder than the figures, and the few that count."""
+"""The verdict at the top of a report: a headline no kinder than the figures, and the figures that count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..driver.verdict import signed
-from .figures import bytes_words, figure
+from .figures import bytes_words, figure, ratio_with_interval
 
 Found = Mapping[str, Any]
 FP32_BYTES = 4
@@ -39,7 +39,10 @@ def judge(part: Mapping[str, Any]) -> tuple[str, str]:
     size = f"{abs(100 * naive['relative']):.0f} %"
     if naive.get("relative_interval") is None:
         direction = "below" if naive["relative"] < 0 else "above"
-        return "unknown", f"error {size} {direction} the seasonal naive forecast, but too few windows to be sure"
+        return (
+            "unknown",
+            f"error {size} {direction} the seasonal naive forecast, but too few windows to be sure",
+        )
     if is_worse(naive):
         return "bad", f"do not deploy: error {size} above that of repeating the last season"
     if not is_better(naive):
@@ -71,7 +74,11 @@ def tiles(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     found = []
     if mine:
         against = (part.get("comparisons") or {}).get("teacher")
-        note = f"{signed(against['relative'], against['relative_interval'])} against the teacher" if against else ""
+        note = (
+            f"{signed(against['relative'], against['relative_interval'])} against the teacher"
+            if against
+            else ""
+        )
         found.append({"name": "test error (MSE)", "value": figure(mine["mse"], 3), "note": note})
     scenarios = (manifest.get("latency") or {}).get("scenarios") or {}
     for name in ("stream", "interval"):
@@ -82,8 +89,8 @@ def tiles(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
             continue
         tile = {"name": f"latency, {name}", "value": f"{median:,.3g} µs", "note": ""}
         if record.get("speedup") is not None:
-            low, high = record.get("speedup_interval") or (record["speedup"],) * 2
-            tile["note"] = f"{record['speedup']:.3g}x [{low:.3g}, {high:.3g}] faster than the teacher"
+            words = ratio_with_interval(record["speedup"], record.get("speedup_interval"))
+            tile["note"] = f"{words} faster than the teacher"
         if record.get("noisy"):
             tile["note"] += " (noisy run)"
         found.append(tile)

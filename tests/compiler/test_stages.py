@@ -96,9 +96,9 @@ def test_stages_are_a_printable_list_with_the_rewrites_by_name(tmp_path: Path) -
     names = [step.name for step in target_steps(recipe, tmp_path)]
     assert names == [
         "keep_statistics", "evaluate_references", "export",
-        "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.pack",
-        "tvm.rewrite_operators", "tvm.lower", "tvm.check", "tvm.measure", "tvm.pack",
-        "trt.to_onnx", "trt.to_fp16", "trt.lower", "trt.check", "trt.measure", "trt.pack",
+        "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.keep", "onnx.pack",
+        "tvm.rewrite_operators", "tvm.lower", "tvm.check", "tvm.measure", "tvm.keep", "tvm.pack",
+        "trt.to_onnx", "trt.to_fp16", "trt.lower", "trt.check", "trt.measure", "trt.keep", "trt.pack",
     ]  # fmt: skip
     assert all(step.summary for step in target_steps(recipe, tmp_path))
 
