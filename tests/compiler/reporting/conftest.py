@@ -11,6 +11,7 @@ from factory import HORIZON, LOOKBACK, write_series, write_teacher
 
 from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.data import load_data
+from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.driver.pipeline import run_steps, target_steps
 from tsfmc.compiler.driver.recipe import make_recipe
 from tsfmc.compiler.frontends import open_teacher
@@ -18,6 +19,7 @@ from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, Task
 from tsfmc.compiler.students.affine import AffineMap
 from tsfmc.passes.build_student import BuildStudent
+from tsfmc.passes.fold_affine import FoldAffine
 from tsfmc.passes.gather_statistics import GatherStatistics
 from tsfmc.passes.record_teacher import RecordTeacher
 from tsfmc.passes.solve_affine import SolveAffine
@@ -46,12 +48,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unit = CompileUnit(
         Task(LOOKBACK, HORIZON, data.variates, data.frequency), data, teacher=teacher, teacher_info=info
     )
-    context = PassContext(workspace=folder)
-    unit = RecordTeacher().run(unit, context).unit
-    unit = GatherStatistics().run(unit, context).unit
-    unit = BuildStudent(kind="dlinear").run(unit, context).unit
-    unit = SolveAffine(ridges=(10.0,), lambdas=(0.0, 1.0)).run(unit, context).unit
-    good = unit.with_(student=unit.student.fold().eval())  # type: ignore[union-attr]
+    passes = [
+        RecordTeacher(),
+        BuildStudent(kind="dlinear"),
+        GatherStatistics(),
+        SolveAffine(search=("lambda",), lambdas=(0.0, 1.0)),
+        FoldAffine(),
+    ]
+    good = PassManager(passes).run(unit, PassContext(workspace=folder))
     _finish(good, folder / "out/good")
     worse = AffineMap(LOOKBACK, HORIZON, bias=False).eval()
     with torch.no_grad():
