@@ -20,7 +20,7 @@ from .collect import Entry
 from .figures import bytes_words, count_words, figure, ratio_with_interval, seconds_words, time_words
 from .palette import LABELS
 from .picture import png_uri
-from .verdict import verdict
+from .verdict import judge, verdict
 
 Charts = dict[str, Any]
 SCENARIOS = {
@@ -33,6 +33,7 @@ COSTS = {
     "interval": "median microseconds, log scale",
 }
 COMMERCIAL = {"True": "allowed", "False": "not allowed"}
+OVERVIEW = ["artifact", "test MSE", "stream, µs", "interval, µs", "to ship", "verdict"]
 FP32_BYTES = 4
 TOP_LAGS = 8
 
@@ -419,7 +420,7 @@ def overview(entries: Sequence[Entry], charts: Charts) -> dict[str, Any]:
                 figure(mine.get("mse")),
                 *(figure(medians[name], 1) for name in SCENARIOS),
                 bytes_words(size),
-                manifest["level"],
+                judge(manifest.get("accuracy") or {})[1],
             ]
         )
         points.append(
@@ -437,7 +438,7 @@ def overview(entries: Sequence[Entry], charts: Charts) -> dict[str, Any]:
         if sum(point["kind"] == "student" for point in usable):
             charts[f"pareto-{field}"] = draw.pareto(on_front(usable, field), field, COSTS[field])
             shown[field] = title
-    return {"rows": rows, "pareto": shown}
+    return {"columns": OVERVIEW, "rows": rows, "pareto": shown}
 
 
 def on_front(points: Sequence[Mapping[str, Any]], field: str) -> list[dict[str, Any]]:
