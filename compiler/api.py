@@ -8,6 +8,7 @@ verify    artifact -> whether it is whole and computes what it should
 inspect   artifact -> its manifest
 compare   artifacts -> what each has over the first
 report    a folder of artifacts -> a page
+package   artifact -> a layout that a platform understands
 load      artifact -> a forecaster with ``forecast(past)``
 """
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
-    "make_recipe", "plan", "report", "teach", "transform", "update", "verify",
+    "make_recipe", "package", "plan", "report", "teach", "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -251,6 +252,22 @@ def compare(
         duration_s=duration_s,
         progress=progress or Silent(),
     )
+
+
+def package(
+    artifact: str | Path, *, layout: str = "tsfmc", out: str | Path | None = None, name: str = "forecaster"
+) -> Path:
+    """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
+
+    Raises:
+        VerificationError: the artifact is not intact.
+        UsageError: an unknown layout, one that does not take this target, or ``out`` exists.
+    """
+    from ..targets.packages import LAYOUTS
+    from ..targets.packages.layout import write_package
+
+    chosen = LAYOUTS[layout]()
+    return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
 
 
 def update(

@@ -21,6 +21,7 @@ COMMANDS = {
     "forecast": "Forecast with an artifact: CSV or Parquet in, CSV or Parquet out.",
     "verify": "Check an artifact's hashes and self-test.",
     "inspect": "Show what an artifact is and what is known about it.",
+    "package": "Lay an artifact out for a model server, a registry, the hub, or as one file.",
     "teach": "Write a teacher store: a teacher's outputs over every window.",
     "teachers": "List teachers.",
     "students": "List students.",

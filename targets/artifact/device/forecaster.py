@@ -13,6 +13,7 @@ from .check import check_files, find_problems
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
 from .manifest import MANIFEST, is_number, read_manifest
+from .stream import Stream
 
 SELFTEST_PAST, SELFTEST_FORECAST = "selftest/past.npy", "selftest/forecast.npy"
 
@@ -82,6 +83,10 @@ class Forecaster:
         forecast = self.scaling.unscale(self._in_scaled_units(self.scaling.scale(windows)))
         result: np.ndarray = forecast[0] if np.ndim(past) == 2 else forecast
         return result
+
+    def stream(self, missing: str | None = None) -> Stream:
+        """A window that rows are pushed into one by one; ``missing`` None is the artifact's own policy."""
+        return Stream(self.manifest["task"], self.forecast, missing)
 
     def verify(self) -> list[str]:
         """What is wrong with the files now, one line each; empty when the artifact is intact."""
