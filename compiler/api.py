@@ -8,6 +8,8 @@ sign      artifact + private key -> a signature beside its files
 verify    artifact -> whether it is whole, signed by whom, and computes what it should
 inspect   artifact -> its manifest
 standing  artifact -> whether its files are those that the manifest speaks of
+compare   artifacts -> what each has over the first
+report    a folder of artifacts -> a page
 package   artifact -> a layout that a platform understands
 load      artifact -> a forecaster with ``forecast(past)``
 """
@@ -33,10 +35,11 @@ if TYPE_CHECKING:
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
     from .ir.unit import CompileUnit, PassRecord
+    from .reporting.compare import Outcome
 
 __all__ = [
-    "CompileResult", "Recipe", "bench", "compile", "compile_recipe", "inspect", "load", "make_recipe",
-    "package", "plan", "sign", "standing", "teach", "transform", "update", "verify",
+    "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
+    "make_recipe", "package", "plan", "report", "sign", "standing", "teach", "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -261,6 +264,49 @@ def standing(path: str | Path, *, trust: str | Path | None = None) -> Standing:
     from ..targets.artifact.open import check_artifact
 
     return check_artifact(Path(path), _path(trust))
+
+
+@disk_errors()
+def report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Writes one HTML file about every artifact in ``folder``; by default ``folder/report.html``.
+
+    Raises:
+        MissingError: there is no artifact, or the extra ``report`` is not installed.
+        VerificationError: a manifest, or what was kept of an evaluation, is broken.
+    """
+    from .reporting.page import write_report
+
+    where = Path(folder)
+    beside = where.parent if where.is_file() or (where / "manifest.json").is_file() else where
+    return write_report(where, Path(out) if out is not None else beside / "report.html")
+
+
+def compare(
+    artifacts: Sequence[str | Path],
+    *,
+    data: str | None = None,
+    latency: bool = True,
+    threads: int = 1,
+    duration_s: float = 5.0,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Compares artifacts, each with the first; ``Outcome.check`` raises on a regression.
+
+    See ``reporting/compare.py`` for what is compared and for the rule.
+
+    Raises:
+        UsageError: fewer than two artifacts, or different tasks.
+    """
+    from .reporting.compare import run
+
+    return run(
+        [Path(path) for path in artifacts],
+        data=data,
+        latency=latency,
+        threads=threads,
+        duration_s=duration_s,
+        progress=progress or Silent(),
+    )
 
 
 @disk_errors()

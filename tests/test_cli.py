@@ -322,7 +322,7 @@ def test_dry_run_prints_the_method(place: Path, monkeypatch: Any, capsys: Any) -
     assert steps == [
         "import", "record_teacher", "build_student", "weight_horizons", "gather_statistics", "add_prior",
         "solve_affine", "fold_affine", "train_baseline", "keep_statistics", "evaluate_references", "export",
-        "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.pack",
+        "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.keep", "onnx.pack",
     ]  # fmt: skip
 
 

@@ -19,6 +19,8 @@ COMMANDS = {
     "compile": "Compile a teacher to artifacts for one or more targets.",
     "update": "Add new rows to an artifact: solved again in seconds, without the teacher.",
     "bench": "Measure artifacts against a teacher or each other; gate budgets.",
+    "compare": "Hold artifacts against each other: accuracy, latency, size; a gate for CI.",
+    "report": "Write a page about artifacts: accuracy, forecasts, latency, how each was made.",
     "forecast": "Forecast with an artifact: CSV or Parquet in, CSV or Parquet out.",
     "sign": "Sign an artifact with a private key.",
     "verify": "Check an artifact's hashes, signature and self-test.",

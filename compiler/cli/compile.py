@@ -22,6 +22,7 @@ from .paths import OUTPUT
 @click.option("--dry-run", is_flag=True, help="Read the data, print the resolved plan and stop.")
 @click.option("--dump-after", multiple=True, metavar="STEP|all", help="Write the unit as text after a step.")
 @click.option("--stop-after", metavar="STEP", help="Run up to this pass or stage and pack nothing after it.")
+@click.option("--report", "wants_report", is_flag=True, help="Also write OUT/report.html, see tsfmc report.")
 @click.option("--no-cache", is_flag=True, help="Neither look up nor keep results of passes.")
 @as_json
 def command(
@@ -30,6 +31,7 @@ def command(
     dry_run: bool,
     dump_after: tuple[str, ...],
     stop_after: str | None,
+    wants_report: bool,
     no_cache: bool,
     as_json: bool,
 ) -> None:
@@ -60,6 +62,7 @@ def command(
     )
     if not Processes.current().is_main:
         return
+    report = api.report(out) if wants_report and result.artifacts else None
     if as_json:
         print_json(
             {
@@ -67,6 +70,7 @@ def command(
                 "recipe_lock": result.recipe_lock and str(result.recipe_lock),
                 "manifests": result.manifests,
                 "teacher": result.teacher and str(result.teacher),
+                "report": report and str(report),
                 "warnings": result.warnings,
             }
         )
@@ -75,6 +79,8 @@ def command(
         for line in ("", *summary_lines(result.manifests[kind]), ""):
             say(line, err=True)
         say(path)
+    if report is not None:
+        say(report)
     if result.teacher is not None:
         say(f"the teacher as the passes left it: {result.teacher}", err=True)
 

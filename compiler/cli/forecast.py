@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .output import as_json, missing_rows, print_json, say, trust_key
+from .output import as_json, missing_rows, print_json, print_table, say, trust_key
 from .paths import INPUT, OUTPUT
 
 
@@ -15,6 +15,7 @@ from .paths import INPUT, OUTPUT
 @click.argument("artifact", type=INPUT)
 @click.option("--input", "source", type=INPUT, required=True, help="CSV or Parquet.")
 @click.option("--output", type=OUTPUT, help="CSV or Parquet; stdout as CSV without it.")
+@click.option("--plot", type=OUTPUT, help="Also draw it: a .png, .svg or .html file.")
 @missing_rows
 @trust_key
 @click.option("--threads", type=int, default=1)
@@ -23,12 +24,16 @@ def command(
     artifact: Path,
     source: Path,
     output: Path | None,
+    plot: Path | None,
     missing: str | None,
     trust: Path | None,
     threads: int,
     as_json: bool,
 ) -> None:
-    """Forecast with ARTIFACT: the last lookback rows of the input, future timestamps in the output."""
+    """Forecast with ARTIFACT: the last lookback rows of the input, future timestamps in the output.
+
+    Without --output the forecast is CSV on stdout, and on a terminal a table with sparklines.
+    """
     from ...targets.artifact.device.output import Forecast, filled_line
     from ...targets.artifact.open import compiler_errors
     from ...targets.artifact.tables import read_history, save_forecast
@@ -43,9 +48,21 @@ def command(
         say(filled, err=True)
     if output is not None:
         save_forecast(forecast, output)
+    if plot is not None:
+        from ..reporting.plot import save_plot
+
+        if remark := save_plot(forecast, plot, source.name):
+            say(remark, err=True)
+        say(f"plot: {plot}", err=True)
     if as_json:
         print_json(forecast.to_json())
     elif output is not None:
         say(output)
+    elif sys.stdout.isatty():
+        from ..reporting.sparkline import COLUMNS, sparkline_rows
+
+        if forecast.stamps:
+            say(f"{forecast.columns[0]} {forecast.stamps[0]} to {forecast.stamps[-1]}")
+        print_table(COLUMNS, sparkline_rows(forecast))
     else:
         forecast.write(sys.stdout)

@@ -4,6 +4,7 @@
     lower           the payload, written into a temporary sibling of the artifact
     check           parity of that very payload with the model, on hard windows
     measure         accuracy of the payload on the test split, latency against the teacher in the same run
+    keep            errors by step and time and a few example windows beside the artifact, for ``report``
     pack            manifest, self-test vectors, device-side runner, hashes; renamed into place at the end
 
 A stage is a step like a pass: it declares what it reads and writes, takes the unit and gives the unit.
@@ -29,6 +30,8 @@ from ..ir.program import Shape, export_program
 from ..ir.unit import CompileUnit
 from .accuracy import artifact_rows
 from .build import Build, Job, build_of, program_of
+from .evaluation import evaluation_path, observed, save_evaluation
+from .keeping import reference
 from .latency import artifact_latency, rotation
 from .manifest import manifest_fields
 
@@ -152,6 +155,28 @@ class Measure(Stage):
         return PassResult(unit.with_(build=build.with_(accuracy=rows, latency=latency)), True)
 
 
+class Keep(Stage):
+    """What ``report`` shows of the evaluation, which needs neither the data nor the teacher afterwards."""
+
+    verb = "keep"
+    summary = "leave errors and a few example windows beside the artifact, for report"
+    reads = frozenset(
+        {"data", "teacher", "teacher_store", "student", "judged", "supervised", "accuracy", "build"}
+    )
+    writes = frozenset({"facts"})
+
+    def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
+        path = evaluation_path(self.job.final)
+        facts = {name: value for name, value in unit.facts.items() if name != "evaluation"}
+        evaluation = observed(unit, build_of(unit).accuracy)
+        if evaluation is None:
+            path.unlink(missing_ok=True)
+        else:
+            save_evaluation(evaluation, path)
+            facts["evaluation"] = {**reference(path), "contents": evaluation.contents}
+        return PassResult(unit.with_(facts=facts), True)
+
+
 class Pack(Stage):
     """Completes the artifact and puts it in place; its cold start is measured once it is complete."""
 
@@ -185,7 +210,7 @@ class Pack(Stage):
 def target_stages(job: Job) -> Sequence[Stage]:
     """All stages of one target, in order."""
     rewrites = [Rewritten(job, rewrite) for rewrite in job.target.rewrites(job.options)]
-    return [*rewrites, Lower(job), Check(job), Measure(job), Pack(job)]
+    return [*rewrites, Lower(job), Check(job), Measure(job), Keep(job), Pack(job)]
 
 
 def calibration(unit: CompileUnit) -> np.ndarray:

@@ -51,6 +51,8 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     if parity is not None:
         worst, allowed = parity["max_rel"], parity["tolerance"]
         lines.append(f"parity     largest relative difference {worst:.1e}, tolerance {allowed:.0e}")
+    if kept := manifest.get("evaluation"):
+        lines.append(f"kept       {kept['file']} beside the artifact holds {kept['contents']}")
     warning = manifest["licence"].get("warning")
     if warning:
         lines.append(f"licence    {warning}")

@@ -136,6 +136,20 @@ def compare(
     )
 
 
+def mean_interval(errors: Array, block: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
+    """Of the mean of ``errors [N]``, by the same rule; None for fewer than three blocks.
+
+    How much the level of an error depends on the weeks that were tested.  It says nothing about a difference
+    between two forecasters, which is paired: see ``compare``.
+    """
+    blocks = len(errors) / block
+    if blocks < FEWEST_BLOCKS:
+        return None
+    drawn = resampled_means(errors[None], block, resamples, seed)[0]
+    low, high = _interval(drawn, float(errors.mean()), _stretch(blocks))
+    return max(low, 0.0), high
+
+
 def resampled_means(series: Array, block: int, resamples: int, seed: int) -> Array:
     """Means ``[S, resamples]`` of series ``[S, N]``, the same windows drawn for all of them.
 

@@ -35,6 +35,8 @@ class Accuracy:
         windows: how many there were.
         window_mse: ``[windows]`` mean squared error of each window, in the order of time: what paired
             comparisons are made of (``compare.py``); never in a manifest.
+        step_mse: ``[H]`` mean squared error of each step ahead; never in a manifest.
+        variate_mse: ``[windows, D]`` mean squared error of each window and variate; never in a manifest.
     """
 
     mse: float
@@ -42,6 +44,8 @@ class Accuracy:
     mase: float | None
     windows: int
     window_mse: Array = field(repr=False, compare=False)
+    step_mse: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    variate_mse: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, float | int | None]:
         """For the manifest: the means."""
@@ -68,8 +72,9 @@ def evaluate(
         ValueError: ``predict`` gives a forecast of another shape than the future.
     """
     progress = progress or Silent()
-    squared = np.empty(len(windows))
-    absolute = np.empty((len(windows), len(naive_scale)))
+    squared = np.empty((len(windows), len(naive_scale)))
+    absolute = np.empty_like(squared)
+    of_steps: Array | float = 0.0
     with progress.task(title, len(windows)) as task:
         for start in range(0, len(windows), batch_windows):
             indices = range(start, min(start + batch_windows, len(windows)))
@@ -78,12 +83,22 @@ def evaluate(
             if forecast.shape != future.shape:
                 raise ValueError(f"a forecast of shape {list(forecast.shape)} for {list(future.shape)}")
             error = forecast.double() - future.double()
-            squared[indices.start : indices.stop] = error.square().mean(dim=(1, 2)).numpy()
+            square = error.square()
+            squared[indices.start : indices.stop] = square.mean(dim=2).numpy()
+            of_steps = of_steps + square.mean(dim=1).sum(dim=0).numpy()
             absolute[indices.start : indices.stop] = error.abs().mean(dim=2).numpy()
             task.advance(len(indices))
     per_variate = absolute.mean(axis=0)
     mase = mean_scaled(per_variate, naive_scale.double().numpy())
-    return Accuracy(float(squared.mean()), float(per_variate.mean()), mase, len(windows), squared)
+    return Accuracy(
+        mse=float(squared.mean()),
+        mae=float(per_variate.mean()),
+        mase=mase,
+        windows=len(windows),
+        window_mse=squared.mean(axis=1),
+        step_mse=np.asarray(of_steps / len(windows)),
+        variate_mse=squared,
+    )
 
 
 def mean_scaled(errors: Array, scales: Array) -> float | None:

@@ -90,6 +90,7 @@ class Manifest(BaseModel):
     accuracy: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     statistics: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
     updated: dict[str, Any] | None = None
     cold_start: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None

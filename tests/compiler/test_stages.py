@@ -96,9 +96,9 @@ def test_stages_are_a_printable_list_with_the_rewrites_by_name(tmp_path: Path) -
     names = [step.name for step in target_steps(recipe, tmp_path)]
     assert names == [
         "keep_statistics", "evaluate_references", "export",
-        "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.pack",
-        "tvm.rewrite_operators", "tvm.lower", "tvm.check", "tvm.measure", "tvm.pack",
-        "trt.to_onnx", "trt.to_fp16", "trt.lower", "trt.check", "trt.measure", "trt.pack",
+        "onnx.to_onnx", "onnx.lower", "onnx.check", "onnx.measure", "onnx.keep", "onnx.pack",
+        "tvm.rewrite_operators", "tvm.lower", "tvm.check", "tvm.measure", "tvm.keep", "tvm.pack",
+        "trt.to_onnx", "trt.to_fp16", "trt.lower", "trt.check", "trt.measure", "trt.keep", "trt.pack",
     ]  # fmt: skip
     assert all(step.summary for step in target_steps(recipe, tmp_path))
 
@@ -119,7 +119,12 @@ def test_one_export_serves_every_target_and_the_artifacts_are_in_place(
     unit = run_steps(recipe, target_steps(recipe, out), unit=built, progress=Silent())
     assert len(exported) == 1 and unit.program is exported[0]
     assert sorted(unit.artifacts) == ["onnx", "trt"] and unit.build is None
-    assert sorted(path.name for path in out.iterdir()) == ["onnx", "trt"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "onnx",
+        "onnx.evaluation.json",
+        "trt",
+        "trt.evaluation.json",
+    ]
     assert unit.artifacts["onnx"]["level"] == "executed"
     assert set(unit.artifacts["onnx"]["accuracy"]["test"]) == {"student", "teacher", "seasonal_naive"}
     assert unit.record == (), "the record, which goes into the manifest, is of passes"
@@ -158,7 +163,8 @@ def test_a_failing_stage_is_named_and_leaves_the_old_artifact_alone(
     with pytest.raises(error, match=where):
         run_steps(recipe, steps, unit=built, progress=Silent())
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["onnx"]
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["onnx", "onnx.evaluation.json"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""What is kept of an evaluation is what the evaluation showed, and no more of the data than it says."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tsfmc.compiler.base.errors import VerificationError
+from tsfmc.compiler.base.progress import Silent
+from tsfmc.compiler.driver import evaluation as kept
+from tsfmc.compiler.driver.accuracy import evaluate_rows, reference_predictors
+from tsfmc.compiler.driver.evaluation import Evaluation, load_evaluation, observed, save_evaluation
+from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning.evaluate import Accuracy, model_predictor
+from tsfmc.compiler.students.dlinear import DLinear
+
+
+@pytest.fixture
+def judged(unit: CompileUnit) -> CompileUnit:
+    """A unit with a student of random weights and the rows that no target changes."""
+    torch.manual_seed(3)
+    student = DLinear(48, 12, kernel=5).eval()
+    for parameter in student.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    unit = unit.with_(student=student)
+    return unit.with_(accuracy=evaluate_rows(unit, reference_predictors(unit), Silent()))
+
+
+@pytest.fixture
+def mine(judged: CompileUnit) -> Accuracy:
+    return evaluate_rows(judged, {"student": model_predictor(judged.model)}, Silent())["student"]
+
+
+@pytest.fixture
+def found(judged: CompileUnit, mine: Accuracy) -> Evaluation:
+    found = observed(judged, {"student": mine})
+    assert found is not None
+    return found
+
+
+def test_curves_average_to_the_error(found: Evaluation, mine: Accuracy, judged: CompileUnit) -> None:
+    assert set(found.rows) == {"student", "teacher", "seasonal_naive"}
+    for name, row in {"student": mine, **judged.accuracy}.items():
+        curve = found.rows[name]
+        assert curve.mse == row.mse
+        assert np.mean(curve.steps) == pytest.approx(row.mse, rel=1e-4)
+        assert np.mean(curve.times) == pytest.approx(row.mse, rel=1e-4)  # a window each, there are so few
+        assert np.mean(list(curve.variates.values())) == pytest.approx(row.mse)
+    assert len(found.rows["student"].steps) == 12
+
+
+def test_steps_ahead_are_not_all_alike(found: Evaluation) -> None:
+    """A step's error is that of this step: the seasonal naive one, computed here."""
+    assert len(set(found.rows["seasonal_naive"].steps)) > 6
+
+
+def test_long_splits_are_drawn_by_stretches_of_one_length(
+    judged: CompileUnit, mine: Accuracy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "POINTS", 10)
+    found = observed(judged, {"student": mine})
+    assert found is not None and len(found.times) == len(found.rows["student"].times) == 10
+    first = mine.window_mse[: mine.windows // 10].mean()
+    assert found.rows["student"].times[0] == pytest.approx(first, rel=1e-4)
+
+
+def test_an_example_is_a_stretch_of_the_file(found: Evaluation, judged: CompileUnit) -> None:
+    data = judged.data
+    stamps = [str(np.datetime_as_string(stamp, unit="s")) for stamp in data.timestamps]
+    for example in found.examples:
+        row, column = stamps.index(example.starts), data.variates.index(example.variate)
+        np.testing.assert_allclose(example.truth, data.values[row : row + 12, column], rtol=1e-4)
+        before = data.values[row - len(example.past) : row, column]
+        np.testing.assert_allclose(example.past, before, rtol=1e-4)
+        assert set(example.forecasts) == {"student", "teacher"}
+
+
+def test_examples_stand_at_their_quantiles_of_each_variate(found: Evaluation, mine: Accuracy) -> None:
+    assert [example.kind for example in found.examples] == ["best", "typical", "worst"] * 3
+    for example in found.examples:
+        errors = mine.variate_mse[:, int(example.variate[1:])]
+        place = {"best": 0.05, "typical": 0.5, "worst": 0.95}[example.kind]
+        assert (errors < example.mse).mean() == pytest.approx(place, abs=0.01)
+
+
+def test_the_forecast_of_an_example_has_its_error(found: Evaluation, judged: CompileUnit) -> None:
+    for example in found.examples:
+        deviation = judged.data.std[judged.data.variates.index(example.variate)]
+        error = (np.subtract(example.forecasts["student"], example.truth) / deviation) ** 2
+        assert error.mean() == pytest.approx(example.mse, rel=1e-2)
+
+
+def test_it_says_how_much_of_the_data_it_holds(found: Evaluation) -> None:
+    windows = {(example.variate, example.starts) for example in found.examples}
+    steps = len(found.examples[0].past) + 12
+    assert f"{len(windows)} windows" in found.contents and f"{steps} steps" in found.contents
+
+
+def test_of_many_variates_some_are_shown_from_the_easiest_to_the_hardest(
+    judged: CompileUnit, mine: Accuracy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MAX_VARIATES", 2)
+    found = observed(judged, {"student": mine})
+    assert found is not None
+    order = np.argsort(mine.variate_mse.mean(axis=0))
+    shown = {example.variate for example in found.examples}
+    assert shown == {judged.task.variates[order[0]], judged.task.variates[order[-1]]}
+
+
+def test_the_matrix_is_the_students_map(found: Evaluation, judged: CompileUnit) -> None:
+    assert found.matrix is not None and list(found.matrix.pictures) == ["all variates"]
+    cells = np.frombuffer(base64.b64decode(found.matrix.pictures["all variates"]), np.int8)
+    folded = judged.student.fold().matrix.detach().numpy().T  # type: ignore[union-attr]
+    np.testing.assert_allclose(
+        cells.reshape(found.matrix.shape) * found.matrix.largest / 127,
+        folded,
+        atol=found.matrix.largest / 200,
+    )
+    np.testing.assert_allclose(found.matrix.profile, np.abs(folded).mean(axis=0), rtol=1e-3)
+
+
+def test_the_largest_entry_of_a_cell_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MATRIX", (1, 2))
+    cells = kept._largest_of_cells(np.array([[0.1, -0.9, 0.2, 0.3], [0.0, 0.5, 0.1, 0.0]]))
+    np.testing.assert_array_equal(cells, [[-0.9, 0.3]])
+
+
+def test_nothing_is_kept_of_data_that_nothing_is_measured_on(judged: CompileUnit, mine: Accuracy) -> None:
+    from dataclasses import replace
+
+    unmeasured = judged.with_(data=replace(judged.data, unmeasured="made up"))
+    assert observed(unmeasured, {"student": mine}) is None
+
+
+def test_it_is_read_as_it_was_written(found: Evaluation, tmp_path: Path) -> None:
+    save_evaluation(found, tmp_path / "onnx.evaluation.json")
+    assert load_evaluation(tmp_path / "onnx.evaluation.json") == found
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:-20], "is not JSON"),
+        (lambda text: json.dumps({**json.loads(text), "more": 1}), "field more"),
+        (lambda text: text.replace('"windows":', '"windows":"x","w":'), "field"),
+        (lambda text: "[" * 200_000, "is not JSON"),
+        (lambda text: " " * (5 << 20), "is larger than"),
+    ],
+)
+def test_another_file_is_refused(found: Evaluation, tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "x.json"
+    save_evaluation(found, path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(VerificationError, match=words):
+        load_evaluation(path)
