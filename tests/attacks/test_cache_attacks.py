@@ -24,10 +24,10 @@ from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
 from tsfmc.compiler.learning.synthetic import synthetic_prior
-from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.distill import Distill
 from tsfmc.passes.record_teacher import RecordTeacher
+from tsfmc.passes.weight_horizons import WeightHorizons
 
 
 @pytest.fixture
@@ -146,8 +146,8 @@ RESULTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def built(taught: CompileUnit, tmp_path: Path) -> CompileUnit:
-    """A unit with an untrained student and an aligner."""
-    steps = [BuildStudent(kind="dlinear"), AlignTemporal(factors=2)]
+    """A unit with an untrained student."""
+    steps = [BuildStudent(kind="dlinear", config={"embedding": 8}), WeightHorizons()]
     return PassManager(steps).run(taught, PassContext(workspace=tmp_path))
 
 
