@@ -1,10 +1,11 @@
 """Checkpoints on disk: a directory with ``config.json`` and ``model.safetensors``, read strictly.
 
-1. The module is constructed by its family's frontend (``recognise.py`` finds it) and then
+1. What the configuration asks for is compared with the weights' header before it is built (``outline.py``).
+2. The module is constructed by its family's frontend (``recognise.py`` finds it) and then
    filled (construct, then load: buffers that no file holds keep the values the constructor gave them).
-2. Every tensor of the module must be in the file, with its shape, and no other; values are cast to the
+3. Every tensor of the module must be in the file, with its shape, and no other; values are cast to the
    module's float32 and must be finite.
-3. Nothing pickled is ever opened.
+4. Nothing pickled is ever opened.
 
 What tsfmc adds to an upstream configuration stands under the key ``tsfmc``: ``family``, the task
 (``lookback``, ``horizon``, ``variates``), ``options`` (of the family, defaults filled in, so that nothing
@@ -21,19 +22,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..base.errors import MissingError, TeacherError
+from ..base.reading import read_json, validated
+from ..base.sealed import unfinished, write_text
 from ..ir.forecaster import Teacher
 from .base import Frontend
+from .outline import check_integers
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _TASK = ("lookback", "horizon", "variates")
+
+
+class Origin(BaseModel, extra="allow"):
+    """Where the weights came from; absent fields are filled in by the family."""
+
+    name: str = ""
+    licence: str = ""
+    commercial: bool = False
+    source: str = ""
+    commit: str = ""
+
+
+class Own(BaseModel, extra="allow"):
+    """The types of what tsfmc adds to a configuration."""
+
+    family: str | None = None
+    lookback: int | None = Field(default=None, ge=1)
+    horizon: int | None = Field(default=None, ge=1)
+    variates: int | None = Field(default=None, ge=1)
+    origin: Origin = Origin()
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -54,6 +79,8 @@ def read_config(directory: Path) -> dict[str, Any]:
             raise TeacherError(f"{path}: kept units of {group} are {units!r}, expected a list of indices")
         if len(set(units)) != len(units):
             raise TeacherError(f"{path}: kept units of {group} name a unit twice")
+    validated(own, Own, what=f"{path}: tsfmc", error=TeacherError)
+    check_integers(config, str(path))
     return config
 
 
@@ -65,10 +92,7 @@ def _table(parent: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise TeacherError(f"{path} is not valid JSON: {error}") from error
+    value = read_json(path, what="configuration", error=TeacherError)
     if not isinstance(value, dict):
         raise TeacherError(f"{path} holds a JSON {type(value).__name__}, expected an object")
     return value
@@ -183,6 +207,19 @@ def fill(teacher: Teacher, state: Mapping[str, Tensor], where: str) -> None:
         TeacherError: tensors are missing, unexpected, of another shape, or not finite; at most three
             of each are named.
     """
+    state = fitting(teacher, state, where)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TeacherError(f"{where}: tensor {name} holds values that are not finite")
+    teacher.load_state_dict(state, strict=True)
+
+
+def fitting(teacher: Teacher, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """What of ``state`` is the module's, once names, shapes and kinds of numbers are found to be its own.
+
+    Raises:
+        TeacherError: see ``fill``.
+    """
     own = teacher.state_dict()
     state = {name: tensor for name, tensor in state.items() if name not in teacher.dead_tensors}
     shapes = {name: list(tensor.shape) for name, tensor in own.items()}
@@ -193,6 +230,11 @@ def fill(teacher: Teacher, state: Mapping[str, Tensor], where: str) -> None:
             f"{name} {list(state[name].shape)} instead of {shapes[name]}"
             for name in own
             if name in state and list(state[name].shape) != shapes[name]
+        ],
+        "of another type": [
+            f"{name} {state[name].dtype} instead of {own[name].dtype}"
+            for name in own
+            if name in state and state[name].is_floating_point() != own[name].is_floating_point()
         ],
     }
     found = [
@@ -205,10 +247,7 @@ def fill(teacher: Teacher, state: Mapping[str, Tensor], where: str) -> None:
             f"{where}: the tensors do not fit the configuration ({'; '.join(found)})",
             hint="config and weights have to come from the same checkpoint",
         )
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise TeacherError(f"{where}: tensor {name} holds values that are not finite")
-    teacher.load_state_dict(state, strict=True)
+    return state
 
 
 def rebuild_with(frontend: Frontend, teacher: Teacher, **options: Any) -> Teacher:
@@ -229,9 +268,7 @@ def save_teacher(teacher: Teacher, directory: Path | str) -> None:
     state = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in teacher.state_dict().items()
     }
-    unfinished = directory / f"{WEIGHTS}.tmp"
-    save_file(state, unfinished, metadata={"format": "pt"})
-    unfinished.replace(directory / WEIGHTS)
-    unfinished = directory / f"{CONFIG}.tmp"
-    unfinished.write_text(json.dumps(teacher.config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(directory / CONFIG)
+    partial = unfinished(directory / WEIGHTS)
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.replace(directory / WEIGHTS)
+    write_text(directory / CONFIG, json.dumps(teacher.config, indent=1, sort_keys=True) + "\n")

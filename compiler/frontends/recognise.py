@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from ..base.errors import TeacherError
+from ..base.errors import TeacherError, TsfmcError
 from ..ir.forecaster import Teacher
 from .base import Frontend
-from .checkpoint import CONFIG, build_with, fill, read_config, read_weights, rebuild_with, weight_files
+from .checkpoint import (
+    CONFIG,
+    build_with,
+    fill,
+    fitting,
+    read_config,
+    read_weights,
+    rebuild_with,
+    weight_files,
+)
 from .families import FRONTENDS
+from .header import read_headers
+from .outline import outline, unbuildable
 
 
 def family_of(config: Mapping[str, Any], where: str) -> str:
@@ -23,8 +35,10 @@ def family_of(config: Mapping[str, Any], where: str) -> str:
     if saved is not None:
         return cast("Frontend", FRONTENDS[saved]).family
     for name in FRONTENDS:
-        if FRONTENDS[name].recognises(config):
-            return name
+        # A field of another type than the family's is no configuration of this family.
+        with suppress(TypeError, AttributeError, KeyError, ValueError):
+            if FRONTENDS[name].recognises(config):
+                return name
     kind = config.get("model_type") or config.get("architectures")
     raise TeacherError(
         f"{where}: no teacher family recognises this {CONFIG} (model_type or architectures: {kind!r})",
@@ -48,11 +62,25 @@ def read_teacher(directory: Path, **task_and_options: Any) -> tuple[Teacher, lis
         TeacherError: see ``family_of``, and ``read_config``, ``weight_files``, ``build_with`` and ``fill`` in
             ``checkpoint.py``.
     """
-    config = read_config(directory)
-    family = family_of(config, str(directory))
+    config, where = read_config(directory), str(directory)
+    frontend = FRONTENDS[family_of(config, where)]
     files = weight_files(directory)
-    teacher = build_with(FRONTENDS[family], config, **task_and_options)
-    fill(teacher, FRONTENDS[family].rename(read_weights(files)), str(directory))
+    stored = read_headers(files)
+
+    def build() -> Teacher:
+        return build_with(frontend, config, **task_and_options)
+
+    shape = outline(build, stored, where)
+    state = frontend.rename(read_weights(files))
+    if shape is not None:
+        fitting(shape, state, where)
+    try:
+        teacher = build()
+    except TsfmcError:
+        raise
+    except Exception as error:
+        raise unbuildable(error, where) from error
+    fill(teacher, state, where)
     return teacher, files
 
 

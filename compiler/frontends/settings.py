@@ -9,6 +9,10 @@ from typing import Any
 from ..base.errors import TeacherError
 
 
+LARGEST = 1 << 20
+"""No width, number of layers or length of a published model comes near."""
+
+
 class Settings:
     """The fields of one configuration.
 
@@ -22,13 +26,15 @@ class Settings:
         self.config = config
 
     def integer(self, name: str, default: int | None = None, *, minimum: int = 1) -> int:
-        """An integer of at least ``minimum``; the default stands in for a missing or null field."""
+        """An integer from ``minimum`` to ``LARGEST``; the default stands in for a missing or null field."""
         value = self.config.get(name)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise TeacherError(
                 f"{self.family} config: {name} is {value!r}, expected an integer of at least {minimum}"
             )
+        if value > LARGEST:
+            raise TeacherError(f"{self.family} config: {name} is {value}, expected at most {LARGEST}")
         return value
 
     def number(self, name: str, default: float) -> float:

@@ -168,4 +168,4 @@ class Kept:
 
     def count(self, group: str, units: int) -> int:
         """How many units live."""
-        return len(self.indices(group, units))
+        return len(self._kept.get(group, range(units)))

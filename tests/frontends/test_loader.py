@@ -179,9 +179,9 @@ def test_tensors_that_do_not_fit_are_named(kit: Any, checkpoint: Path, breaking:
     ("text", "message"),
     [
         (None, "has no config.json"),
-        ("{", "is not valid JSON"),
+        ("{", "configuration: not JSON"),
         ("[1]", "holds a JSON list, expected an object"),
-        ("[" * 100_000, "is not valid JSON"),
+        ("[" * 100_000, "nested deeper"),
         ('{"model_type": "bert"}', r"no teacher family recognises this config.json .*'bert'"),
         ('{"tsfmc": {"family": "elsewhere"}}', "unknown teacher 'elsewhere'"),
         ('{"tsfmc": []}', "tsfmc is a list, expected an object"),
