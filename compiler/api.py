@@ -8,6 +8,7 @@ sign      artifact + private key -> a signature beside its files
 verify    artifact -> whether it is whole, signed by whom, and computes what it should
 inspect   artifact -> its manifest
 standing  artifact -> whether its files are those that the manifest speaks of
+package   artifact -> a layout that a platform understands
 load      artifact -> a forecaster with ``forecast(past)``
 """
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compile", "compile_recipe", "inspect", "load", "make_recipe",
-    "plan", "sign", "standing", "teach", "transform", "update", "verify",
+    "package", "plan", "sign", "standing", "teach", "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -248,6 +249,22 @@ def standing(path: str | Path, *, trust: str | Path | None = None) -> Standing:
     from ..targets.artifact.open import check_artifact
 
     return check_artifact(Path(path), _path(trust))
+
+
+def package(
+    artifact: str | Path, *, layout: str = "tsfmc", out: str | Path | None = None, name: str = "forecaster"
+) -> Path:
+    """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
+
+    Raises:
+        VerificationError: the artifact is not intact.
+        UsageError: an unknown layout, one that does not take this target, or ``out`` exists.
+    """
+    from ..targets.packages import LAYOUTS
+    from ..targets.packages.layout import write_package
+
+    chosen = LAYOUTS[layout]()
+    return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
 
 
 def update(

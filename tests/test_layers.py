@@ -17,6 +17,7 @@ from tsfmc.compiler.frontends import FRONTENDS
 from tsfmc.compiler.students import STUDENTS
 from tsfmc.passes import PASSES
 from tsfmc.targets import TARGETS
+from tsfmc.targets.packages import LAYOUTS
 
 ROOT = Path(tsfmc.__file__).resolve().parent
 HOUSE = ("tsfmc.compiler", "tsfmc.passes", "tsfmc.targets")
@@ -25,6 +26,7 @@ REGISTRIES = {
     "tsfmc.compiler.students": STUDENTS,
     "tsfmc.passes": PASSES,
     "tsfmc.targets": TARGETS,
+    "tsfmc.targets.packages": LAYOUTS,
 }
 
 Edges = dict[str, set[str]]

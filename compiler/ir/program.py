@@ -64,11 +64,13 @@ class Program:
         example = torch.zeros(batch, self.shape.variates, self.shape.lookback)
         with _tracing():
             try:
-                return torch.export.export(self.module, (example,))
+                exported = torch.export.export(self.module, (example,))
             except Exception as error:  # as in export_program
                 raise LoweringError(
                     f"the program cannot be exported at batch {batch}: {first_line(error)}"
                 ) from error
+        _forget_traces(exported)
+        return exported
 
     @cached_property
     def key(self) -> str:
@@ -115,7 +117,15 @@ def export_program(model: nn.Module, shape: Shape, windows: np.ndarray) -> Progr
             f"{type(model).__name__} returns shape {list(got)}, expected [B, D, H] = {list(expected)}",
             hint="a target takes a point forecast for every variate and step",
         )
+    _forget_traces(exported)
     return Program(exported, shape)
+
+
+def _forget_traces(exported: ExportedProgram) -> None:
+    """Where in the source a node was traced is dropped: a file written from a program names no build path."""
+    for module in exported.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 def program_key(exported: ExportedProgram) -> str:

@@ -37,6 +37,7 @@ PARTS = (
     DEVICE / "steps.py",
     DEVICE / "rows.py",
     DEVICE / "output.py",
+    DEVICE / "stream.py",
     ENGINE,
     DEVICE / "forecaster.py",
     DEVICE / "bench.py",

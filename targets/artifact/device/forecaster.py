@@ -17,6 +17,7 @@ from .errors import ArtifactError, EngineError, InputError
 from .files import MAX_MANIFEST_BYTES
 from .manifest import MANIFEST, is_number, parse_manifest
 from .signature import check_signature
+from .stream import Stream
 
 MAX_VECTOR_BYTES = 256 << 20
 SELFTEST_PAST, SELFTEST_FORECAST = "selftest/past.npy", "selftest/forecast.npy"
@@ -97,6 +98,10 @@ class Forecaster:
         forecast = self.scaling.unscale(self._in_scaled_units(self.scaling.scale(windows)))
         result: np.ndarray = forecast[0] if np.ndim(past) == 2 else forecast
         return result
+
+    def stream(self, missing: str | None = None) -> Stream:
+        """A window that rows are pushed into one by one; ``missing`` None is the artifact's own policy."""
+        return Stream(self.manifest["task"], self.forecast, missing)
 
     def verify(self) -> list[str]:
         """What is wrong with the files now, one line each; empty when the artifact is intact."""

@@ -1,0 +1,26 @@
+"""``tsfmc package``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .output import as_json, print_json
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--layout", default="tsfmc", help="tsfmc (default), triton, kserve, mlflow or hf.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Default: NAME, with the layout's suffix.")
+@click.option("--name", default="forecaster", help="What the platform calls the model.  Default: forecaster.")
+@as_json
+def command(artifact: Path, layout: str, out: Path | None, name: str, as_json: bool) -> None:
+    """Check ARTIFACT and lay it out for a platform: one file, a model server, a registry or the hub."""
+    from .. import api
+
+    written = api.package(artifact, layout=layout, out=out, name=name)
+    if as_json:
+        print_json({"layout": layout, "path": str(written)})
+    else:
+        click.echo(written)

@@ -1,0 +1,16 @@
+"""Packages: an artifact in the layout that a platform already understands."""
+
+from ...compiler.base.registry import Registry
+
+LAYOUTS = Registry(
+    "layout",
+    {
+        "tsfmc": "targets.packages.single_file:SingleFile",
+        "triton": "targets.packages.triton:Triton",
+        "kserve": "targets.packages.kserve:KServe",
+        "mlflow": "targets.packages.mlflow:MlflowModel",
+        "hf": "targets.packages.hugging_face:HuggingFace",
+    },
+    contract="targets.packages.layout:Layout",
+)
+"""Name -> :class:`~tsfmc.targets.packages.layout.Layout`; plugins join through ``tsfmc.layouts``."""

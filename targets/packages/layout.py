@@ -1,0 +1,126 @@
+"""What a layout is, and the one way to write a package: checked first, complete or not there at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import uuid4
+
+from ...compiler.base.errors import UsageError, VerificationError
+from ..artifact.archive import opened
+from ..artifact.device.check import find_problems
+from ..artifact.hashes import file_names
+from ..artifact.open import compiler_errors, read_manifest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An artifact that was found intact.
+
+    Attributes:
+        directory: its files.
+        manifest: checked, as JSON has it.
+        name: what the platform is to call the model.
+    """
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    name: str
+
+    @property
+    def kind(self) -> str:
+        """The target it was lowered for."""
+        return str(self.manifest["target"]["kind"])
+
+    @property
+    def entry(self) -> Path:
+        """The file that the engine loads."""
+        return self.directory / str(self.manifest["target"]["entry"])
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """``[D, L]`` of the past and ``[D, H]`` of the forecast."""
+        task = self.manifest["task"]
+        variates = len(task["variates"])
+        return (variates, task["lookback"]), (variates, task["horizon"])
+
+    def copy_to(self, directory: Path) -> None:
+        """The whole artifact, file by file, so that it still verifies there."""
+        for name in file_names(self.directory):
+            target = directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.directory / name, target)
+
+
+class Layout:
+    """A way to lay an artifact out for a platform.  One instance per name lives in the registry."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of target that it takes; none named means all."""
+    suffix: ClassVar[str] = ""
+    """Of the one file that it writes; empty where it writes a directory."""
+
+    def write(self, artifact: Packed, path: Path) -> None:
+        """Writes the package at ``path``: into the empty directory, or as that file."""
+        raise NotImplementedError
+
+
+def write_package(artifact: Path, layout: Layout, out: Path, name: str = "forecaster") -> Path:
+    """Checks an artifact and writes it in another layout; equal artifacts give equal bytes.
+
+    Args:
+        artifact: a directory or a ``.tsfmc`` file.
+        out: where the package goes; it must not exist.
+        name: what the platform calls the model.
+
+    Raises:
+        VerificationError: the artifact is not intact; every file that is wrong is named.
+        UsageError: the layout does not take this target, ``out`` exists, or the name is not allowed.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"model name {name[:80]!r}: expected up to 64 letters, digits, - and _, a letter or digit first"
+        )
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} exists", hint="choose another output path, or remove it")
+    with opened(artifact) as directory:
+        with compiler_errors():
+            problems = list(find_problems(directory))
+        if problems:
+            raise VerificationError(f"{artifact}: {'; '.join(problems)}", hint="get an intact copy")
+        packed = Packed(directory, read_manifest(directory), name)
+        if layout.kinds and packed.kind not in layout.kinds:
+            raise UsageError(
+                f"layout {layout.name} takes artifacts for {' or '.join(layout.kinds)}, "
+                f"{artifact} is for {packed.kind}",
+                hint=f"compile with --target {layout.kinds[0]}",
+            )
+        with _complete_or_absent(out, layout) as draft:
+            layout.write(packed, draft)
+    return out
+
+
+@contextmanager
+def _complete_or_absent(out: Path, layout: Layout) -> Iterator[Path]:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.parent / f".{out.name}.{os.getpid()}.{uuid4().hex[:8]}.new"
+    if not layout.suffix:
+        draft.mkdir()
+    try:
+        yield draft
+        draft.rename(out)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
