@@ -238,6 +238,11 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda m: m["files"].update({"x": {"bytes": 1, "sha256": "0" * 64}}),
         "files: x does not agree",
     ),
+    "files of another part": (
+        lambda m: m.update(files={"windows": {"train": 3}}),
+        "files: model.onnx does not agree",
+    ),
+    "file without a hash": (lambda m: m["files"].update(windows={}), "files: windows does not agree"),
     "tolerance 1": (lambda m: m["selftest"].update(tolerance=1e9), "field selftest.tolerance"),
 }
 

@@ -97,6 +97,25 @@ def model_of(*nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto
     )
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("batch", {"min": 1, "opt": 2, "max": 10**9}),
+        ("output", {"shape": [3, 10**9]}),
+        ("input", {"shape": [3, 1]}),
+    ],
+)
+def test_buffers_are_as_large_as_the_task_says(part: str, value: dict[str, Any]) -> None:
+    """What engine.json says must be what the manifest says, whose shapes and batches have caps."""
+    batch = {"min": 1, "opt": 2, "max": 4}
+    task = {"variates": ["a", "b", "c"], "lookback": SHAPE.lookback, "horizon": SHAPE.horizon}
+    manifest = {"target": {"batch": batch}, "task": task}
+    spec: dict[str, Any] = {"batch": batch, "input": {"shape": [3, 64]}, "output": {"shape": [3, 16]}}
+    Engine._refuse_other_shapes(spec, manifest)
+    with pytest.raises(ValueError, match=r"engine\.json has the (batches|shapes)"):
+        Engine._refuse_other_shapes({**spec, part: value}, manifest)
+
+
 def test_the_very_file_builds_the_plan_of_the_manifest(
     lowered: tuple[Path, dict[str, Any]], folder: Path
 ) -> None:

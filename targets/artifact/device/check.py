@@ -171,7 +171,7 @@ def _manifest_problems(files: ArtifactFiles, sizes: dict[str, int], broken: set[
     sums, declared, entry_file = files.sums or {}, manifest["files"], manifest["target"]["entry"]
     for name in sorted(set(sums) - {MANIFEST} | set(declared)):
         entry = declared.get(name)
-        if not isinstance(entry, dict) or entry.get("sha256") != sums.get(name):
+        if name not in sums or not isinstance(entry, dict) or entry.get("sha256") != sums[name]:
             yield f"{MANIFEST} field files: {name} does not agree with {SUMS}"
         elif name not in broken and sizes[name] != entry.get("bytes"):
             yield f"{name} has {sizes[name]} bytes, expected {entry.get('bytes')}"
