@@ -21,6 +21,7 @@ from torch import nn
 
 from ..compiler.base.errors import MissingError
 from ..compiler.ir.program import Program, Shape, export_program
+from .artifact.device.portable import PORTABLE
 from .artifact.runner import engine_class
 
 __all__ = ["Availability", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target", "TargetOptions"]
@@ -179,6 +180,19 @@ class Target:
                 f"target {self.kind} cannot run here: {error}", hint=f"install {needs}"
             ) from error
         return engine
+
+    def add_teacher(self, directory: Path, onnx_file: bytes, windows: np.ndarray) -> None:
+        """Puts the teacher into an artifact's ``teacher/``, in the form its devices can run it in.
+
+        By default its ONNX file, for devices that have onnxruntime.
+
+        Args:
+            directory: the draft of the artifact, payload and all.
+            windows: real windows ``[N, D, L]``, scaled.
+        """
+        path = directory / PORTABLE
+        path.parent.mkdir()
+        path.write_bytes(onnx_file)
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         """Facts for ``tsfmc targets``: devices, options, levels."""

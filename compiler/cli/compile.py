@@ -15,7 +15,7 @@ from .output import as_json, print_json, print_table
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
     "split", "missing", "recipe", "set", "budget", "teacher_store", "licence_policy", "baseline", "refit",
-    "seed", "threads",
+    "with_teacher", "seed", "threads",
 )  # fmt: skip
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved plan and stop.")

@@ -17,7 +17,7 @@ from ...compiler.base.errors import UsageError
 from .device.check import SUMS
 from .device.files import is_safe_name, sha256_file
 from .device.manifest import MANIFEST, SCHEMA
-from .hashes import NOT_PAYLOAD, describe, file_names
+from .hashes import describe, file_names, payload_bytes
 from .manifest import plain, validate
 from .runner import render_runner
 
@@ -111,8 +111,7 @@ def seal(directory: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     unsafe = [name for name in files if not is_safe_name(name)]
     if unsafe:
         raise ValueError(f"an artifact cannot hold a file named {unsafe[0]!r}")
-    payload = sum(int(entry["bytes"]) for name, entry in files.items() if name not in NOT_PAYLOAD)
-    size = {**fields.get("size", {}), "payload_bytes": payload}
+    size = {**fields.get("size", {}), "payload_bytes": payload_bytes(files)}
     manifest = validate({"schema": SCHEMA, **plain(fields), "files": files, "size": size})
     text = json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")

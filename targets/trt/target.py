@@ -28,7 +28,7 @@ from ...compiler.base.errors import LoweringError, MissingError, RecipeError, Ve
 from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions
 from .child import RTX_MODULE, ChildResult, run_script
 from .device.trt_engine import Cuda, DeviceError
-from .options import LADDER, Level, TrtOptions
+from .options import LADDER, BatchProfile, Level, TrtOptions
 from .presets import PRESETS
 from .vectors import (
     DEVICE_TOLERANCE,
@@ -44,7 +44,10 @@ from .vectors import (
 DEVICE = Path(__file__).resolve().parent / "device"
 SCRIPTS = ("trt_engine.py", "build_engine.py", "check_engine.py")
 ONNX, PROGRAM, PLAN, SPEC = "model.onnx", "model.pt2", "model.engine", "engine.json"
-MADE_ON_DEVICE = (PLAN, f"{PLAN}.json", "model.trtexec.engine")
+MADE_ON_DEVICE = (
+    *(PLAN, f"{PLAN}.json", "model.trtexec.engine"),
+    *(f"teacher/{PLAN}", f"teacher/{PLAN}.json"),
+)
 """An engine belongs to one device: it is made beside the payload and never travels with it."""
 Report = dict[str, dict[str, Any]]
 """Level -> what was shown."""
@@ -139,6 +142,7 @@ class TensorRT(Target):
             runs_here="device_built" in report,
             details={
                 "device_files": MADE_ON_DEVICE,
+                "teacher_engine": True,
                 "tolerance": worst + DEVICE_TOLERANCE[options.precision],
                 "precision": options.precision,
                 "preset": options.preset,
@@ -152,6 +156,12 @@ class TensorRT(Target):
     def engine_source(self) -> Path:
         """``device/trt_engine.py``: its ``Engine`` needs numpy, its ``Plan`` nothing but TensorRT."""
         return DEVICE / "trt_engine.py"
+
+    def add_teacher(self, directory: Path, onnx_file: bytes, windows: np.ndarray) -> None:
+        """The teacher's ONNX file and the scripts that build its engine beside the artifact's own."""
+        super().add_teacher(directory, onnx_file, windows)
+        write_teacher_spec(directory / "teacher", onnx_file)
+        _scripts_in(directory / "teacher", ("trt_engine.py", "build_engine.py"))
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         """Presets with their precisions and the TensorRT versions of their system software."""
@@ -308,9 +318,23 @@ def _gpu() -> dict[str, Any] | None:
         return None
 
 
-def _scripts_in(directory: Path) -> Path:
+def write_teacher_spec(folder: Path, onnx_file: bytes) -> None:
+    """``engine.json`` of a teacher whose ``model.onnx`` is this file; it has no vectors to be checked with."""
+    import onnx
+
+    graph = onnx.load_from_string(onnx_file).graph
+    (batch, variates, lookback), (_, _, horizon) = (
+        [size.dim_value for size in value.type.tensor_type.shape.dim] for value in (graph.input[0], graph.output[0])
+    )
+    profile = BatchProfile(min=1, opt=1, max=1 if batch else 8)
+    digest = hashlib.sha256(onnx_file).hexdigest()
+    spec = engine_spec(Shape(variates, lookback, horizon), profile, "fp32", digest, [])
+    (folder / SPEC).write_text(json.dumps(spec, indent=2) + "\n")
+
+
+def _scripts_in(directory: Path, names: Sequence[str] = SCRIPTS) -> Path:
     """Copies the device's scripts beside the model, so that the very files a user gets are run."""
-    for name in SCRIPTS:
+    for name in names:
         shutil.copyfile(DEVICE / name, directory / name)
     return directory
 

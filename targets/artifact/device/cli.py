@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ....compiler.data.filling import POLICIES
-from .bench import bench
+from .bench import bench, latency_file
 from .check import SUMS, find_problems, read_sums
 from .errors import ArtifactError, EngineError, InputError
 from .forecaster import Forecaster
@@ -50,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("verify", help="check every file against its hash")
     commands.add_parser("selftest", help="compare with the forecasts of the original model")
     measure = commands.add_parser("bench", help="measure on this device, as JSON")
-    measure.add_argument("--queries", type=int, default=1024, help="0 measures the cold start only")
+    measure.add_argument(
+        "--queries", type=int, default=64, help="fewest calls in each scenario; 0 measures the cold start only"
+    )
+    measure.add_argument("--duration", type=float, default=5.0, help="seconds of measuring (default 5)")
+    measure.add_argument(
+        "--record", type=Path, help="write the measurement to this file, for tsfmc bench ARTIFACT --record"
+    )
     return parser
 
 
@@ -87,7 +93,14 @@ def _run_selftest(arguments: argparse.Namespace) -> int:
 
 
 def _run_bench(arguments: argparse.Namespace) -> int:
-    _print_json(bench(Forecaster(arguments.artifact, arguments.threads), arguments.queries))
+    forecaster = Forecaster(arguments.artifact, arguments.threads)
+    how = (arguments.threads, arguments.queries, arguments.duration)
+    if arguments.record is None:
+        _print_json(bench(forecaster, *how))
+        return 0
+    record = latency_file(forecaster, *how)
+    arguments.record.write_text(json.dumps(record, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+    print(f"ok: {arguments.record} written; tsfmc bench ARTIFACT --record takes it", file=sys.stderr)
     return 0
 
 

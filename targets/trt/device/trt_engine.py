@@ -238,6 +238,8 @@ class Plan:
 class Engine:
     """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, in slices of the plan's largest batch."""
 
+    waits = True  # the GPU works, this processor waits
+
     def __init__(self, directory: Path, manifest: dict[str, Any], threads: int) -> None:
         self._plan = Plan(Path(directory))
         self._batch = self._plan.spec["batch"]
