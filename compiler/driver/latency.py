@@ -101,7 +101,9 @@ def teacher_latency(recipe: Recipe, unit: CompileUnit) -> dict[str, Any]:
     windows = rotation(unit, "train")
     forms, skipped = TeacherForms().of(unit, windows, recipe)
     reports = _measure(recipe, forms, windows, "fp32")
-    return latency_record({name: report.record(None, list(forms), skipped) for name, report in reports.items()})
+    return latency_record(
+        {name: report.record(None, list(forms), skipped) for name, report in reports.items()}
+    )
 
 
 def latency_record(scenarios: Scenarios) -> dict[str, Any]:

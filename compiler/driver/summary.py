@@ -119,7 +119,7 @@ def verdict_lines(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def latency_table(manifest: Mapping[str, Any]) -> list[str]:
-    """Both scenarios: the artifact, every form of the teacher with the speed-up over it; or why there is none."""
+    """Both scenarios: the artifact, and the speed-up over every form of the teacher; or why there is none."""
     latency = manifest.get("latency")
     if not latency:
         return ["latency    not measured here"]
@@ -146,11 +146,12 @@ def scenario_table(scenario: str, record: Mapping[str, Any]) -> list[str]:
         cells = "".join(_number(row.get(key)).rjust(10) for key in ("p50_us", "p90_us", "cpu_median_us"))
         against = speedup_words(row) if "speedup" in row else ""
         lines.append(f"{name:<24}{cells}{against:>30}".rstrip())
-    lines += [f"{'teacher, ' + each['name']:<24}not run: {each['reason']}" for each in record.get("skipped", ())]
+    lines += [
+        f"{'teacher, ' + each['name']:<24}not run: {each['reason']}" for each in record.get("skipped", ())
+    ]
     if "speedup" in record:
-        lines.append(
-            f"speed-up   {speedup_words(record)} over the teacher in its fastest form, {record['teacher']['name']}"
-        )
+        fastest = record["teacher"]["name"]
+        lines.append(f"speed-up   {speedup_words(record)} over the teacher in its fastest form, {fastest}")
     for row in (record.get("artifact"), *record.get("teachers", ())):
         if row and "modes" in row:
             modes = ", ".join(f"{mode['us']:.1f} us ({mode['share']:.0%})" for mode in row["modes"])

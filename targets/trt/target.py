@@ -319,12 +319,13 @@ def _gpu() -> dict[str, Any] | None:
 
 
 def write_teacher_spec(folder: Path, onnx_file: bytes) -> None:
-    """``engine.json`` of a teacher whose ``model.onnx`` is this file; it has no vectors to be checked with."""
+    """``engine.json`` of a teacher whose ``model.onnx`` is this file; it has no vectors to be checked by."""
     import onnx
 
     graph = onnx.load_from_string(onnx_file).graph
     (batch, variates, lookback), (_, _, horizon) = (
-        [size.dim_value for size in value.type.tensor_type.shape.dim] for value in (graph.input[0], graph.output[0])
+        [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (graph.input[0], graph.output[0])
     )
     profile = BatchProfile(min=1, opt=1, max=1 if batch else 8)
     digest = hashlib.sha256(onnx_file).hexdigest()

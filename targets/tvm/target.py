@@ -24,7 +24,7 @@ import torch
 from ...compiler.base.content import cache_root, content_key
 from ...compiler.base.errors import LoweringError, VerificationError
 from ...compiler.ir.program import program_key
-from ..base import Availability, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
+from ..base import Availability, Emulation, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
 from .devices import DEVICES, Device, find_device, lesser_devices
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
@@ -108,6 +108,11 @@ class TvmTarget(Target):
 
     def engine_source(self) -> Path:
         return Path(__file__).parent / "engine.py"
+
+    def emulation(self, directory: Path, manifest: Mapping[str, Any]) -> Emulation | None:
+        from .emulate import emulate
+
+        return emulate(directory, manifest["target"])
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         return {

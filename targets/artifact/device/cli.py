@@ -51,7 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("selftest", help="compare with the forecasts of the original model")
     measure = commands.add_parser("bench", help="measure on this device, as JSON")
     measure.add_argument(
-        "--queries", type=int, default=64, help="fewest calls in each scenario; 0 measures the cold start only"
+        "--queries",
+        type=int,
+        default=64,
+        help="fewest calls in each scenario; 0 measures the cold start only",
     )
     measure.add_argument("--duration", type=float, default=5.0, help="seconds of measuring (default 5)")
     measure.add_argument(

@@ -34,7 +34,9 @@ def _parts(times: np.ndarray, least: float) -> list[np.ndarray]:
         return [times]
     at = _best_split(times)
     low, high = times[:at], times[at:]
-    if min(len(low), len(high)) < least or not _valley_between(times, float(np.median(low)), float(np.median(high))):
+    if min(len(low), len(high)) < least or not _valley_between(
+        times, float(np.median(low)), float(np.median(high))
+    ):
         return [times]
     return [*_parts(low, least), *_parts(high, least)]
 

@@ -73,7 +73,7 @@ class WarmUp:
 
 @dataclass
 class Turns:
-    """One candidate's turns in one scenario: wall time of each call, and the mean processor time of a call."""
+    """One candidate's turns in one scenario: wall time of each call, mean processor time of a turn's."""
 
     settle: int
     calls: int

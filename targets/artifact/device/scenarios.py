@@ -31,7 +31,6 @@ from .rounds import (
 )
 from .timings import Ratio, Row, ratio_of, rows_of
 
-
 SPEEDUP = ("speedup", "speedup_interval")
 
 
@@ -69,11 +68,13 @@ class LatencyReport:
         artifact: str | None,
         teachers: Sequence[str],
         skipped: Mapping[str, str] = MappingProxyType({}),
+        role: str = "teacher",
     ) -> dict[str, Any]:
         """One artifact beside every form of its teacher, or a teacher alone.
 
         Args:
             skipped: the forms that did not run, and why.
+            role: what ``teachers`` are, when not teachers; a record names them by it.
 
         Returns:
             ``artifact``, ``teacher`` (the fastest form), ``teachers`` (a row for every form, with its name
@@ -89,7 +90,7 @@ class LatencyReport:
         if rows:
             first = rows[self.fastest(teachers)]
             record.update({name: first[name] for name in SPEEDUP if name in first})
-            record.update(teacher=first, teachers=list(rows.values()))
+            record.update({role: first, f"{role}s": list(rows.values())})
         if skipped:
             record["skipped"] = [{"name": name, "reason": reason} for name, reason in skipped.items()]
         measured = [*teachers] if artifact is None else [artifact, *teachers]

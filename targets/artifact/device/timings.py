@@ -89,7 +89,9 @@ class Row:
     def noisy(self) -> bool:
         """See ``NOISY``."""
         single = all(len(turn) == 1 for turn in self.turns_ns)
-        unsteady = relative_deviation(in_fours(self.samples_ns)) > NOISY_COLD if single else self.spread > NOISY
+        unsteady = (
+            relative_deviation(in_fours(self.samples_ns)) > NOISY_COLD if single else self.spread > NOISY
+        )
         return unsteady or (self.off_cpu or 0.0) > NOISY
 
     def percentile_us(self, name: str) -> float | None:
