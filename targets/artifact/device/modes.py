@@ -14,6 +14,7 @@ import numpy as np
 LEAST_SHARE = 0.05
 LEAST_DISTANCE = 0.1
 LEAST_SAMPLES = 64
+PLACES = 129
 VALLEY = 0.5
 """The valley holds at most this part of the smaller peak, two standard deviations of counting allowed for."""
 MOST_SAMPLES = 1 << 14
@@ -30,13 +31,13 @@ def find_modes(samples_ns: np.ndarray) -> list[tuple[float, float]]:
 
 def _parts(times: np.ndarray, least: float) -> list[np.ndarray]:
     """``times``, sorted, as one piece or several."""
-    if len(times) < 2 * least or len(times) < LEAST_SAMPLES // 2:
+    if len(times) < max(2 * least, LEAST_SAMPLES // 2):
         return [times]
-    at = _best_split(times)
+    at = _valley(times, _best_split(times))
+    if at is None or not least <= at <= len(times) - least:
+        return [times]
     low, high = times[:at], times[at:]
-    if min(len(low), len(high)) < least or not _valley_between(
-        times, float(np.median(low)), float(np.median(high))
-    ):
+    if np.median(high) - np.median(low) < np.log1p(LEAST_DISTANCE):
         return [times]
     return [*_parts(low, least), *_parts(high, least)]
 
@@ -49,11 +50,19 @@ def _best_split(times: np.ndarray) -> int:
     return int(np.argmax(between)) + 1
 
 
-def _valley_between(times: np.ndarray, low: float, high: float) -> bool:
-    if high - low < np.log1p(LEAST_DISTANCE):
-        return False
+def _valley(times: np.ndarray, at: int) -> int | None:
+    """How many samples lie below the emptiest place between both parts' centres, if that is a valley."""
+    low, high = float(np.median(times[:at])), float(np.median(times[at:]))
     width = (high - low) / 4
-    places = np.linspace(low, high, 33)
+    first, last = np.percentile(times, [1, 99])
+    places = np.linspace(first, last, PLACES)
     counts = np.searchsorted(times, places + width / 2) - np.searchsorted(times, places - width / 2)
-    valley, peak = int(counts.min()), int(min(counts[0], counts[-1]))
-    return bool(valley + 2 * np.sqrt(valley) + 2 < VALLEY * peak)
+    between = np.flatnonzero((places >= low) & (places <= high))
+    if width <= 0 or not len(between):
+        return None
+    lowest = between[counts[between] == counts[between].min()]
+    middle = lowest[len(lowest) // 2]
+    valley, peak = int(counts[middle]), int(min(counts[: middle + 1].max(), counts[middle:].max()))
+    if valley + 2 * np.sqrt(valley) + 2 >= VALLEY * peak:
+        return None
+    return int(np.searchsorted(times, places[middle]))

@@ -64,7 +64,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What the warm-up of a candidate found: how many calls, the usual time of one, the forecast's shape."""
+    """What the warm-up of a candidate found.
+
+    Attributes:
+        typical_s: usual time of a call, less what other programs took of it: a turn must not depend on them.
+        output_shape: of the forecast.
+    """
 
     calls: int
     typical_s: float
@@ -84,22 +89,27 @@ class Turns:
 
 
 def warm_up(
-    call: Callable[[np.ndarray], Any], rotation: Sequence[np.ndarray], calls: int, seconds: float
+    candidate: Candidate, rotation: Sequence[np.ndarray], calls: int, seconds: float, threads: int = 1
 ) -> WarmUp:
     """Both at least ``calls`` calls and ``seconds``; see ``LONGEST_WARM_UP_S``."""
-    times: list[int] = []
+    wall: list[int] = []
+    cpu: list[int] = []
     shape: tuple[int, ...] = ()
     start = time.perf_counter_ns()
     while True:
         passed = (time.perf_counter_ns() - start) / 1e9
-        done = len(times) >= calls and passed >= seconds
-        if times and (done or (len(times) >= min(calls, 5) and passed >= max(seconds, LONGEST_WARM_UP_S))):
+        done = len(wall) >= calls and passed >= seconds
+        if wall and (done or (len(wall) >= min(calls, 5) and passed >= max(seconds, LONGEST_WARM_UP_S))):
             break
-        began = time.perf_counter_ns()
-        forecast = call(rotation[len(times) % len(rotation)])
-        times.append(time.perf_counter_ns() - began)
+        cpu_began, began = time.process_time_ns(), time.perf_counter_ns()
+        forecast = candidate.call(rotation[len(wall) % len(rotation)])
+        wall.append(time.perf_counter_ns() - began)
+        cpu.append(time.process_time_ns() - cpu_began)
         shape = tuple(forecast.shape)
-    return WarmUp(len(times), max(statistics.median(times[len(times) // 2 :]), 1) / 1e9, shape)
+    clocks = [cpu, wall] if threads == 1 and not candidate.waits else [wall]
+    medians = (statistics.median(times[len(times) // 2 :]) for times in clocks)
+    typical = next((median for median in medians if median > 0), 1)  # a coarse clock may not tick in a call
+    return WarmUp(len(wall), typical / 1e9, shape)
 
 
 def stream_turn(typical_s: float) -> Turns:
