@@ -145,6 +145,48 @@ def test_verify_inspect_bench(place: Path, monkeypatch: Any, capsys: Any) -> Non
     assert code == 0 and out.startswith("| artifact | scenario |"), err
 
 
+def test_the_teacher_travels_and_a_device_measures_both(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    """The whole loop: compile --with-teacher, run.py bench --record, bench --record."""
+    arguments = [
+        "compile",
+        "--recipe",
+        "out/recipe.lock.toml",
+        "--with-teacher",
+        "--no-baseline",
+        "-o",
+        "both",
+    ]
+    code, _, err = run(place, monkeypatch, capsys, *arguments)
+    assert code == 0, err
+    plain = [
+        line for line in (place / "out/onnx/SHA256SUMS").read_text().splitlines() if "model.onnx" in line
+    ]
+    listed = (place / "both/onnx/SHA256SUMS").read_text()
+    assert plain[0] in listed and "teacher/model.onnx" in listed
+    sizes = [json.loads((place / out / "onnx/manifest.json").read_text())["size"] for out in ("out", "both")]
+    assert sizes[0] == sizes[1], "what is measured is no part of what is shipped"
+    command = [
+        sys.executable,
+        "-I",
+        "both/onnx/run.py",
+        "bench",
+        "--duration",
+        "0.1",
+        "--record",
+        "latency.json",
+    ]
+    subprocess.run(command, cwd=place, check=True, capture_output=True)
+    code, out, err = run(place, monkeypatch, capsys, "bench", "both/onnx", "--record", "latency.json")
+    assert code == 0 and "teacher, onnx" in out and "measured   on" in out, err
+    (device,) = json.loads((place / "both/onnx/manifest.json").read_text())["latency"]["devices"]
+    assert device["scenarios"]["interval"]["speedup"] > 0
+    assert run(place, monkeypatch, capsys, "verify", "both/onnx")[0] == 0
+    against = ["bench", "both/onnx", "--against", "teacher", "--forms", "onnx", "--duration", "0.1"]
+    assert run(place, monkeypatch, capsys, *against)[0] == 0, "without the teacher's weights"
+    code, _, err = run(place, monkeypatch, capsys, "bench", "out/onnx", "--record", "latency.json")
+    assert code == 5 and "measured on another artifact" in err
+
+
 def test_an_edited_artifact_is_refused(place: Path, monkeypatch: Any, capsys: Any) -> None:
     shutil.copytree(place / "out/onnx", place / "edited", dirs_exist_ok=True)
     with (place / "edited/model.onnx").open("r+b") as file:

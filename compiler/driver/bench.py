@@ -104,10 +104,9 @@ def run(artifacts: Sequence[Path], request: BenchRequest, progress: Progress) ->
 def _names(artifacts: Sequence[Path]) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for path in artifacts:
-        name = artifact_name(path) if artifact_name(path) not in names else str(path)
-        if name in names:
-            raise UsageError(f"{path} is given twice")
-        names[name] = path
+        if path.resolve() in [other.resolve() for other in names.values()]:
+            raise UsageError(f"{path} is given twice", hint="an artifact is measured once in a run")
+        names[artifact_name(path) if artifact_name(path) not in names else str(path)] = path
     return names
 
 

@@ -179,8 +179,9 @@ def test_the_method_in_words(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> N
     report = run(clock, 5_000 * US, 1_000 * US, duration_s=0.0, threads=3, precision="int8")
     assert report.method == (
         "single-stream, batch 1, L 16, H 4, D 2, int8, 3 threads, warm-up 5, n 320 artifact / 64 teacher, "
-        "70 windows, host copies in, interleaved: 16 rounds, calls a turn 20 artifact / 4 teacher (20 ms, the "
-        "first 2 ms not counted), percentiles are upper bounds at confidence 0.99"
+        "70 windows, host copies in, interleaved: 16 rounds, "
+        "calls a turn 20 artifact / 4 teacher (20 ms, the first 2 ms not counted), "
+        "percentiles are upper bounds at confidence 0.99"
     )
     report = run(clock, 5_000 * US, 1_000 * US, duration_s=0.0, scenario="interval", evict_mib=16)
     assert report.method == (
