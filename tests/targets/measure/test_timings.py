@@ -140,7 +140,7 @@ def test_drift_of_the_machine_cancels_in_the_ratio() -> None:
     drift = np.linspace(1, 3, 512)
     noise = np.random.default_rng(0).normal(1, 0.02, (2, 512))
     ratio = ratio_of(row(1e6 * drift * noise[0]), row(1e5 * drift * noise[1]))
-    assert ratio.low <= 10 <= ratio.high and ratio.high - ratio.low < 1.2
+    assert ratio.low <= 10 <= ratio.high and ratio.high - ratio.low < 1.6
 
 
 def test_drift_that_does_not_cancel_widens_the_interval() -> None:
