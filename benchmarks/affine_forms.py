@@ -23,6 +23,7 @@ from tsfmc.compiler.learning.cost import cost_of
 from tsfmc.compiler.students import from_config
 from tsfmc.targets import onnx, tvm
 from tsfmc.targets.base import Shape
+from tsfmc.targets.measure.host import host_record
 from tsfmc.targets.measure.latency import Call, LatencyReport, measure
 from tsfmc.targets.measure.parity import check_parity, hard_windows
 
@@ -89,7 +90,7 @@ def record(models: dict[str, Forecaster], report: LatencyReport, variates: int) 
             "interval": [ratio.low, ratio.high],
             "latency": row.to_dict(),
         }
-    return {"forms": rows, "noisy": report.noisy, "method": report.method, "host": dict(report.host)}
+    return {"forms": rows, "noisy": report.noisy, "method": report.method, "host": host_record()}
 
 
 def main() -> None:

@@ -75,8 +75,11 @@ def one(options: argparse.Namespace, data: str, student: str, name: str) -> dict
         "accuracy": manifest["accuracy"]["test"],
         "comparisons": manifest["accuracy"].get("comparisons"),
         "verdict": manifest["accuracy"].get("verdict"),
-        "speedup": [manifest["latency"]["speedup"], *manifest["latency"]["speedup_interval"]],
-        "noisy": manifest["latency"]["noisy"],
+        "speedup": {
+            scenario: [record["speedup"], *record["speedup_interval"]]
+            for scenario, record in manifest["latency"]["scenarios"].items()
+        },
+        "noisy": any(record["noisy"] for record in manifest["latency"]["scenarios"].values()),
         "parameters": manifest["student"]["parameters"],
         "overlap": manifest["teacher"]["pretraining_overlap"],
         "passes": [

@@ -37,7 +37,7 @@ from mutants import Mutant, draw, mutants_of
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/mutation.json"
 JUDGED = ROOT / "benchmarks/mutation_judged.toml"
-MODULES = ("passes/*.py", "compiler/learning/*.py", "targets/artifact/**/*.py", "targets/measure/latency.py")
+MODULES = ("passes/*.py", "compiler/learning/*.py", "targets/artifact/**/*.py", "targets/measure/*.py")
 _PRIOR = (
     "tests/compiler/learning/test_prior.py",
     "tests/compiler/learning/test_rolling_origin.py",
@@ -81,11 +81,20 @@ FURTHER: Mapping[str, tuple[str, ...]] = {
 _LATENCY = "tests/targets/measure/test_latency.py::test_"
 INSTEAD: Mapping[str, tuple[str, ...]] = {
     "targets/measure/latency.py": (
-        "tests/targets/measure/test_latency_clock.py",
+        "tests/targets/measure/test_rounds.py",
         f"{_LATENCY}collector_and_threads_are_as_before_even_after_a_failure",
+    ),
+    "targets/measure/cold_start.py": (
         f"{_LATENCY}cold_start_is_measured_in_a_fresh_process",
         f"{_LATENCY}cold_start_never_runs_code_of_the_artifact",
-    )
+    ),
+    **{
+        f"targets/artifact/device/{name}.py": (
+            "tests/targets/measure/test_rounds.py",
+            "tests/targets/measure/test_timings.py",
+        )
+        for name in ("modes", "rounds", "scenarios", "timings")
+    },
 }
 # What takes five seconds and more and shows what its quicker neighbours show for another case.  A survivor is
 # to be tried against these by hand before it is called a hole.
@@ -179,9 +188,9 @@ NAMED = (
     ),
     Named(
         "the warm-up ignored",
-        "targets/measure/latency.py",
-        r"while len\(times\) < min_calls or time\.perf_counter_ns\(\) < until or not times:",
-        "while not times:",
+        "targets/artifact/device/rounds.py",
+        r"done = len\(times\) >= calls and passed >= seconds",
+        "done = True",
     ),
 )
 

@@ -34,8 +34,10 @@ from tsfmc.compiler.ir.forecaster import Teacher
 from tsfmc.compiler.learning.cost import cost_of
 from tsfmc.passes.surgery import slice_teacher
 from tsfmc.targets import TARGETS
+from tsfmc.targets.artifact.device.rounds import MIN_QUERIES
 from tsfmc.targets.base import Shape
-from tsfmc.targets.measure.latency import MIN_ROUNDS, MIN_WINDOWS, measure, torch_candidate
+from tsfmc.targets.measure.host import host_record
+from tsfmc.targets.measure.latency import MIN_WINDOWS, measure, torch_candidate
 
 RESULTS = Path(__file__).parent / "results" / "prune_speed.json"
 LOOKBACK = 512
@@ -54,7 +56,7 @@ def main() -> None:
     parser.add_argument("--variates", type=int, default=7)
     parser.add_argument("--horizon", type=int, default=64, help="64 is one pass of Bolt and Time-MoE")
     parser.add_argument("--seconds", type=float, default=60.0, help="per run; at least --rounds")
-    parser.add_argument("--rounds", type=int, default=MIN_ROUNDS, help="fewer for slow teachers")
+    parser.add_argument("--rounds", type=int, default=MIN_QUERIES, help="fewer for slow teachers")
     parser.add_argument("--warmup-calls", type=int, default=50, help="fewer for slow teachers")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -100,7 +102,7 @@ def one(options: argparse.Namespace, name: str, engine: str) -> dict[str, Any]:
             past,
             duration_s=options.seconds,
             warmup_calls=options.warmup_calls,
-            min_rounds=options.rounds,
+            min_queries=options.rounds,
             forms=dict.fromkeys(calls, engine),
         )
     rows = {}
@@ -112,7 +114,7 @@ def one(options: argparse.Namespace, name: str, engine: str) -> dict[str, Any]:
             "speedup": ratio.value,
             "speedup_interval": [ratio.low, ratio.high],
         }
-    return {"rows": rows, "method": report.method, "host": dict(report.host)}
+    return {"rows": rows, "method": report.method, "host": host_record()}
 
 
 def shrink(teacher: Teacher, ratio: float, round_to: int, less: int) -> Teacher:

@@ -38,6 +38,7 @@ from tsfmc.compiler.base.progress import for_stderr
 from tsfmc.compiler.frontends import build_teacher, find_card
 from tsfmc.compiler.frontends.moirai.moirai1 import Moirai
 from tsfmc.compiler.ir.forecaster import Teacher
+from tsfmc.targets.measure.host import host_record
 from tsfmc.targets.measure.latency import MIN_WINDOWS, Call, measure, torch_candidate
 
 HERE = Path(__file__).parent
@@ -170,7 +171,6 @@ def one(options: argparse.Namespace, name: str) -> dict[str, Any]:
         "duration_s": 0.0,
         "warmup_calls": 1,
         "min_queries": options.slow_rounds,
-        "min_rounds": options.slow_rounds,
     }
     many = {"duration_s": options.seconds, "warmup_calls": options.warmup_calls}
     forms = {"ours": f"tsfmc, {COMMON}", "upstream": form}
@@ -182,7 +182,7 @@ def one(options: argparse.Namespace, name: str) -> dict[str, Any]:
         "speedup_interval": [ratio.low, ratio.high],
         "agreement": agreement,
         "method": f"{report.method}, random weights at full size",
-        "host": dict(report.host),
+        "host": host_record(),
     }
 
 

@@ -32,7 +32,7 @@ from tsfmc.compiler.frontends import build_teacher, find_card
 from tsfmc.compiler.students import build_student, from_config
 from tsfmc.targets.artifact.device.forecaster import window_scale
 from tsfmc.targets.measure.host import host_record
-from tsfmc.targets.measure.latency import Call, measure
+from tsfmc.targets.measure.latency import Call, Candidate, measure
 
 LOOKBACK, HORIZON = 512, 96
 SIZES = {"lookback": LOOKBACK, "horizon": HORIZON}
@@ -164,8 +164,8 @@ def latencies(
     """One student in its fastest form against all forms of each teacher."""
     result: dict[str, Any] = {}
     for name, calls in teachers.items():
-        candidates = {f"student, {form}": call for form, call in artifact.items()}
-        candidates |= {f"teacher, {form}": call for form, call in calls.items()}
+        candidates = {f"student, {form}": Candidate(call, waits=True) for form, call in artifact.items()}
+        candidates |= {f"teacher, {form}": Candidate(call, waits=True) for form, call in calls.items()}
         report = measure(candidates, windows, duration_s=seconds)
         best = {
             side: min(

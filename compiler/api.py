@@ -31,7 +31,7 @@ from .driver.settings import OtherSettings
 if TYPE_CHECKING:
     from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from ..targets.artifact.open import Standing
-    from .driver.bench import Report
+    from .driver.bench import Bench
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
     from .ir.unit import CompileUnit, PassRecord
@@ -399,27 +399,33 @@ def teach(
 
 
 def bench(
-    artifact: str | Path,
-    *,
+    *artifacts: str | Path,
     against: str | None = None,
+    scenario: str = "both",
+    forms: Sequence[str] = ("eager", "onnx"),
     teacher: str | None = None,
     data: str | None = None,
     threads: int = 1,
-    duration_s: float = 5.0,
+    duration_s: float = 10.0,
     progress: Progress | None = None,
-) -> Report:
-    """Measures an artifact by the one latency rule; see ``bench.run``."""
-    from .driver.bench import run
+) -> Bench:
+    """Measures artifacts by the one latency rule, all in one run; see ``bench.BenchRequest``.
 
-    return run(
-        Path(artifact),
-        against=against,
-        teacher=teacher,
-        data=data,
-        threads=threads,
-        duration_s=duration_s,
-        progress=progress or Silent(),
-    )
+    Raises:
+        TsfmcError: see ``bench.run``.
+    """
+    from ..targets.forms import FORMS
+    from ..targets.measure.latency import SCENARIOS
+    from .base.errors import unknown_name
+    from .driver.bench import BOTH, BenchRequest, run
+
+    for form in forms:
+        if form not in FORMS:
+            raise unknown_name("form", form, FORMS)
+    if scenario not in (*SCENARIOS, BOTH):
+        raise unknown_name("scenario", scenario, (*SCENARIOS, BOTH))
+    request = BenchRequest(against, scenario, tuple(forms), data, teacher, threads, duration_s)
+    return run([Path(path) for path in artifacts], request, progress or Silent())
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -22,9 +22,13 @@ from torch import nn
 from ..compiler.base.errors import MissingError
 from ..compiler.ir.program import Program, Shape, export_program
 from .artifact.device.files import ArtifactFiles
+from .artifact.device.portable import PORTABLE
 from .artifact.runner import engine_class
 
-__all__ = ["Availability", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target", "TargetOptions"]
+__all__ = [
+    "Availability", "Emulation", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target",
+    "TargetOptions",
+]  # fmt: skip
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, host memory."""
@@ -88,6 +92,21 @@ class Payload:
     runs_here: bool
     details: Mapping[str, Any] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """An artifact of another machine under that machine's emulator: what it computes, never how fast.
+
+    Attributes:
+        engine: as any other, slow.
+        runner: the emulator's name.
+        instructions: of one forecast of ``past [1, D, L]``, or None where they cannot be counted in time.
+    """
+
+    engine: Engine
+    runner: str
+    instructions: Callable[[np.ndarray], int | None]
 
 
 class Target:
@@ -191,6 +210,27 @@ class Target:
                 f"target {self.kind} cannot run here: {error}", hint=f"install {needs}"
             ) from error
         return engine
+
+    def emulation(self, directory: Path, manifest: Mapping[str, Any]) -> Emulation | None:
+        """An artifact that does not run on this machine, under an emulator; None where there is none.
+
+        Args:
+            directory: the artifact, its hashes checked.
+        """
+        return None
+
+    def add_teacher(self, directory: Path, onnx_file: bytes, windows: np.ndarray) -> None:
+        """Puts the teacher into an artifact's ``teacher/``, in the form its devices can run it in.
+
+        By default its ONNX file, for devices that have onnxruntime.
+
+        Args:
+            directory: the draft of the artifact, payload and all.
+            windows: real windows ``[N, D, L]``, scaled.
+        """
+        path = directory / PORTABLE
+        path.parent.mkdir()
+        path.write_bytes(onnx_file)
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         """Facts for ``tsfmc targets``: devices, options, levels."""

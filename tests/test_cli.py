@@ -25,7 +25,7 @@ PIPELINE = ["record_teacher", "build_student", "weight_horizons", "align_tempora
 SMALL = [
     "--lookback", "48", "--horizon", "12", "--set", f"pipeline={json.dumps(PIPELINE)}",
     "--set", "student.embedding=16", "--set", "passes.distill.epochs=1",
-    "--set", "measure.duration_s=0.2", "--set", "measure.min_queries=64",
+    "--set", "measure.duration_s=0.2", "--set", "measure.teacher_forms=['eager']",
 ]  # fmt: skip
 
 
@@ -76,7 +76,11 @@ def test_compile_json(place: Path) -> None:
     assert (manifest["task"]["step_seconds"], manifest["task"]["missing"]) == (3600, "error")
     assert set(manifest["accuracy"]["test"]) == {"student", "supervised", "teacher", "seasonal_naive"}
     assert manifest["data"]["windows"]["test"] == manifest["accuracy"]["test"]["student"]["windows"]
-    assert manifest["latency"]["speedup"] > 0 and "interleaved with teacher" in manifest["latency"]["method"]
+    scenarios = manifest["latency"]["scenarios"]
+    assert list(scenarios) == ["interval", "stream"] and manifest["latency"]["host"]["cores"]
+    for record in scenarios.values():
+        assert record["speedup"] > 0 and [row["name"] for row in record["teachers"]] == ["eager"]
+        assert "interleaved" in record["method"] and record["teacher"]["cpu_median_us"] > 0
     assert [entry["name"] for entry in manifest["passes"]] == PIPELINE
     assert manifest["student"]["parameters"] == 48 * 12
     assert "distill" in (place / "compile.log").read_text()
@@ -121,12 +125,66 @@ def test_verify_inspect_bench(place: Path, monkeypatch: Any, capsys: Any) -> Non
     assert code == 0 and "self-test" in out
     code, out, _ = run(place, monkeypatch, capsys, "inspect", "out/onnx")
     assert code == 0 and "test accuracy" in out and "speed-up" in out
-    against = ["bench", "out/onnx", "--against", "teacher", "--teacher", "teacher", "--duration", "0.2"]
+    against = ["bench", "out/onnx", "--against", "teacher", "--teacher", "teacher", "--forms", "eager"]
+    against += ["--duration", "0.2"]
     code, out, _ = run(place, monkeypatch, capsys, *against, "--format", "gha")
     entries = json.loads(out)
     assert code == 0 and all({"name", "unit", "value", "range", "extra"} == set(entry) for entry in entries)
     code, _, err = run(place, monkeypatch, capsys, *against, "--min-speedup", "1e9")
-    assert code == 4 and "speed-up" in err and "gate 1e+09x" in err
+    assert code == 4 and "speed-up" in err and "its lower end must be at least 1e+09x" in err
+    code, out, _ = run(place, monkeypatch, capsys, *against, "--format", "json", "--scenario", "interval")
+    assert code == 0 and list(json.loads(out)[0]["scenarios"]) == ["interval"]
+    (place / "baseline.json").write_text(
+        out.replace('"speedup_interval": [', '"speedup_interval": [1e9, 2e9, ')
+    )
+    baseline = [*against, "--scenario", "interval", "--allow-noisy", "--fail-on-regression", "baseline.json"]
+    code, _, err = run(place, monkeypatch, capsys, *baseline)
+    assert code == 2 and "the baseline has none of these artifacts" in err, "three ends are no interval"
+    (place / "baseline.json").write_text(out)
+    code, out, err = run(place, monkeypatch, capsys, *baseline, "--format", "md")
+    assert code == 0 and out.startswith("| artifact | scenario |"), err
+
+
+def test_the_teacher_travels_and_a_device_measures_both(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    """The whole loop: compile --with-teacher, run.py bench --record, bench --record."""
+    arguments = [
+        "compile",
+        "--recipe",
+        "out/recipe.lock.toml",
+        "--with-teacher",
+        "--no-baseline",
+        "-o",
+        "both",
+    ]
+    code, _, err = run(place, monkeypatch, capsys, *arguments)
+    assert code == 0, err
+    plain = [
+        line for line in (place / "out/onnx/SHA256SUMS").read_text().splitlines() if "model.onnx" in line
+    ]
+    listed = (place / "both/onnx/SHA256SUMS").read_text()
+    assert plain[0] in listed and "teacher/model.onnx" in listed
+    sizes = [json.loads((place / out / "onnx/manifest.json").read_text())["size"] for out in ("out", "both")]
+    assert sizes[0] == sizes[1], "what is measured is no part of what is shipped"
+    command = [
+        sys.executable,
+        "-I",
+        "both/onnx/run.py",
+        "bench",
+        "--duration",
+        "0.1",
+        "--record",
+        "latency.json",
+    ]
+    subprocess.run(command, cwd=place, check=True, capture_output=True)
+    code, out, err = run(place, monkeypatch, capsys, "bench", "both/onnx", "--record", "latency.json")
+    assert code == 0 and "teacher, onnx" in out and "measured   on" in out, err
+    (device,) = json.loads((place / "both/onnx/manifest.json").read_text())["latency"]["devices"]
+    assert device["scenarios"]["interval"]["speedup"] > 0
+    assert run(place, monkeypatch, capsys, "verify", "both/onnx")[0] == 0
+    against = ["bench", "both/onnx", "--against", "teacher", "--forms", "onnx", "--duration", "0.1"]
+    assert run(place, monkeypatch, capsys, *against)[0] == 0, "without the teacher's weights"
+    code, _, err = run(place, monkeypatch, capsys, "bench", "out/onnx", "--record", "latency.json")
+    assert code == 5 and "measured on another artifact" in err
 
 
 def test_an_edited_artifact_is_refused(place: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -347,5 +405,5 @@ def test_every_command_has_help() -> None:
 def test_the_python_face_is_complete(place: Path) -> None:
     for name in tsfmc.__all__:
         assert getattr(tsfmc, name) is not None
-    report = tsfmc.bench(place / "out/onnx", duration_s=0.2)
-    assert report.to_dict()["artifact"]["p50_us"] > 0
+    report = tsfmc.bench(place / "out/onnx", duration_s=0.2, scenario="stream")
+    assert report.to_dict()[0]["scenarios"]["stream"]["artifact"]["p50_us"] > 0

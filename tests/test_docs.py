@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from tsfmc.compiler.cli import cli
 from tsfmc.passes import PASSES
@@ -81,3 +82,29 @@ def test_every_pass_is_on_its_pages() -> None:
     for name in PASSES:
         assert re.search(rf"^    {name}  ", design, re.MULTILINE), name
         assert f"::: tsfmc.passes.{name}\n" in reference, name
+
+
+def test_commands_of_the_workflow_have_their_options() -> None:
+    """The file that users copy: its steps are commands of this package, and one of them is a gate."""
+    steps = yaml.safe_load((ROOT / "docs/examples/github-workflow.yml").read_text())["jobs"]["latency"][
+        "steps"
+    ]
+    lines = [step["run"].partition(">")[0] for step in steps if step.get("run", "").startswith("tsfmc ")]
+    gates = []
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, line
+        gates.append(command.make_context(name, arguments).params.get("min_speedup"))
+    assert len(lines) == 3 and any(gates)
+
+
+def test_the_ci_runs_what_the_workflow_shows() -> None:
+    """Every tsfmc line of the project's own CI is parsed too."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / ".ci/run").read_text())
+    lines = re.findall(r"\.venv/bin/tsfmc (bench|compile) ([^>|\n]*)", text)
+    assert {name for name, _ in lines} == {"bench", "compile"}
+    for name, arguments in lines:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        command.make_context(name, shlex.split(arguments))

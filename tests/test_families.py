@@ -12,7 +12,7 @@ import tsfmc
 from tsfmc.compiler.frontends import load_teacher, save_teacher
 from tsfmc.compiler.ir.forecaster import parameter_count
 
-QUICK = ["measure.duration_s=0.2", "measure.min_queries=64"]
+QUICK = ["measure.duration_s=0.2"]
 
 
 @pytest.mark.parametrize("student", ["itransformer", "none"])
@@ -24,6 +24,7 @@ def test_compile(tmp_path: Path, family: str, student: str) -> None:
     size = trained if student == "itransformer" else []
     # The teacher itself: the cheap exact pass only; pruning and fine-tuning have tests of their own.
     alone = ['pipeline=["drop_dead_weights", "record_teacher"]'] if student == "none" else []
+    forms = ["measure.teacher_forms=['eager']"] if student == "none" else []
     result = tsfmc.compile(
         teacher=tmp_path / "teacher",
         data=write_series(tmp_path / "series.csv", rows=400, variates=2),
@@ -33,12 +34,14 @@ def test_compile(tmp_path: Path, family: str, student: str) -> None:
         horizon=horizon,
         baseline=False,
         out=tmp_path / "out",
-        set=[*QUICK, *size, *alone],
+        set=[*QUICK, *size, *alone, *forms],
     )
     manifest = result.manifests["onnx"]
     assert manifest["level"] == "executed" and manifest["parity"]["passed"]
     assert manifest["teacher"]["family"] == family
-    assert manifest["latency"]["speedup"] > 0
+    for record in manifest["latency"]["scenarios"].values():
+        assert record["speedup"] > 0 and "skipped" not in record, "every family has an ONNX form"
+        assert [row["name"] for row in record["teachers"]] == ["eager", *["onnx"] * (student != "none")]
     assert {"student", "teacher", "seasonal_naive"} <= set(manifest["accuracy"]["test"])
     if student == "none":
         # The artifact is the teacher: equal accuracy, as far as float32 goes.

@@ -16,7 +16,7 @@ from .paths import OUTPUT
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
     "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy",
-    "baseline", "refit", "seed", "threads",
+    "baseline", "refit", "with_teacher", "seed", "threads",
 )  # fmt: skip
 @click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Read the data, print the resolved plan and stop.")

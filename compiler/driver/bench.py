@@ -1,155 +1,207 @@
-"""``bench``: artifacts by the one latency rule, alone, against the teacher, or against another artifact."""
+"""``bench``: artifacts and what they are measured against, all in one interleaved run.
+
+What cannot run on this machine is checked for correctness under its emulator, where there is one, and its
+instructions are counted; it is never timed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...targets.artifact.open import Forecaster, open_artifact
-from ...targets.measure.latency import Call, LatencyReport, github_action_benchmark, measure, torch_candidate
-from ..base.errors import BudgetError, UsageError
+from ...targets import TARGETS
+from ...targets.artifact.archive import opened
+from ...targets.artifact.open import Forecaster, compiler_errors, open_artifact, read_manifest
+from ...targets.base import Emulation
+from ...targets.measure.host import host_record
+from ...targets.measure.latency import SCENARIOS, Candidate, LatencyReport, measure_each
+from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.progress import Progress
+from .latency import WINDOWS, engine_candidate
+from .rivals import Rivals, artifact_name, find_rivals, refuse_other_task
 
-COLUMNS = ("artifact", "candidate", "p50 us", "p90 us", "n", "noisy", "speed-up", "interval")
-WINDOWS = 64
-TEACHER = "teacher"
+BOTH = "both"
+Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Report:
-    """One artifact's run; ``other`` names what it was compared with, or is None."""
+class BenchRequest:
+    """What is asked for.
 
-    name: str
-    other: str | None
-    latency: LatencyReport
+    Attributes:
+        against: ``teacher`` (the one in the manifest, or ``teacher``), ``plain``, the path of another
+            artifact, or None.
+        scenario: one of ``SCENARIOS`` or ``both``.
+        forms: of the teacher or the plain student, see ``targets/forms.py``.
+        data: where the windows come from; by default the first artifact's self-test windows, shifted in time.
+        teacher: where the teacher's weights are, when the manifest's name is not enough.
+        duration_s: seconds of measuring, all candidates and both scenarios together.
+    """
+
+    against: str | None = None
+    scenario: str = BOTH
+    forms: tuple[str, ...] = ("eager", "onnx")
+    data: str | None = None
+    teacher: str | None = None
+    threads: int = 1
+    duration_s: float = 10.0
 
     @property
-    def speedup(self) -> float | None:
-        """Median time of the other over that of the artifact."""
-        return self.latency.ratio(self.other, "artifact").value if self.other else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``--format json``."""
-        fields = {"name": self.name, **self.latency.to_manifest()}
-        if self.other:
-            ratio = self.latency.ratio(self.other, "artifact")
-            fields |= {
-                "against": self.other,
-                "speedup": ratio.value,
-                "speedup_interval": [ratio.low, ratio.high],
-            }
-        return fields
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """For the table."""
-        lines = []
-        for name, row in self.latency.rows.items():
-            speedup = interval = None
-            if name == "artifact" and self.other:
-                ratio = self.latency.ratio(self.other, "artifact")
-                speedup, interval = f"{ratio.value:.1f}x", f"{ratio.low:.1f} to {ratio.high:.1f}"
-            facts = row.to_dict()
-            lines.append(
-                (
-                    self.name,
-                    name,
-                    facts.get("p50_us"),
-                    facts.get("p90_us"),
-                    facts["n"],
-                    facts["noisy"],
-                    speedup,
-                    interval,
-                )
-            )
-        return lines
-
-    def github_action_benchmark(self) -> list[dict[str, Any]]:
-        """Entries of github-action-benchmark, tool ``customSmallerIsBetter``."""
-        return github_action_benchmark(self.latency, self.name)
+    def scenarios(self) -> tuple[str, ...]:
+        """Those that are measured."""
+        return SCENARIOS if self.scenario == BOTH else (self.scenario,)
 
 
-def run(
-    artifact: Path,
-    *,
-    against: str | None = None,
-    data: str | None = None,
-    teacher: str | None = None,
-    threads: int = 1,
-    duration_s: float = 5.0,
-    progress: Progress,
-) -> Report:
-    """Measures one artifact.
+@dataclass(frozen=True)
+class Bench:
+    """What came out: an entry for each artifact.
 
-    Args:
-        against: ``"teacher"`` (the one in the manifest, or ``teacher``), or the path of another artifact.
-        data: where the windows come from; by default the data set named in the manifest when it is a known
-            one, else the artifact's self-test windows, shifted in time.
-        teacher: where the teacher's weights are, when the manifest's name is not enough.
+    An entry has ``name``, ``target``, ``level`` and ``against``; further ``scenarios`` (see
+    ``LatencyReport.record``) and ``host``, or where it cannot run here ``not_measured`` (why) and perhaps
+    ``emulated``.
+    """
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def measured(self) -> tuple[Entry, ...]:
+        """Those with times."""
+        return tuple(entry for entry in self.entries if "scenarios" in entry)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """For ``--format json``, and as a baseline for a later run."""
+        return [dict(entry) for entry in self.entries]
+
+
+def run(artifacts: Sequence[Path], request: BenchRequest, progress: Progress) -> Bench:
+    """Measures what can run here in one run, and checks the rest.
 
     Raises:
-        UsageError: the two artifacts do not take the same windows.
+        UsageError: artifacts that do not take the same windows, or one given twice.
+        MissingError: none of them can run or be emulated here.
+        VerificationError: an artifact is broken, or computes something else under its emulator.
     """
-    engine = open_artifact(artifact, threads=threads)
-    windows = _windows(engine, data)
-    name = f"{artifact.parent.name}/{artifact.name}" if artifact.parent.name else artifact.name
-    candidates: dict[str, Call] = {"artifact": engine.engine}
-    other = None
-    if against == TEACHER:
-        other = TEACHER
-        candidates[TEACHER] = torch_candidate(_teacher(engine, teacher))
-    elif against is not None:
-        other = Path(against).name if Path(against).name != artifact.name else str(against)
-        second = open_artifact(Path(against), threads=threads)
-        if second.manifest["task"] != engine.manifest["task"]:
-            raise UsageError(
-                f"{against} and {artifact} have different tasks",
-                hint="compare artifacts of one lookback, horizon and set of variates",
-            )
-        candidates[other] = second.engine
-    progress.line(f"bench {name}" + (f" against {other}" if other else ""))
-    return Report(name, other, measure(candidates, windows, threads=threads, duration_s=duration_s))
+    names = _names(artifacts)
+    here: dict[str, Forecaster] = {}
+    elsewhere: dict[str, dict[str, Any]] = {}
+    for name, path in names.items():
+        try:
+            here[name] = open_artifact(path, threads=request.threads)
+        except MissingError as error:
+            if not path.exists():
+                raise
+            elsewhere[name] = _check_elsewhere(path, error, progress)
+    if not here and not any("emulated" in entry for entry in elsewhere.values()):
+        raise MissingError(next(iter(elsewhere.values()))["not_measured"], hint="measure it on its device")
+    measured = _measure(here, request, progress) if here else {}
+    return Bench(tuple({"name": name, **(measured.get(name) or elsewhere[name])} for name in names))
 
 
-def check_gates(reports: Sequence[Report], *, min_speedup: float | None, max_p90_us: float | None) -> None:
-    """Raises ``BudgetError`` (exit code 4) naming every gate that was missed and by what."""
-    missed = []
-    for report in reports:
-        if min_speedup is not None:
-            if report.speedup is None:
-                raise UsageError("--min-speedup needs --against", hint="e.g. --against teacher")
-            if report.speedup < min_speedup:
-                missed.append(f"{report.name}: speed-up {report.speedup:.2f}x, gate {min_speedup:g}x")
-        if max_p90_us is not None:
-            p90 = report.latency.rows["artifact"].percentile_us("p90_us")
-            if p90 is None or p90 > max_p90_us:
-                missed.append(f"{report.name}: p90 {p90} us, gate {max_p90_us:g} us")
-    if missed:
-        raise BudgetError("; ".join(missed))
+def _names(artifacts: Sequence[Path]) -> dict[str, Path]:
+    names: dict[str, Path] = {}
+    for path in artifacts:
+        if path.resolve() in [other.resolve() for other in names.values()]:
+            raise UsageError(f"{path} is given twice", hint="an artifact is measured once in a run")
+        names[artifact_name(path) if artifact_name(path) not in names else str(path)] = path
+    return names
 
 
-def _teacher(engine: Forecaster, where: str | None) -> Any:
-    from ..frontends import load_teacher
-
-    task = engine.manifest["task"]
-    name = where or engine.manifest["teacher"]["name"]
-    return load_teacher(
-        name, lookback=task["lookback"], horizon=task["horizon"], variates=len(task["variates"])
+def _measure(
+    here: Mapping[str, Forecaster], request: BenchRequest, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    first = next(iter(here.values()))
+    for name, other in here.items():
+        refuse_other_task(name, other, first)
+    windows = _windows(first, request.data)
+    if request.against is not None:
+        progress.line(f"preparing {request.against}")
+    rivals = find_rivals(
+        request.against,
+        first,
+        windows,
+        teacher=request.teacher,
+        forms=request.forms,
+        threads=request.threads,
     )
+    for name, reason in rivals.skipped.items():
+        progress.line(f"{rivals.role} {name} does not run here: {reason}")
+    candidates: dict[str, Candidate] = {name: engine_candidate(each.engine) for name, each in here.items()}
+    clash = sorted(set(candidates) & set(rivals.forms))
+    if clash:
+        raise UsageError(f"{clash[0]} is measured against itself", hint="give another artifact to --against")
+    candidates |= rivals.forms
+    progress.line(f"measuring {', '.join(candidates)}: {', '.join(request.scenarios)}")
+    reports = measure_each(
+        candidates,
+        windows,
+        threads=request.threads,
+        scenarios=request.scenarios,
+        duration_s=request.duration_s,
+        notes=() if request.data else ("windows rolled from those of the self-test",),
+    )
+    host = host_record()
+    return {name: _entry(each, name, reports, rivals, request, host) for name, each in here.items()}
 
 
-def _windows(engine: Forecaster, data: str | None) -> np.ndarray:
+def _entry(
+    artifact: Forecaster,
+    name: str,
+    reports: Mapping[str, LatencyReport],
+    rivals: Rivals,
+    request: BenchRequest,
+    host: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        **_facts(artifact.manifest),
+        "against": request.against,
+        "scenarios": {
+            scenario: report.record(name, list(rivals.forms), rivals.skipped, rivals.role or "teacher")
+            for scenario, report in reports.items()
+        },
+        "host": dict(host),
+    }
+
+
+def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {"target": manifest["target"]["kind"], "level": manifest["level"]}
+
+
+def _check_elsewhere(path: Path, error: MissingError, progress: Progress) -> dict[str, Any]:
+    """An artifact that does not run here: self-test and instructions under an emulator, if one is there."""
+    manifest = read_manifest(path)
+    entry = {**_facts(manifest), "against": None, "not_measured": error.what}
+    target = TARGETS[manifest["target"]["kind"]]
+    with opened(path) as directory:
+        emulation: Emulation | None = target.emulation(directory, manifest)
+        if emulation is None:
+            progress.line(f"{path}: not measured, {error.what}")
+            return entry
+        progress.line(f"{path}: checking under {emulation.runner}")
+        with compiler_errors():
+            forecaster = Forecaster(directory, 1, lambda *_: emulation.engine)
+            selftest = forecaster.selftest()
+            if not selftest["passed"]:
+                raise VerificationError(
+                    f"{path}: under {emulation.runner} the self-test differs by {selftest['max_rel']:.3g} of "
+                    f"the window's scale, expected at most {selftest['tolerance']:.3g}"
+                )
+            instructions = emulation.instructions(forecaster.example_windows(1))
+    emulated = {"runner": emulation.runner, "selftest": selftest, "instructions": instructions}
+    return {**entry, "emulated": emulated}
+
+
+def _windows(artifact: Forecaster, data: str | None) -> np.ndarray:
     """64 windows ``[64, D, L]``, scaled: spread over a data set, or those that the artifact carries."""
     if data is None:
-        return engine.example_windows(WINDOWS)
+        return artifact.example_windows(WINDOWS)
     from ..data import load_data
 
-    task = engine.manifest["task"]
+    task = artifact.manifest["task"]
     series = load_data(
         data, lookback=task["lookback"], horizon=task["horizon"], variates=",".join(task["variates"])
     )
-    windows = series.windows("test", task["lookback"], task["horizon"])
-    return windows.spread(WINDOWS)
+    return series.windows("test", task["lookback"], task["horizon"]).spread(WINDOWS)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...targets.measure.latency import SCENARIOS
 from ..base.errors import BudgetError
 from .recipe import BudgetSection
 from .verdict import signed
+
+NOISY_LINE = "the measurement is noisy, which passes no gate unless it is allowed to (allow_noisy)"
 
 RIVALS = {
     "max_mse_over_supervised": ("supervised", "the student without the teacher"),
@@ -31,21 +34,45 @@ def check_budgets(budget: BudgetSection, manifests: Mapping[str, Mapping[str, An
 def _missed(budget: BudgetSection, manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _missed_accuracy(budget, manifest["accuracy"])
     latency = manifest.get("latency") or {}
-    if (least := budget.min_speedup) is not None:
-        speedup = latency.get("speedup")
-        if speedup is None:
-            yield "min_speedup cannot be judged, artifact and teacher were not both run here"
-        elif speedup < least:
-            yield f"speed-up {speedup:.2f}x, budget at least {least:g}x"
-    if (most := budget.max_p90_us) is not None:
-        p90 = latency.get("artifact", {}).get("p90_us")
-        if p90 is None:
-            yield "max_p90_us cannot be judged, the program was not run here"
-        elif p90 > most:
-            yield f"p90 {p90:.1f} us, budget {most:g} us"
+    for name in SCENARIOS if budget.scenario == "both" else (budget.scenario,):
+        for line in missed_latency(
+            latency.get("scenarios", {}).get(name, {}),
+            min_speedup=budget.min_speedup,
+            max_p90_us=budget.max_p90_us,
+            allow_noisy=budget.allow_noisy,
+        ):
+            yield f"{name}: {line}"
     size = manifest["size"]["payload_bytes"]
     if budget.max_payload_bytes is not None and size > budget.max_payload_bytes:
         yield f"payload {size} bytes, budget {budget.max_payload_bytes}"
+
+
+def missed_latency(
+    record: Mapping[str, Any], *, min_speedup: float | None, max_p90_us: float | None, allow_noisy: bool
+) -> Iterator[str]:
+    """What one scenario's record misses, a line each.
+
+    Of the speed-up the lower end of its interval is judged; a noisy record passes nothing unless it may.
+    """
+    if min_speedup is None and max_p90_us is None:
+        return
+    if min_speedup is not None:
+        if "speedup" not in record:
+            yield "min_speedup cannot be judged, artifact and teacher were not both run here"
+        elif record["speedup_interval"][0] < min_speedup:
+            low, high = record["speedup_interval"]
+            yield (
+                f"speed-up {record['speedup']:.2f}x [{low:.2f}, {high:.2f}], "
+                f"its lower end must be at least {min_speedup:g}x"
+            )
+    if max_p90_us is not None:
+        p90 = record.get("artifact", {}).get("p90_us")
+        if p90 is None:
+            yield "max_p90_us cannot be judged, the program was not run here, or too few times"
+        elif p90 > max_p90_us:
+            yield f"p90 {p90:.1f} us, budget {max_p90_us:g} us"
+    if record.get("noisy") and not allow_noisy:
+        yield NOISY_LINE
 
 
 def _missed_accuracy(budget: BudgetSection, accuracy: Mapping[str, Any]) -> Iterator[str]:

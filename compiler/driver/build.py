@@ -16,6 +16,7 @@ from ..base.errors import PassError
 from ..ir.program import Program, program_key
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy
+from .latency import TeacherForms
 from .recipe import Recipe
 
 
@@ -28,12 +29,14 @@ class Job:
         options: of the recipe, checked.
         recipe: for what is not the target's: threads, measuring, the student's name.
         final: the artifact directory.
+        teacher: its forms, shared by the targets of a compile.
     """
 
     target: Target
     options: TargetOptions
     recipe: Recipe
     final: Path
+    teacher: TeacherForms = field(default_factory=TeacherForms)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,6 +32,7 @@ from .costing import CostInstrument
 from .importing import Import, empty_unit
 from .instruments import DumpInstrument, Instrument, ReportInstrument
 from .keeping import KeepStatistics
+from .latency import TeacherForms
 from .manager import PassManager
 from .recipe import Recipe, check_refit, pass_options
 from .stages import Export, target_stages
@@ -63,8 +65,9 @@ def target_steps(recipe: Recipe, out: Path) -> list[Step]:
         TARGETS[kind]
     steps: list[Step] = [KeepStatistics(recipe, out)] if recipe.statistics else []
     steps += [EvaluateReferences(), Export()]
+    teacher = TeacherForms()
     for kind in recipe.targets:
-        steps += target_stages(target_job(recipe, kind, out / kind))
+        steps += target_stages(replace(target_job(recipe, kind, out / kind), teacher=teacher))
     return steps
 
 

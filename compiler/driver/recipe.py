@@ -75,10 +75,22 @@ class StudentSection(BaseModel):
 
 
 class MeasureSection(_Section):
-    """The latency rule's free choices: seconds per target, and the fewest queries."""
+    """The latency rule's free choices.
+
+    Attributes:
+        duration_s: seconds of measuring per target, both scenarios together.
+        min_queries: calls that each candidate gets in each scenario, however long they take.
+        teacher_forms: what the teacher is run in: ``eager``, ``onnx``, ``compiled`` (``targets/forms.py``).
+        evict_mib: what other work reads and writes between two calls of the interval scenario; by default
+            it follows from this machine's caches.
+    """
 
     duration_s: float = Field(default=5.0, gt=0, le=86_400, allow_inf_nan=False)
-    min_queries: int = Field(default=1024, ge=64, le=10_000_000)
+    min_queries: int = Field(default=64, ge=64, le=10_000_000)
+    teacher_forms: tuple[Literal["eager", "onnx", "compiled"], ...] = Field(
+        default=("eager", "onnx"), min_length=1
+    )
+    evict_mib: int | None = Field(default=None, ge=1, le=4096)
 
 
 def _share(value: Any) -> Any:
@@ -115,7 +127,10 @@ class BudgetSection(_Section):
 
     The ``max_mse_over_...`` are relative to the test MSE of another row: the same student without the
     teacher, the teacher, and the seasonal naive forecast.  The point estimate is judged, not an end of its
-    interval: a gate must not pass because a test split is short.
+    interval: a gate must not pass because a test split is short.  Of a speed-up the lower end is judged.
+
+    ``scenario`` says where ``max_p90_us`` and ``min_speedup`` must hold; a noisy measurement holds nothing
+    unless ``allow_noisy``.
     """
 
     max_mse_over_supervised: Share | None = None
@@ -123,6 +138,8 @@ class BudgetSection(_Section):
     max_mse_over_naive: Share | None = None
     max_p90_us: Finite | None = None
     min_speedup: Finite | None = None
+    scenario: Literal["stream", "interval", "both"] = "stream"
+    allow_noisy: bool = False
     max_payload_bytes: int | None = None
 
     @model_validator(mode="before")
@@ -151,6 +168,8 @@ class Recipe(_Section):
     refit: Literal["none", "train+val", "all"] = "none"
     statistics: bool = True
     """Leave what an affine student was solved from beside the artifacts, for ``update``."""
+    with_teacher: bool = False
+    """Put the teacher's portable form into the artifacts, so that a device can measure both."""
     licence_policy: Literal["warn", "commercial"]
     task: TaskSection
     student: StudentSection

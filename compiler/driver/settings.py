@@ -76,6 +76,10 @@ class OtherSettings(TypedDict, total=False):
             "Solve what is shipped again on all rows up to there, after it was judged. Default: none.",
         ),
     ]
+    with_teacher: Annotated[
+        bool | None,
+        Setting("with_teacher", "Put the teacher beside the artifact, so that its device can measure both."),
+    ]
     seed: Annotated[int | None, Setting("seed", "Every random choice derives from it. Default: 0.")]
     threads: Annotated[
         int | None, Setting("threads", "Threads of teacher and artifact while measuring. Default: 1.")

@@ -3,7 +3,7 @@
     (its rewrites)  the program in the target's own form, one named rewrite after the other
     lower           the payload, written into a temporary sibling of the artifact
     check           parity of that very payload with the model, on hard windows
-    measure         accuracy of the payload on the test split, latency against the teacher in the same run
+    measure         accuracy of the payload on the test split, latency beside the teacher's forms in one run
     keep            errors by step and time and a few example windows beside the artifact, for ``report``
     pack            manifest, self-test vectors, device-side runner, hashes; renamed into place at the end
 
@@ -22,7 +22,7 @@ import torch
 from ...targets.artifact.open import read_manifest
 from ...targets.artifact.write import draft, finish
 from ...targets.base import Rewrite
-from ...targets.measure.latency import cold_start
+from ...targets.measure.cold_start import cold_start
 from ...targets.measure.parity import check_parity, hard_windows
 from ..base.errors import VerificationError
 from ..ir.passes import PassContext, PassResult, Step
@@ -143,7 +143,7 @@ class Measure(Stage):
     """Accuracy of the payload, and its latency where it runs here."""
 
     verb = "measure"
-    summary = "test accuracy of the payload, latency against the teacher in one run"
+    summary = "test accuracy of the payload, latency beside the teacher's forms in one run"
     reads = frozenset({"data", "teacher", "student", "judged", "build"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
@@ -151,7 +151,8 @@ class Measure(Stage):
         rows = artifact_rows(unit, build.engine, build.precision, context.progress)
         latency = None
         if build.engine is not None:
-            latency = artifact_latency(self.job.recipe, unit, build.engine, build.precision)
+            job = self.job
+            latency = artifact_latency(job.recipe, unit, build.engine, build.precision, job.teacher)
         return PassResult(unit.with_(build=build.with_(accuracy=rows, latency=latency)), True)
 
 
@@ -188,6 +189,9 @@ class Pack(Stage):
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         build, target = build_of(unit), self.job.target
         directory, _ = build.lowered
+        if self.job.recipe.with_teacher:
+            windows = rotation(unit)
+            target.add_teacher(directory, self.job.teacher.onnx_file(unit, windows), windows)
         manifest = finish(
             directory,
             self.job.final,

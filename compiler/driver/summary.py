@@ -136,22 +136,58 @@ def verdict_lines(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def latency_table(manifest: Mapping[str, Any]) -> list[str]:
-    """Latency of artifact and teacher, or why there is none."""
+    """Both scenarios: the artifact, and the speed-up over every form of the teacher; or why there is none."""
     latency = manifest.get("latency")
     if not latency:
         return ["latency    not measured here"]
-    lines = [f"{'latency':<24}{'p50 us':>10}{'p90 us':>10}"]
-    for name in ("artifact", "teacher"):
-        row = latency.get(name)
-        if row:
-            lines.append(f"{name:<24}{_number(row.get('p50_us')):>10}{_number(row.get('p90_us')):>10}")
-    if latency.get("speedup") is not None:
-        low, high = latency["speedup_interval"]
-        lines.append(f"speed-up   {latency['speedup']:.1f}x [{low:.1f}, {high:.1f}] over the teacher")
-    if latency.get("noisy"):
-        lines.append("noisy      the median absolute deviation exceeds 5 % of the median")
-    lines += wrap(f"method     {latency['method']}", width=100, subsequent_indent=" " * 11)
+    lines = []
+    for name, record in latency["scenarios"].items():
+        lines += scenario_table(name, record)
+    if latency.get("measured_on") == "device":
+        lines.append(f"measured   on the device, {device_words(latency['host'])}")
+    for device in latency.get("devices", ()):
+        lines += ["", f"measured   on {device_words(device['host'])}"]
+        for name, record in device["scenarios"].items():
+            lines += scenario_table(name, record)
     return lines
+
+
+def scenario_table(scenario: str, record: Mapping[str, Any]) -> list[str]:
+    """One scenario's rows, and what else must be known of it."""
+    head = f"latency, {scenario}"
+    lines = [f"{head:<24}{'p50 us':>10}{'p90 us':>10}{'cpu us':>10}{'speed-up over it':>30}"]
+    for row in (record.get("artifact"), *record.get("teachers", ())):
+        if row is None:
+            continue
+        name = f"teacher, {row['name']}" if "name" in row else "artifact"
+        cells = "".join(_number(row.get(key)).rjust(10) for key in ("p50_us", "p90_us", "cpu_median_us"))
+        against = speedup_words(row) if "speedup" in row else ""
+        lines.append(f"{name:<24}{cells}{against:>30}".rstrip())
+    lines += [
+        f"{'teacher, ' + each['name']:<24}not run: {each['reason']}" for each in record.get("skipped", ())
+    ]
+    if "speedup" in record:
+        fastest = record["teacher"]["name"]
+        lines.append(f"speed-up   {speedup_words(record)} over the teacher in its fastest form, {fastest}")
+    for row in (record.get("artifact"), *record.get("teachers", ())):
+        if row and "modes" in row:
+            modes = ", ".join(f"{mode['us']:.1f} us ({mode['share']:.0%})" for mode in row["modes"])
+            lines.append(f"modes      {row.get('name', 'artifact')}: {modes}")
+    if record.get("noisy"):
+        lines.append("noisy      calls vary by more than 5 % of their median, or other programs had the core")
+    lines += wrap(f"method     {record['method']}", width=100, subsequent_indent=" " * 11)
+    return lines
+
+
+def speedup_words(record: Mapping[str, Any]) -> str:
+    """``12.3x [11.9, 12.8]``."""
+    low, high = record["speedup_interval"]
+    return f"{record['speedup']:.1f}x [{low:.1f}, {high:.1f}]"
+
+
+def device_words(host: Mapping[str, Any]) -> str:
+    """A device as its record describes it."""
+    return ", ".join(str(host[name]) for name in ("board", "cpu", "machine") if host.get(name))
 
 
 COST_WIDTHS = (13, 13, 13, 10, 10, 11)

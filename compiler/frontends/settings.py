@@ -8,7 +8,6 @@ from typing import Any
 
 from ..base.errors import TeacherError
 
-
 LARGEST = 1 << 20
 """No width, number of layers or length of a published model comes near."""
 

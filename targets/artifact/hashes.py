@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from .device.check import SIGNATURE, SUMS
@@ -12,6 +13,18 @@ from .device.manifest import MANIFEST
 RECIPE, REPORT = "recipe.lock.toml", "report.html"
 NOT_PAYLOAD = (MANIFEST, SUMS, SIGNATURE, RECIPE, REPORT)
 """Files that carry times, measurements and provenance, which differ between two equal compiles."""
+TEACHER = "teacher/"
+"""The folder of a teacher that travels with the artifact."""
+
+
+def payload_bytes(files: Mapping[str, Mapping[str, int | str]]) -> int:
+    """Bytes of the payload; a teacher that came along to be measured is none of it.
+
+    Args:
+        files: name -> ``describe``.
+    """
+    kept = (name for name in files if name not in NOT_PAYLOAD and not name.startswith(TEACHER))
+    return sum(int(files[name]["bytes"]) for name in kept)
 
 
 def file_names(directory: Path) -> list[str]:

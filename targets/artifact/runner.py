@@ -40,6 +40,12 @@ PARTS = (
     DEVICE / "stream.py",
     ENGINE,
     DEVICE / "forecaster.py",
+    DEVICE / "host.py",
+    DEVICE / "portable.py",
+    DEVICE / "modes.py",
+    DEVICE / "rounds.py",
+    DEVICE / "timings.py",
+    DEVICE / "scenarios.py",
     DEVICE / "bench.py",
     DEVICE / "cli.py",
 )

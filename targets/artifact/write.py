@@ -14,10 +14,10 @@ from uuid import uuid4
 import numpy as np
 
 from ...compiler.base.errors import UsageError
-from .device.check import SIGNATURE, SUMS
+from .device.check import SIGNATURE, SUMS, read_sums
 from .device.files import is_safe_name
 from .device.manifest import MANIFEST, SCHEMA
-from .hashes import NOT_PAYLOAD, describe, file_names, sha256_file
+from .hashes import describe, file_names, payload_bytes, sha256_file
 from .manifest import plain, validate
 from .runner import render_runner
 
@@ -111,17 +111,38 @@ def seal(directory: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     unsafe = [name for name in files if not is_safe_name(name)]
     if unsafe:
         raise ValueError(f"an artifact cannot hold a file named {unsafe[0]!r}")
-    payload = sum(int(entry["bytes"]) for name, entry in files.items() if name not in NOT_PAYLOAD)
-    size = {**fields.get("size", {}), "payload_bytes": payload}
+    size = {**fields.get("size", {}), "payload_bytes": payload_bytes(files)}
     manifest = validate({"schema": SCHEMA, **plain(fields), "files": files, "size": size})
+    _write_manifest(directory, manifest, {name: str(entry["sha256"]) for name, entry in files.items()})
+    return manifest
+
+
+def replace_manifest(final: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives an intact artifact another manifest and its line in SHA256SUMS, in one step, and nothing else.
+
+    Args:
+        fields: the whole manifest, ``files`` and ``size`` as they are.
+
+    Raises:
+        VerificationError: a field of the manifest is missing, of a wrong type, or not a finite number.
+    """
+    manifest = validate(plain(fields))
+    with draft(final) as directory:
+        shutil.copytree(final, directory, dirs_exist_ok=True)
+        (directory / SIGNATURE).unlink(missing_ok=True)  # it was over the manifest before
+        _write_manifest(directory, manifest, read_sums(directory))
+        _replace(directory, final)
+    return manifest
+
+
+def _write_manifest(directory: Path, manifest: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """The manifest, and after it SHA256SUMS with ``digests`` of the other files."""
     text = json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    digests = {name: str(entry["sha256"]) for name, entry in files.items()}
-    digests[MANIFEST] = sha256_file(directory / MANIFEST)
+    sums = {**digests, MANIFEST: sha256_file(directory / MANIFEST)}
     (directory / SUMS).write_text(
-        "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)), encoding="utf-8"
+        "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), encoding="utf-8"
     )
-    return manifest
 
 
 def write_selftest(directory: Path, past: np.ndarray, forecast: np.ndarray) -> None:

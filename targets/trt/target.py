@@ -29,7 +29,7 @@ from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, 
 from .child import MEMORY_BYTES, RTX_MODULE, ChildResult, run_script
 from .device.trt_engine import Cuda, DeviceError
 from .device.trt_engine import Engine as DeviceEngine
-from .options import LADDER, Level, TrtOptions
+from .options import LADDER, BatchProfile, Level, TrtOptions
 from .presets import PRESETS
 from .vectors import (
     DEVICE_TOLERANCE,
@@ -138,6 +138,7 @@ class TensorRT(Target):
             level=LADDER[reached],
             runs_here="device_built" in report,
             details={
+                "teacher_engine": True,
                 "tolerance": worst + DEVICE_TOLERANCE[options.precision],
                 "precision": options.precision,
                 "preset": options.preset,
@@ -151,6 +152,12 @@ class TensorRT(Target):
     def engine_source(self) -> Path:
         """``device/trt_engine.py``: its ``Engine`` needs numpy, its ``Plan`` nothing but TensorRT."""
         return DEVICE / "trt_engine.py"
+
+    def add_teacher(self, directory: Path, onnx_file: bytes, windows: np.ndarray) -> None:
+        """The teacher's ONNX file and the scripts that build its engine beside the artifact's own."""
+        super().add_teacher(directory, onnx_file, windows)
+        write_teacher_spec(directory / "teacher", onnx_file)
+        _scripts_in(directory / "teacher", ("trt_engine.py", "build_engine.py"))
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         """Presets with their precisions and the TensorRT versions of their system software."""
@@ -309,9 +316,24 @@ def _gpu() -> dict[str, Any] | None:
         return None
 
 
-def _scripts_in(directory: Path) -> Path:
+def write_teacher_spec(folder: Path, onnx_file: bytes) -> None:
+    """``engine.json`` of a teacher whose ``model.onnx`` is this file; it has no vectors to be checked by."""
+    import onnx
+
+    graph = onnx.load_from_string(onnx_file).graph
+    (batch, variates, lookback), (_, _, horizon) = (
+        [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (graph.input[0], graph.output[0])
+    )
+    profile = BatchProfile(min=1, opt=1, max=1 if batch else 8)
+    digest = hashlib.sha256(onnx_file).hexdigest()
+    spec = engine_spec(Shape(variates, lookback, horizon), profile, "fp32", digest, [])
+    (folder / SPEC).write_text(json.dumps(spec, indent=2) + "\n")
+
+
+def _scripts_in(directory: Path, names: Sequence[str] = SCRIPTS) -> Path:
     """Copies the device's scripts beside the model, so that the very files a user gets are run."""
-    for name in SCRIPTS:
+    for name in names:
         shutil.copyfile(DEVICE / name, directory / name)
     return directory
 

@@ -64,6 +64,11 @@ def link_static(device: Device, folder: Path) -> None:
     run_tool(device, "objcopy", [*keep, "--strip-debug", "whole.o"], folder)
     (folder / ARCHIVE).unlink(missing_ok=True)
     run_tool(device, "ar", ["rcsD", ARCHIVE, "whole.o"], folder)
+    link_example(device, folder)
+
+
+def link_example(device: Device, folder: Path) -> None:
+    """The static example of ``main.c``, the header and the archive in ``folder``."""
     run_tool(
         device,
         "gcc",

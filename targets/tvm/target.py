@@ -26,7 +26,7 @@ from ...compiler.base.errors import LoweringError, VerificationError
 from ...compiler.base.reading import validated
 from ...compiler.base.sealed import publish, read_sealed, sealed, unfinished, warn_damaged
 from ...compiler.ir.program import program_key
-from ..base import Availability, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
+from ..base import Availability, Emulation, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
 from .devices import DEVICES, Device, find_device, lesser_devices
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
@@ -120,6 +120,11 @@ class TvmTarget(Target):
 
     def engine_source(self) -> Path:
         return Path(__file__).parent / "engine.py"
+
+    def emulation(self, directory: Path, manifest: Mapping[str, Any]) -> Emulation | None:
+        from .emulate import emulate
+
+        return emulate(directory, manifest["target"])
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         return {

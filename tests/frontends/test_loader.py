@@ -532,7 +532,7 @@ def test_the_manifest_records_the_commit(hub: tuple[str, list[str]], tmp_path: P
         "task.lookback=24",
         "task.horizon=6",
         "measure.duration_s=0.1",
-        "measure.min_queries=64",
+        "measure.teacher_forms=['eager']",
     ]
     done = in_fresh_process(
         ["-m", "tsfmc", "compile", "--teacher", "tiny/ttm@v1", "--data", str(series), "--target", "onnx"]

@@ -155,7 +155,7 @@ def test_the_rows_are_those_without_a_refit(tmp_path: Path, monkeypatch: pytest.
     """Same accuracy as without, another payload, and the manifest says why."""
     monkeypatch.chdir(tmp_path)
     series, teacher = write_series(tmp_path / "series.csv"), write_teacher(tmp_path / "teacher")
-    settings = ["measure.duration_s=0.1", "measure.min_queries=64"]
+    settings = ["measure.duration_s=0.1", "measure.teacher_forms=['eager']"]
     plain, refitted = (
         tsfmc.compile(
             teacher, series, lookback=48, horizon=12, refit=refit, out=refit, set=settings

@@ -23,9 +23,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tsfmc.compiler.students import from_config
 from tsfmc.targets.base import Shape
+from tsfmc.targets.forms import Model
 from tsfmc.targets.trt import TARGET
 from tsfmc.targets.trt.device.trt_engine import Engine
 from tsfmc.targets.trt.options import TrtOptions
+from tsfmc.targets.trt.target import MADE_ON_DEVICE
 from tsfmc.targets.trt.vectors import Vector, errors
 
 SHAPE = Shape(3, 64, 16)
@@ -307,3 +309,20 @@ def test_the_trtexec_script_asks_for_what_matters(folder: Path, tmp_path: Path) 
     assert "--noTF32" in done.stdout and "--stronglyTyped" not in done.stdout
     absent = {**os.environ, "TRTEXEC": str(tmp_path / "absent")}
     assert subprocess.run([str(script)], capture_output=True, env=absent, check=False).returncode == 3
+
+
+def test_a_teacher_that_travels_brings_what_builds_its_engine(folder: Path) -> None:
+    """The very script that a device runs compiles the teacher's file here, for a GPU that is not here."""
+    model = from_config(
+        {"kind": "itransformer", "lookback": 64, "horizon": 16, "width": 16, "heads": 2}
+    ).eval()
+    windows = np.random.default_rng(0).normal(size=(4, SHAPE.variates, SHAPE.lookback)).astype(np.float32)
+    TARGET.add_teacher(folder, Model(model, windows).onnx_file(), windows)
+    assert sorted(path.name for path in (folder / "teacher").iterdir()) == [
+        "build_engine.py", "engine.json", "model.onnx", "trt_engine.py",
+    ]  # fmt: skip
+    options = ["--library", "tensorrt_rtx_bindings", "--compute-capability", "SM89"]
+    code, record, message = run(folder / "teacher", "build_engine.py", *options)
+    assert code == 0 and record["level"] == "built", message
+    made = {path.relative_to(folder).as_posix() for path in (folder / "teacher").glob("model.engine*")}
+    assert made <= set(MADE_ON_DEVICE), "an artifact with a built engine verifies"

@@ -20,6 +20,12 @@ reads, how a gap is filled, how data are scaled.
     output       the forecast becomes rows
     engine       the target's class Engine
     forecaster   from raw units to raw units, and the self-test
+    host         the machine in words
+    portable     the teacher that came along, on onnxruntime
+    modes        whether samples gather around more than one time
+    rounds       how candidates take turns in the two scenarios of the latency rule
+    timings      percentiles, and a ratio with its interval
+    scenarios    one scenario after the other, and their records
     bench        load time, memory, latency
     cli          the command line
 """

@@ -1,81 +1,113 @@
-"""Bench: load time, memory and single-stream latency on this device."""
+"""Bench: load time, memory, and latency in both scenarios on this device, beside the teacher where it is."""
 
 from __future__ import annotations
 
-import gc
-import math
+import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .check import SUMS
+from .engine import Engine
 from .forecaster import Forecaster
+from .host import device_record
+from .manifest import MANIFEST
+from .portable import PORTABLE, PortableTeacher
+from .rounds import Candidate
+from .scenarios import measure_scenarios
 from .start import STARTED_NS
 
-CONFIDENCE = 0.99
+RECORD = "tsfmc-latency"
+RECORD_VERSION = 1
+UNBOUND = (MANIFEST, SUMS, "recipe.lock.toml", "report.html")
+"""Files that may change without another program to be measured."""
+RUNTIMES = ("numpy", "onnxruntime", "apache-tvm", "tensorrt", "tensorrt-rtx-cu13-bindings")
 
 
-def bench(forecaster: Forecaster, queries: int = 1024) -> dict[str, Any]:
-    """First call, peak memory and single-stream latency on this device; see the method string.
-
-    Percentiles are left out where ``queries`` do not support them.
-    """
-    windows = list(forecaster.scaling.unscale(forecaster.example_windows(64)[:, None]))
+def cold_start_record(forecaster: Forecaster) -> dict[str, Any]:
+    """``load_ms`` since this process began, ``first_call_ms``, ``peak_rss_mb``."""
+    window = forecaster.scaling.unscale(forecaster.example_windows(1)[0])
     began = time.perf_counter_ns()
-    forecaster.forecast(windows[0])
-    result: dict[str, Any] = {
+    forecaster.forecast(window)
+    return {
         "load_ms": (began - STARTED_NS) / 1e6,
         "first_call_ms": (time.perf_counter_ns() - began) / 1e6,
         "peak_rss_mb": peak_rss_mb(),
     }
+
+
+def bench(forecaster: Forecaster, threads: int, queries: int, duration_s: float) -> dict[str, Any]:
+    """Cold start, and both scenarios by the one latency rule; with 0 ``queries`` the cold start alone."""
+    result = cold_start_record(forecaster)
     if queries < 1:
         return result
-    warm_until = time.perf_counter_ns() + 500_000_000
-    warmed = 0
-    while warmed < 50 or time.perf_counter_ns() < warm_until:
-        forecaster.forecast(windows[warmed % len(windows)])
-        warmed += 1
-    samples = []
-    gc.disable()
-    try:
-        for query in range(queries):
-            window = windows[query % len(windows)]
-            start = time.perf_counter_ns()
-            forecaster.forecast(window)
-            samples.append(time.perf_counter_ns() - start)
-    finally:
-        gc.enable()
-    for percent in (50, 90, 99):
-        value = percentile_bound(samples, percent / 100)
-        if value is not None:
-            result[f"p{percent}_us"] = value / 1e3
-    result["n"] = queries
-    result["method"] = (
-        f"single-stream, batch 1, L {forecaster.lookback}, H {forecaster.horizon}, "
-        f"D {len(forecaster.variates)}, warm-up {warmed}, n {queries}, "
-        "64 windows rolled from the self-test windows, scaling and host copies in"
+    teachers, skipped = teacher_candidates(forecaster, threads)
+    artifact = Candidate(forecaster.engine, waits=bool(getattr(forecaster.engine, "waits", False)))
+    candidates = {"artifact": artifact}
+    candidates.update(teachers)
+    reports = measure_scenarios(
+        candidates,
+        forecaster.example_windows(64),
+        threads=threads,
+        duration_s=duration_s,
+        min_queries=queries,
+        precision=str(forecaster.manifest["target"].get("precision", "fp32")),
+        notes=("windows rolled from those of the self-test",),
     )
+    result["scenarios"] = {
+        name: report.record("artifact", list(teachers), skipped) for name, report in reports.items()
+    }
     return result
 
 
-def percentile_bound(samples: Sequence[float], percentile: float) -> float | None:
-    """MLPerf's early-stopping estimate of one percentile: an upper bound at confidence 0.99.
+def teacher_candidates(forecaster: Forecaster, threads: int) -> tuple[dict[str, Candidate], dict[str, str]]:
+    """The teacher that came along, in the forms that run here, and why the others do not."""
+    running: dict[str, Candidate] = {}
+    skipped: dict[str, str] = {}
+    if not forecaster.files.has(PORTABLE):
+        return running, skipped
+    try:
+        teacher = PortableTeacher(forecaster.files.read(PORTABLE), threads)
+        running["onnx"] = Candidate(teacher, teacher.form)
+    except Exception as error:  # every runtime has its own
+        skipped["onnx"] = " ".join(str(error).split())[:200]
+    if forecaster.manifest["target"].get("teacher_engine"):
+        try:
+            engine = Engine(forecaster.files.folder("teacher"), forecaster.manifest, threads)
+            running["engine"] = Candidate(engine, "by the artifact's own runtime", bool(engine.waits))
+        except Exception as error:
+            skipped["engine"] = " ".join(str(error).split())[:200]
+    return running, skipped
 
-    With ``t`` the largest count for which P(Binomial(n, 1 - percentile) <= t) <= 0.01, the estimate is the
-    t-th largest sample.  None where ``n`` does not allow t = 1: below 11 samples for p50, 64 for p90,
-    130 for p95, 662 for p99 and 6636 for p99.9.
+
+def latency_file(forecaster: Forecaster, threads: int, queries: int, duration_s: float) -> dict[str, Any]:
+    """What ``tsfmc bench ARTIFACT --record`` reads: the measurement, what was measured and on what."""
+    measured = bench(forecaster, threads, max(queries, 64), duration_s)
+    scenarios = measured.pop("scenarios")
+    return {
+        "format": RECORD,
+        "version": RECORD_VERSION,
+        "payload_sha256": listed_payload(forecaster.files.sums or {}),
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "threads": threads,
+        "host": device_record(RUNTIMES),
+        "selftest": forecaster.selftest(),
+        "cold_start": {name: value for name, value in measured.items() if value is not None},
+        "scenarios": scenarios,
+    }
+
+
+def listed_payload(sums: Mapping[str, str]) -> str:
+    """One hash over the files that a measurement depends on; it outlives a change of the manifest.
+
+    Args:
+        sums: name -> hex sha256, as SHA256SUMS lists them.
     """
-    n, slower = len(samples), 1.0 - percentile
-    below = 0.0  # P(Binomial(n, slower) <= t), summed term by term
-    t = -1
-    while t < n:
-        log_term = math.lgamma(n + 1) - math.lgamma(t + 2) - math.lgamma(n - t)
-        below += math.exp(log_term + (t + 1) * math.log(slower) + (n - t - 1) * math.log(percentile))
-        if below > 1.0 - CONFIDENCE:
-            break
-        t += 1
-    return sorted(samples)[n - t] if t >= 1 else None
+    lines = (f"{sums[name]}  {name}\n" for name in sorted(sums) if name not in UNBOUND)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def peak_rss_mb() -> float | None:

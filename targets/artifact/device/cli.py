@@ -11,7 +11,7 @@ from typing import Any
 
 from ....compiler.base.text import printable
 from ....compiler.data.filling import POLICIES
-from .bench import bench
+from .bench import bench, latency_file
 from .check import SUMS, find_problems, open_files
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
@@ -53,7 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check every file against its hash; nothing is loaded")
     selftest = commands.add_parser("selftest", help="compare with the forecasts of the original model")
     measure = commands.add_parser("bench", help="measure on this device, as JSON")
-    measure.add_argument("--queries", type=int, default=1024, help="0 measures the cold start only")
+    measure.add_argument(
+        "--queries",
+        type=int,
+        default=64,
+        help="fewest calls in each scenario; 0 measures the cold start only",
+    )
+    measure.add_argument("--duration", type=float, default=5.0, help="seconds of measuring (default 5)")
+    measure.add_argument(
+        "--record", type=Path, help="write the measurement to this file, for tsfmc bench ARTIFACT --record"
+    )
     for command in (forecast, verify, selftest, measure):
         command.add_argument(
             "--trust",
@@ -102,7 +111,15 @@ def _run_selftest(arguments: argparse.Namespace) -> int:
 
 
 def _run_bench(arguments: argparse.Namespace) -> int:
-    _print_json(bench(_loaded(arguments), arguments.queries))
+    forecaster = _loaded(arguments)
+    how = (arguments.threads, arguments.queries, arguments.duration)
+    if arguments.record is None:
+        _print_json(bench(forecaster, *how))
+        return 0
+    record = latency_file(forecaster, *how)
+    arguments.record.write_text(json.dumps(record, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+    where = printable(str(arguments.record))
+    print(f"ok: {where} written; tsfmc bench ARTIFACT --record takes it", file=sys.stderr)
     return 0
 
 

@@ -62,6 +62,15 @@ class ArtifactFiles:
         path = self.directory / name
         return path.is_file() and not path.is_symlink()
 
+    def folder(self, name: str) -> ArtifactFiles:
+        """The files below one folder, as an engine of their own gets them."""
+        start = f"{name}/"
+        sums = self.sums
+        if sums is not None:
+            sums = {path[len(start) :]: digest for path, digest in sums.items() if path.startswith(start)}
+        made = [path[len(start) :] for path in self.device_files if path.startswith(start)]
+        return ArtifactFiles(self.directory / name, sums, self.sums_sha256, made)
+
     def read(self, name: str, cap: int = MAX_READ_BYTES) -> bytes:
         """The content of one file.
 

@@ -253,8 +253,12 @@ class Plan:
 class Engine:
     """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, in slices of the plan's largest batch."""
 
-    device_files = (PLAN, f"{PLAN}.json", "model.trtexec.engine")
+    device_files = (
+        *(PLAN, f"{PLAN}.json", "model.trtexec.engine"),
+        *(f"teacher/{PLAN}", f"teacher/{PLAN}.json"),
+    )
     """An engine belongs to one device: it is made beside the payload and never travels with it."""
+    waits = True  # the GPU works, this processor waits
 
     def __init__(self, files: Any, manifest: dict[str, Any], threads: int) -> None:
         self._refuse_other_shapes(json.loads(files.read(SPEC)), manifest)

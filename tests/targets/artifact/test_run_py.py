@@ -94,9 +94,11 @@ def test_verify_selftest_and_bench(device: Path, art: Path) -> None:
     assert (verified.returncode, verified.stdout) == (0, "ok: 5 files match SHA256SUMS\n")
     tested = run(device, art, "selftest")
     assert tested.returncode == 0 and json.loads(tested.stdout)["passed"]
-    measured = run(device, art, "bench", "--queries", "64")
+    measured = run(device, art, "bench", "--queries", "64", "--duration", "0.2")
     result = json.loads(measured.stdout)
-    assert result["n"] == 64 and result["p90_us"] >= result["p50_us"] > 0 and "p99_us" not in result
+    assert list(result["scenarios"]) == ["interval", "stream"]
+    cold = result["scenarios"]["interval"]["artifact"]
+    assert cold["n"] >= 64 and cold["p90_us"] >= cold["p50_us"] > 0
     assert result["load_ms"] > result["first_call_ms"] > 0 and result["peak_rss_mb"] > 20
 
 
