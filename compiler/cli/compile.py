@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import recipe_options
 from .output import as_json, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..api import CompileResult
 
 
 @click.command(context_settings={"show_default": False})
@@ -37,22 +40,33 @@ def command(
     Prints the artifact paths on stdout, progress and the results on stderr.
     """
     from .. import api
-    from ..base.parallel import Processes
+    from ..base.errors import BudgetError
     from ..base.progress import for_stderr
-    from ..driver.summary import summary_lines
 
     resolved = api.make_recipe(**settings)
     if dry_run:
         _print_plan(api.plan(resolved), as_json)
         return
-    result = api.compile_recipe(
-        resolved,
-        out=out,
-        cache=not no_cache,
-        dump_after=dump_after,
-        stop_after=stop_after,
-        progress=for_stderr(),
-    )
+    try:
+        result = api.compile_recipe(
+            resolved,
+            out=out,
+            cache=not no_cache,
+            dump_after=dump_after,
+            stop_after=stop_after,
+            progress=for_stderr(),
+        )
+    except BudgetError as error:
+        if isinstance(error.result, api.CompileResult):
+            _print_result(error.result, as_json)
+        raise
+    _print_result(result, as_json)
+
+
+def _print_result(result: CompileResult, as_json: bool) -> None:
+    from ..base.parallel import Processes
+    from ..driver.summary import summary_lines
+
     if not Processes.current().is_main:
         return
     if as_json:

@@ -25,6 +25,7 @@ from ..ir.unit import CompileUnit
 from ..students import check_student
 from .accuracy import EvaluateReferences
 from .baseline import TrainBaseline
+from .budgets import check_judgeable
 from .build import Job
 from .cache import PassCache
 from .costing import CostInstrument
@@ -41,8 +42,9 @@ def build_steps(recipe: Recipe, *, out: Path, cache: bool = True) -> list[Step]:
 
     Raises:
         UsageError: an unknown pass, student or target.
-        RecipeError: options that a pass or a target does not have.
+        RecipeError: options that a pass or a target does not have, a budget that nothing could judge.
     """
+    check_judgeable(recipe)
     return [*learning_steps(recipe, cache=cache), *target_steps(recipe, out)]
 
 
