@@ -10,7 +10,7 @@ the objective aims at the teacher's states, those have sums as well.
 from __future__ import annotations
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ..compiler.base.content import content_key
 from ..compiler.base.errors import PassError
@@ -31,19 +31,9 @@ class GatherStatistics(Pass):
     summary = "sum what an affine student needs of the windows and of the teacher's forecasts"
 
     class Options(PassOptions):
-        """``blocks`` of time that training is cut into, so that settings are judged by rolling origins.
+        """``blocks`` of time that training is cut into, so that settings are judged by rolling origins."""
 
-        0 is sixteen; where these would be no longer than a horizon, fewer, but eight at least.
-        """
-
-        blocks: int = Field(default=0, ge=0)
-
-        @field_validator("blocks")
-        @classmethod
-        def _enough(cls, blocks: int) -> int:
-            if blocks in (1, 2):
-                raise ValueError("expected 0, or at least 3")
-            return blocks
+        blocks: int = Field(default=8, ge=3)
 
     def requires(self, unit: CompileUnit) -> None:
         store = unit.teacher_store

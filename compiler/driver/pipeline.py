@@ -35,6 +35,7 @@ from .keeping import KeepStatistics
 from .manager import PassManager
 from .recipe import Recipe, check_refit, pass_options
 from .stages import Export, target_stages
+from .timing import TargetClock
 
 
 def build_steps(recipe: Recipe, *, out: Path, cache: bool = True) -> list[Step]:
@@ -153,7 +154,7 @@ def run_steps(
         check_purity=purity_is_checked(),
     )
     with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace, ExitStack() as cleanup:
-        context = PassContext(recipe.seed, Path(workspace), progress, cleanup)
+        context = PassContext(recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe))
         return manager.run(unit or empty_unit(recipe), context)
 
 

@@ -28,8 +28,6 @@ from .rolling_origin import middle, standard_error
 from .statistics import Sums, WindowStatistics
 
 GAINS = (0.25, 0.5, 0.75, 1.0)
-EVERY = 2
-"""Of the folds that judge affine students, every so manieth judges a branch as well."""
 SAMPLE_WINDOWS = 512
 """Training windows, evenly spread, on which a branch's inputs are brought to unit spread."""
 
@@ -139,13 +137,11 @@ def sample(data: Dataset, lookback: int, horizon: int, count: int) -> Tensor:
 
 
 def origins(statistics: WindowStatistics, setting: Setting, student: Residual) -> Iterator[Origin]:
-    """Every second fold of the statistics, in the order of time; the last one trains on all of training."""
+    """The folds of the statistics in the order of time; the last one trains on all of training."""
     data, lookback, horizon = statistics.data, statistics.lookback, statistics.horizon
     train, validation = (data.windows(part, lookback, horizon) for part in ("train", "val"))  # type: ignore[arg-type]
     size = int(student.config["embedding"])
-    for number, fold in enumerate(statistics.folds()):
-        if fold.name != "validation" and number % EVERY != EVERY - 1:
-            continue  # training costs more than solving
+    for fold in statistics.folds():
         arrays, basis = branch_basis(fold.fit, setting, size, fold.prior)
         start = student.restarted(arrays, basis, sample(data, lookback, horizon, fold.fit.count))
         if fold.name == "validation":

@@ -6,8 +6,8 @@ prefer what every other period refutes.  The judgement is the mean over blocks o
 candidate's MSE over that of the plain candidate (one shared map, no teacher), so that a block with a large
 error counts as much as any other, less the largest and the smallest, so that no single block decides.
 
-A teacher has to earn its weight: of what it seems to gain over the best candidate without it, ``CAUTION``
-standard errors do not count.  The search is over hundreds of weights, of which some gain by chance.
+A teacher has to earn its weight: of what it seems to gain over the best candidate without it, a part of
+the standard error does not count (``CAUTION``).  The search is over hundreds of weights, of which some gain by chance.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .statistics import TOO_FEW, Fold, Sums
 TIE = 0.002
 """A candidate this close to the best, and closer than a standard error of the gap, is as good."""
 
-CAUTION = 0.5
+CAUTION = 0.25
 """Standard errors of its gain, block by block, that a candidate with a teacher is charged."""
 
 TRIMMED_FROM = 5

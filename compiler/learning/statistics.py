@@ -39,8 +39,6 @@ TOO_FEW = "too few windows for rolling origins"
 TUNED = "the teacher was tuned on the training windows, on which rolling origins would overrate it"
 STATES = "states"
 """The target that is no forecast: a teacher's states, see ``in_window_coordinates``."""
-BLOCKS = 16
-FEWEST_BLOCKS = 8
 CHUNK_WINDOWS = 1024
 LOST_DIGITS = 1e5
 """Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
@@ -316,8 +314,7 @@ class WindowStatistics:
     Args:
         data: handle on the series.
         labels: name -> a teacher's forecasts of the training windows, or its ``"states"``.
-        blocks: stretches of training; 0 for ``BLOCKS``, or for ``FEWEST_BLOCKS`` to that many where training
-            is too short for so many that are longer than a horizon.
+        blocks: stretches of training.
         key: of everything the sums depend on.
         tuned: whether a teacher was fitted to the training windows: what it says of a block is then no
             forecast, and validation alone is judged.
@@ -333,14 +330,13 @@ class WindowStatistics:
         horizon: int,
         labels: Sequence[tuple[str, Labels]] = (),
         *,
-        blocks: int = 0,
+        blocks: int = 8,
         key: str = "",
         tuned: bool = False,
     ) -> None:
         self.data, self.lookback, self.horizon = data, lookback, horizon
-        self.labels, self.key, self.tuned = tuple(labels), key, tuned
+        self.labels, self.blocks, self.key, self.tuned = tuple(labels), blocks, key, tuned
         self.windows = len(data.windows("train", lookback, horizon))
-        self.blocks = blocks or min(BLOCKS, max(FEWEST_BLOCKS, self.windows // (horizon + 1)))
         self.final: Sums | None = None
         self.prior: Sums | None = None
 

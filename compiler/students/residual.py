@@ -38,6 +38,8 @@ Branch = Literal["mlp", "itransformer"]
 SolvedMaps = Literal["shared", "per-variate", "low-rank"]
 START_OPTIONS = ("lookback", "horizon", "variates", "maps", "rank")
 """What a residual student and the affine one that it grows out of have in common."""
+LIMITS = ("max_macs", "max_bytes", "max_latency_us", "max_latency_times")
+"""Options of the recipe's ``[student]`` that bound what ships, and are not the student's own."""
 EMBEDDING = 32
 """Numbers that a branch sees of a window where the affine path has no basis."""
 LEVEL_RANGE = 4.0
@@ -196,7 +198,7 @@ class Residual(Student):
 
     @classmethod
     def options(cls) -> set[str]:
-        return {*super().options(), "max_macs", "max_bytes"}
+        return {*super().options(), *LIMITS}
 
     @torch.no_grad()
     def restarted(self, arrays: Sequence[Tensor], basis: Tensor, past: Tensor) -> Residual:

@@ -147,6 +147,19 @@ def test_a_budget_keeps_the_affine_student_and_says_what_more_would_bring(
     assert f"{times:.1f}x the multiply-adds" in line
 
 
+def test_a_latency_budget_is_judged_by_timing_both_students_here(unit: CompileUnit, tmp_path: Path) -> None:
+    after = compiled(unit, tmp_path, "auto", "student.max_latency_us=0.01")
+    assert isinstance(after.student, AFFINE)
+    found = metrics(after)["latency"]
+    assert found["median_us"].keys() == {"affine", "branch"} and "target onnx" in found["method"]
+    line = metrics(after)["in_words"]
+    assert "us exceed student.max_latency_us = 0.01" in line and "us in the place of" in line
+    loose = compiled(unit, tmp_path, "auto", "student.max_latency_us=1e9", "student.max_latency_times=1e9")
+    assert isinstance(loose.student, FoldedResidual)
+    tight = compiled(unit, tmp_path, "auto", "student.max_latency_times=0.001")
+    assert isinstance(tight.student, AFFINE) and "max_latency_times = 0.001" in metrics(tight)["in_words"]
+
+
 def test_beyond_the_cost_of_rolling_origins_validation_judges_with_a_warning(
     unit: CompileUnit, tmp_path: Path
 ) -> None:

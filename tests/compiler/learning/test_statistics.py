@@ -340,7 +340,7 @@ def test_all_of_training_whether_or_not_folds_were_walked() -> None:
     labels, forecast = teacher_of(data, LOOKBACK, HORIZON)
     past, future = windows_of(data, "train", LOOKBACK, HORIZON)
     walked, fresh = (WindowStatistics(data, LOOKBACK, HORIZON, [("teacher", labels)]) for _ in range(2))
-    assert len(list(walked.folds())) == 15  # blocks 2 to 15 of the default 16, and validation
+    assert len(list(walked.folds())) == 7  # blocks 2 to 7 of the default 8, and validation
     for source in (walked, fresh):
         assert source.targets == ("truth", "teacher") and source.windows == len(past)
         assert_same(source.all(), past, future)
@@ -356,12 +356,3 @@ def test_a_prior_is_in_every_fold_of_a_source_of_its_own() -> None:
     assert all(fold.prior is prior for fold in other.folds())
     assert (source.key, source.prior) == ("plain", None)
     assert other.key not in ("plain", source.with_prior(prior, "cycles").key)
-
-
-@pytest.mark.parametrize(("rows", "blocks"), [(620, 16), (200, 11), (120, 8), (60, 8)])
-def test_as_many_blocks_as_are_longer_than_a_horizon(rows: int, blocks: int) -> None:
-    data = make_data(waves(rows), Splits(rows - 40, 20, 20))
-    statistics = WindowStatistics(data, 20, HORIZON)
-    assert statistics.blocks == blocks
-    windows = rows - 40 - 20 - HORIZON + 1
-    assert bool(statistics.alone) == (windows < 8 * (HORIZON + 1))
