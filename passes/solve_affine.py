@@ -57,7 +57,8 @@ class SolveAffine(Pass):
         where it is searched, so is how far the variates' statistics are pooled.
         ``prior`` counts in windows, too: that many synthetic windows with the teacher's labels, where there
         are any.  Where training is too short for rolling origins the defaults are lambda 1, the shared map,
-        and ``ridge`` and ``prior`` as given; they stay unless stretches of validation refute them.
+        and ``ridge`` and ``prior`` as given; but for the form they stay unless stretches of validation
+        refute them.
         """
 
         search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge", "prior")
@@ -125,8 +126,12 @@ class SolveAffine(Pass):
             stretches, grid, words = stretches[-1:], default, UNDECIDED
         task = statistics.all().cross["truth"].shape
         (setting,) = default.settings(task[1], task[2], task[0])
+        # Few windows are no ground to choose between forms on: their weights alone are searched.
         wider = replace(
             grid,
+            forms=default.forms,
+            ranks=default.ranks,
+            poolings=default.poolings,
             ridges=tuple(dict.fromkeys((*grid.ridges, setting.ridge))),
             priors=tuple(dict.fromkeys((*grid.priors, setting.prior))),
         )

@@ -7,7 +7,8 @@ candidate's MSE over that of the plain candidate (one shared map, no teacher), s
 error counts as much as any other, less the largest and the smallest, so that no single block decides.
 
 A teacher has to earn its weight: of what it seems to gain over the best candidate without it, a part of
-the standard error does not count (``CAUTION``).  The search is over hundreds of weights, of which some gain by chance.
+the standard error does not count (``CAUTION``).  The search is over hundreds of weights, of which some gain
+by chance.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ TIE = 0.002
 
 CAUTION = 0.25
 """Standard errors of its gain, block by block, that a candidate with a teacher is charged."""
+
+DEPARTURE = 1.0
+"""Standard errors of its gain by which a candidate has to be better than a stated default."""
 
 TRIMMED_FROM = 5
 """Folds from which on the most extreme two are left out of a mean."""
@@ -78,7 +82,7 @@ def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW, default: Setting 
 
     Args:
         alone: why there is no fold but validation, for the warning where that is so.
-        default: a candidate that stays unless another is better by more than a standard error.
+        default: a candidate that stays unless another is better by ``DEPARTURE`` standard errors.
     """
     names: list[str] = []
     errors: dict[Setting, list[float]] = {}
@@ -168,12 +172,12 @@ def standard_error(values: Tensor) -> float:
 def judgements(ratios: Mapping[Setting, Tensor], default: Setting | None = None) -> dict[Setting, float]:
     """The mean of each candidate, and what is charged for a teacher; the lowest is the best.
 
-    Where there is a default, what departs from it is charged instead, a whole standard error of its gain.
+    Where there is a default, what departs from it is charged instead, ``DEPARTURE`` standard errors of its gain.
     """
     means = {setting: middle(values) for setting, values in ratios.items()}
     if default is not None:
         return {
-            setting: means[setting] + standard_error(values - ratios[default])
+            setting: means[setting] + DEPARTURE * standard_error(values - ratios[default])
             for setting, values in ratios.items()
         }
     alone = [setting for setting in ratios if not setting.taught]

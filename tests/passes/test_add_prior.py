@@ -111,6 +111,7 @@ def test_too_few_windows_for_rolling_origins_are_judged_by_stretches_of_validati
         == ["shared", 1.0, 0.0, 100.0, 1000.0]
     ]
     (chosen,) = [row for row in rows if row["chosen"]]
+    assert {row["form"] for row in rows} == {"shared"}
     # The truth alone is far better here, by more than a standard error of the gain in the stretches.
     logs = np.log([chosen["mse"][name] / default["mse"][name] for name in chosen["mse"]])
     assert logs.mean() + logs.std(ddof=1) / len(logs) ** 0.5 < 0
