@@ -172,7 +172,8 @@ def standard_error(values: Tensor) -> float:
 def judgements(ratios: Mapping[Setting, Tensor], default: Setting | None = None) -> dict[Setting, float]:
     """The mean of each candidate, and what is charged for a teacher; the lowest is the best.
 
-    Where there is a default, what departs from it is charged instead, ``DEPARTURE`` standard errors of its gain.
+    Where there is a default, what departs from it is charged instead, ``DEPARTURE`` standard errors of its
+    gain.
     """
     means = {setting: middle(values) for setting, values in ratios.items()}
     if default is not None:

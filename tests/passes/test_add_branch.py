@@ -15,6 +15,7 @@ from tsfmc.compiler.base.errors import PassError
 from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.driver.pipeline import build_passes
+from tsfmc.compiler.driver.timing import TargetClock
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
 from tsfmc.compiler.learning.affine import Setting, solve
@@ -32,8 +33,11 @@ SMALL = ("student.width=16", "student.embedding=6", "passes.distill.epochs=2")
 
 def compiled(unit: CompileUnit, folder: Path, kind: str, *settings: str, seed: int = 0) -> CompileUnit:
     """The unit after the preset's pipeline."""
-    passes = build_passes(make_recipe(student=kind, set=[*SMALL, *settings]))
-    return PassManager(passes, cache=PassCache(folder)).run(unit, PassContext(seed, folder))
+    recipe = make_recipe(student=kind, set=[*SMALL, *settings])
+    passes = build_passes(recipe)
+    return PassManager(passes, cache=PassCache(folder)).run(
+        unit, PassContext(seed, folder, clock=TargetClock(recipe))
+    )
 
 
 def metrics(unit: CompileUnit) -> Any:
