@@ -119,8 +119,8 @@ TREND = replace(CALM, trend=Part(1.0, 0.3, 3.0))
 WALK = replace(CALM, walk=Part(1.0, 0.5, 4.0), slow=ABSENT)
 
 MIXTURES = (ROUGH, CYCLIC, TREND, CYCLIC, WALK, ROUGH, CYCLIC, TREND)
-"""An eighth of the windows each.  Of fourteen mixtures in many proportions, by the error of data-free students
-against their teacher's on training and validation windows of four series (hourly twice, 15 and 10 minutes):
+"""An eighth of the windows each.  Of fourteen mixtures in many proportions, by the error of data-free ones
+against their teacher on training and validation windows of four series (hourly twice, 15 and 10 minutes):
 proportions chosen on three of them were better on the fourth, each time, than ROUGH beside an even one.
 """
 
