@@ -28,7 +28,7 @@ from tsfmc.targets.measure.latency import Call, LatencyReport, measure
 from tsfmc.targets.measure.parity import check_parity, hard_windows
 
 LOOKBACK, HORIZON = 512, 96
-RANKS = (8, 16, 32)
+RANKS = (7, 11, 15, 31)
 BASE = "onnx shared"
 
 

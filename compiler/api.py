@@ -89,7 +89,8 @@ def compile(
             ``horizon``, ``recipe``, ``set`` (``key.path=value`` strings) and so on.
 
     Raises:
-        TsfmcError: see ``base/errors.py``; a missed budget is raised after the artifact is in place.
+        TsfmcError: see ``base/errors.py``; a missed budget is raised after the artifact is in place
+            and has the ``CompileResult`` as its ``result``.
     """
     return compile_recipe(
         make_recipe(teacher=teacher, data=data, target=target, **settings),
@@ -137,8 +138,9 @@ def compile_recipe(
     lock = out / "recipe.lock.toml"
     lock.write_text(recipe.to_toml())
     teacher = _keep_teacher(unit, out / "teacher")
-    check_budgets(recipe.budget, unit.artifacts)
-    return CompileResult(artifacts, lock, unit.artifacts, unit.record, unit.warnings, teacher)
+    result = CompileResult(artifacts, lock, unit.artifacts, unit.record, unit.warnings, teacher)
+    check_budgets(recipe.budget, unit.artifacts, result)
+    return result
 
 
 def _keep_teacher(unit: CompileUnit, folder: Path) -> Path | None:

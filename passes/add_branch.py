@@ -22,11 +22,11 @@ from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting, setting_of
 from ..compiler.learning.branch_origin import branch_basis, sample
 from ..compiler.learning.statistics import WindowStatistics
-from ..compiler.students.residual import EMBEDDING, grow
+from ..compiler.students.residual import EMBEDDING, LIMITS, grow
 from .build_student import Supervised
 from .weight_horizons import HorizonKD
 
-NOT_OF_THE_BRANCH = ("kind", "maps", "rank", "max_macs", "max_bytes")
+NOT_OF_THE_BRANCH = ("kind", "maps", "rank", *LIMITS)
 
 
 class AddBranch(Pass):

@@ -15,7 +15,7 @@ objective is empty, which drops the aligner.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from ..compiler.base.errors import PassError
 from ..compiler.ir.forecaster import Forecaster, Student
 from ..compiler.ir.objective import Batch, LossTerm, Objective
-from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
+from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView, Timing
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import setting_of
 from ..compiler.learning.branch_origin import Judge, Origin, Verdict, origins, percent
-from ..compiler.learning.cost import cost_of
+from ..compiler.learning.cost import Cost, cost_of
 from ..compiler.learning.evaluate import evaluate, model_predictor
 from ..compiler.learning.statistics import WindowStatistics
 from ..compiler.learning.training import TrainingPlan, TrainingResult, train
-from ..compiler.students.residual import Residual
+from ..compiler.students.residual import LIMITS, Residual
 
 
 class DistillStep(nn.Module):
@@ -105,8 +105,10 @@ class Distill(Pass):
 
         ``windows_per_epoch`` evenly spread windows make an epoch, 0 for all: neighbours differ by one step.
         For a branch: ``margin``, in standard errors, by which it has to be better than the affine student;
-        ``max_macs`` and ``max_bytes`` of the student with it, 0 for any; and ``judge_macs``, the
-        multiply-adds that rolling origins may take: beyond, validation judges alone.
+        ``max_macs`` and ``max_bytes`` of the student with it, 0 for any; ``max_latency_us`` of it here, and
+        ``max_latency_times`` the affine student's, both lowered for the recipe's target and timed in one
+        short interleaved run, 0 for any; and ``judge_macs``, the multiply-adds that rolling origins may
+        take: beyond, validation judges alone.
         """
 
         epochs: int = Field(default=10, ge=0, le=1_000_000)
@@ -119,11 +121,13 @@ class Distill(Pass):
         margin: float = Field(default=0.0, ge=0)
         max_macs: int = Field(default=0, ge=0)
         max_bytes: int = Field(default=0, ge=0)
+        max_latency_us: float = Field(default=0.0, ge=0)
+        max_latency_times: float = Field(default=0.0, ge=0)
         judge_macs: float = Field(default=1e13, ge=0)
 
     @classmethod
     def follow(cls, recipe: RecipeView) -> dict[str, Any]:
-        return {name: recipe.student[name] for name in ("max_macs", "max_bytes") if name in recipe.student}
+        return {name: recipe.student[name] for name in LIMITS if name in recipe.student}
 
     def requires(self, unit: CompileUnit) -> None:
         if not isinstance(unit.student, Student) or not unit.objective.active():
@@ -193,7 +197,9 @@ class Distill(Pass):
         assert isinstance(unit.statistics, WindowStatistics) and unit.setting is not None
         variates = len(unit.task.variates)
         start = student.affine_start()
-        cheap, dear = cost_of(_folded(start), variates), cost_of(_folded(student), variates)
+        forms = {"affine": _folded(start), "branch": _folded(student)}
+        cheap, dear = (cost_of(form, variates) for form in forms.values())
+        timing = self._timed(forms, unit, context)
         folds = list(origins(unit.statistics, setting_of(unit.setting), student))
         limit = self.options.windows_per_epoch
         visits = sum(min(fold.windows, limit or fold.windows) for fold in folds)
@@ -210,9 +216,9 @@ class Distill(Pass):
             self._judged(fold, unit, context, judge)
         result = self._judged(folds[-1], unit, context, judge)
         verdict = judge.best()
-        over = _over_budget(dear.macs, dear.size_bytes, self.options.max_macs, self.options.max_bytes)
+        over = _over_budget(dear, timing, self.options)
         earned = verdict.epochs > 0 and verdict.log_ratio < -self.options.margin * verdict.standard_error
-        line = _in_words(verdict, dear.macs / max(1, cheap.macs), earned, over)
+        line = _in_words(verdict, _price(cheap, dear, timing), earned, over)
         context.progress.line(f"    {line}")
         trained = folds[-1].student.trusted(verdict.gain)
         shipped: Student = trained if earned and not over else start
@@ -223,10 +229,21 @@ class Distill(Pass):
             "folds": [fold.name for fold in folds],
             "macs": {"affine": cheap.macs, "branch": dear.macs},
             "size_bytes": {"affine": cheap.size_bytes, "branch": dear.size_bytes},
+            **({"latency": asdict(timing)} if timing else {}),
             "warnings": warnings,
             **_history(result),
         }
         return PassResult(unit.with_(student=shipped, objective=Objective()), True, metrics)
+
+    def _timed(
+        self, forms: Mapping[str, Forecaster], unit: CompileUnit, context: PassContext
+    ) -> Timing | None:
+        """Both students' latency, where it is bounded: before anything is trained, so that it fails early."""
+        if not (self.options.max_latency_us or self.options.max_latency_times):
+            return None
+        if context.clock is None:
+            raise PassError("a latency is bounded, and there is nothing to time students with")
+        return context.clock(forms, unit)
 
     def _judged(self, fold: Origin, unit: CompileUnit, context: PassContext, judge: Judge) -> TrainingResult:
         """Trains on one fold for all epochs and measures each; what is best by all folds so far is kept."""
@@ -285,22 +302,40 @@ def _history(result: TrainingResult) -> dict[str, Any]:
     }
 
 
-def _over_budget(macs: int, size_bytes: int, max_macs: int, max_bytes: int) -> str:
-    """Which limit a student exceeds, in words; empty when none."""
-    if max_macs and macs > max_macs:
-        return f"{macs:,} multiply-adds exceed student.max_macs = {max_macs:,}"
-    if max_bytes and size_bytes > max_bytes:
-        return f"{size_bytes:,} bytes exceed student.max_bytes = {max_bytes:,}"
+def _over_budget(dear: Cost, timing: Timing | None, options: Distill.Options) -> str:
+    """Which limit the student with the branch exceeds, in words; empty when none."""
+    if options.max_macs and dear.macs > options.max_macs:
+        return f"{dear.macs:,} multiply-adds exceed student.max_macs = {options.max_macs:,}"
+    if options.max_bytes and dear.size_bytes > options.max_bytes:
+        return f"{dear.size_bytes:,} bytes exceed student.max_bytes = {options.max_bytes:,}"
+    if timing is None:
+        return ""
+    found = timing.median_us["branch"]
+    if options.max_latency_us and found > options.max_latency_us:
+        return f"{found:.1f} us exceed student.max_latency_us = {options.max_latency_us:g}"
+    times = found / timing.median_us["affine"]
+    if options.max_latency_times and times > options.max_latency_times:
+        return f"{times:.1f} times exceed student.max_latency_times = {options.max_latency_times:g}"
     return ""
 
 
-def _in_words(verdict: Verdict, times: float, earned: bool, over: str) -> str:
+def _price(cheap: Cost, dear: Cost, timing: Timing | None) -> str:
+    """What the branch costs beside the affine student alone."""
+    price = f"{dear.macs / max(1, cheap.macs):.1f}x the multiply-adds"
+    if timing is None:
+        return price
+    return (
+        f"{price}, {timing.median_us['branch']:.1f} us in the place of {timing.median_us['affine']:.1f} here"
+    )
+
+
+def _in_words(verdict: Verdict, price: str, earned: bool, over: str) -> str:
     """What the branch brings, what it costs and what follows from it, in one line."""
     if verdict.epochs == 0:
         return "the branch lowers the error on no average of the folds: the affine student ships"
     what = (
         f"the branch lowers the error by {percent(verdict.log_ratio):.1f} % "
-        f"(standard error {100 * verdict.standard_error:.1f}) at {times:.1f}x the multiply-adds"
+        f"(standard error {100 * verdict.standard_error:.1f}) at {price}"
     )
     if not earned:
         return f"{what}, which the folds cannot tell from none: the affine student ships"

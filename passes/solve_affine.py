@@ -25,11 +25,14 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form
 from ..compiler.learning.grid import Grid
-from ..compiler.learning.rolling_origin import Selection, select
+from ..compiler.learning.rolling_origin import Selection, Stretches, select
 from ..compiler.learning.statistics import STATES, TOO_FEW, WindowStatistics
 
 Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
-UNDECIDED = f"{TOO_FEW}: the teacher has its default weights, nothing was judged"
+UNDECIDED = f"{TOO_FEW}, and too short a validation: the teacher has its default weights, nothing was judged"
+CAUTIOUS = f"{TOO_FEW}: judged by {{}} stretches of the validation split, against the default weights"
+FEWEST_STRETCHES = 3
+"""Stretches of validation that say anything about the spread between them."""
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=True)]  # infinite: the teacher alone
 Rank = Annotated[int, Field(ge=1)]
 Ridge = Annotated[float, Field(gt=0)]
@@ -53,8 +56,9 @@ class SolveAffine(Pass):
         ``ridge`` counts in windows: that many windows of white noise, as strong as the data, are added;
         where it is searched, so is how far the variates' statistics are pooled.
         ``prior`` counts in windows, too: that many synthetic windows with the teacher's labels, where there
-        are any.  Where training is too short for rolling origins nothing is searched: lambda 1, the shared
-        map, and ``ridge`` and ``prior`` as given.
+        are any.  Where training is too short for rolling origins the defaults are lambda 1, the shared map,
+        and ``ridge`` and ``prior`` as given; but for the form they stay unless stretches of validation
+        refute them.
         """
 
         search: tuple[Searched, ...] = ("lambda", "tau", "maps", "ridge", "prior")
@@ -96,11 +100,8 @@ class SolveAffine(Pass):
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
         grid = self._grid(unit.student, unit.objective, unit.statistics)
         with one_thread(), context.progress.task("rolling origins", 1) as task:
-            selection = select(unit.statistics, grid, alone=unit.statistics.alone)
+            selection, warnings = self._selected(unit.statistics, grid)
             task.advance(1)
-        warnings = selection.warnings
-        if _undecided(unit.statistics, grid):
-            warnings = (*(line for line in warnings if not line.startswith(TOO_FEW)), UNDECIDED)
         for warning in warnings:
             context.progress.line(f"    warning: {warning}")
         arrays = selection.solution.arrays()
@@ -111,6 +112,46 @@ class SolveAffine(Pass):
         )
         after = unit.with_(student=student.eval(), objective=Objective(), setting=asdict(selection.chosen))
         return PassResult(after, True, _metrics(selection, warnings))
+
+    def _selected(self, statistics: WindowStatistics, grid: Grid) -> tuple[Selection, tuple[str, ...]]:
+        """What was chosen, and what a user has to know about how."""
+        if not (grid.mixes and statistics.alone == TOO_FEW):
+            selection = select(statistics, grid, alone=statistics.alone)
+            return selection, selection.warnings
+        # One short validation period misleads about a teacher; what is stated has to be refuted.
+        default = self._default(grid, statistics)
+        stretches = statistics.stretches()
+        words = CAUTIOUS.format(len(stretches))
+        if len(stretches) < FEWEST_STRETCHES:
+            stretches, grid, words = stretches[-1:], default, UNDECIDED
+        task = statistics.all().cross["truth"].shape
+        (setting,) = default.settings(task[1], task[2], task[0])
+        # Few windows are no ground to choose between forms on: their weights alone are searched.
+        wider = replace(
+            grid,
+            forms=default.forms,
+            ranks=default.ranks,
+            poolings=default.poolings,
+            ridges=tuple(dict.fromkeys((*grid.ridges, setting.ridge))),
+            priors=tuple(dict.fromkeys((*grid.priors, setting.prior))),
+        )
+        selection = select(Stretches(stretches), wider, default=setting)
+        others = (line for line in selection.warnings if not line.startswith(TOO_FEW))
+        return selection, (*others, words)
+
+    def _default(self, grid: Grid, statistics: WindowStatistics) -> Grid:
+        """The one candidate that is taken where nothing can be judged."""
+        return replace(
+            grid,
+            forms=grid.forms[:1],
+            ranks=grid.ranks[:1],
+            ridges=(self.options.ridge,),
+            poolings=(0.0,),
+            distill=(1.0,) if 1.0 in grid.distill else grid.distill[:1],
+            taus=grid.taus[:1],
+            priors=(0.0,) if statistics.prior is None else (self.options.prior,),
+            aligns=grid.aligns[-1:],
+        )
 
     def _grid(self, student: Student, objective: Objective, statistics: WindowStatistics) -> Grid:
         search, options = self.options.search, self.options
@@ -123,7 +164,7 @@ class SolveAffine(Pass):
         forms, ranks = _forms(student, options.ranks, searched="maps" in search)
         align = _weight(objective, STATES) / (truth or 1.0)
         priors = options.priors if "prior" in search else (options.prior,)
-        grid = replace(
+        return replace(
             Grid(),
             forms=forms,
             ranks=ranks,
@@ -135,23 +176,6 @@ class SolveAffine(Pass):
             priors=(0.0,) if statistics.prior is None else priors,
             aligns=tuple(dict.fromkeys((0.0, align))) if "lambda" in search else (align,),
         )
-        if not _undecided(statistics, grid):
-            return grid
-        return replace(
-            grid,
-            forms=grid.forms[:1],
-            ridges=(options.ridge,),
-            poolings=(0.0,),
-            distill=(1.0,) if 1.0 in grid.distill else grid.distill[:1],
-            taus=grid.taus[:1],
-            priors=(0.0,) if statistics.prior is None else (options.prior,),
-            aligns=grid.aligns[-1:],
-        )
-
-
-def _undecided(statistics: WindowStatistics, grid: Grid) -> bool:
-    """Whether a teacher's weight would have to be judged without a block of training to judge it on."""
-    return bool(grid.mixes) and statistics.alone == TOO_FEW
 
 
 def _forms(

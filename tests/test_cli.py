@@ -207,9 +207,11 @@ def test_missed_budget_keeps_the_artifact(place: Path, monkeypatch: Any, capsys:
         "--budget",
         "max_payload_bytes=10",
     ]
-    code, _, err = run(place, monkeypatch, capsys, *arguments)
+    code, out, err = run(place, monkeypatch, capsys, *arguments)
     assert code == 4 and "payload" in err and "budget 10" in err
     assert (place / "gated/onnx/manifest.json").is_file()
+    # What was made and measured is told all the same, and the miss last.
+    assert out == "gated/onnx\n" and err.index("test accuracy") < err.index("budget 10")
 
 
 def test_stop_after_writes_no_artifact(place: Path, monkeypatch: Any, capsys: Any) -> None:

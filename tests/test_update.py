@@ -12,7 +12,10 @@ from factory import HORIZON, LOOKBACK, write_series, write_teacher
 
 from tsfmc.compiler import api
 from tsfmc.compiler.base.errors import DataError, MissingError, UsageError, VerificationError
+from tsfmc.compiler.driver.keeping import waiting
 from tsfmc.compiler.driver.summary import summary_lines
+from tsfmc.compiler.learning.update import FILE
+from tsfmc.targets import TARGETS
 
 SPAN = LOOKBACK + HORIZON
 QUICK = ("measure.duration_s=0.05", "measure.teacher_forms=['eager']")
@@ -126,6 +129,26 @@ def test_statistics_that_are_not_the_artifacts_are_refused(world: Path, tmp_path
     shutil.copy(other.parent / "statistics.safetensors", tmp_path)
     with pytest.raises(VerificationError, match="not the statistics that"):
         api.update(tmp_path / "alone", world / "new.csv", tmp_path / "o")
+
+
+def test_an_update_in_place_that_fails_leaves_what_was_there(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(world / "out", out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(TARGETS["onnx"], "tolerance", -1.0)  # nothing is that close: the check fails
+        with pytest.raises(VerificationError, match="departs from the model"):
+            api.update(out / "onnx", world / "new1.csv", out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    api.update(out / "onnx", world / "new1.csv", out)
+    # Killed after the artifact was in place and before its statistics were: they wait beside it.
+    (out / FILE).rename(waiting(out / FILE))
+    (out / FILE).write_bytes(before[out / FILE])
+    second = api.update(out / "onnx", world / "new2.csv", out)
+    assert second.manifest["updated"]["rows_of_all_updates"] == 400
+    assert not waiting(out / FILE).exists()
 
 
 def test_a_compile_may_leave_no_statistics(world: Path, tmp_path: Path) -> None:

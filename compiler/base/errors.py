@@ -97,9 +97,17 @@ class PluginError(TsfmcError):
 
 
 class BudgetError(TsfmcError):
-    """A budget or a gate is missed."""
+    """A budget or a gate is missed.
+
+    Attributes:
+        result: what was made and measured all the same, for whoever shows it before the miss; or None.
+    """
 
     exit_code = 4
+
+    def __init__(self, what: str, *, hint: str = "", result: object = None) -> None:
+        super().__init__(what, hint=hint)
+        self.result = result
 
 
 class VerificationError(TsfmcError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import recipe_options
 from .output import as_json, print_json, print_table, say
 from .paths import OUTPUT
+
+if TYPE_CHECKING:
+    from ..api import CompileResult
 
 
 @click.command(context_settings={"show_default": False})
@@ -40,10 +43,9 @@ def command(
     Prints the artifact paths on stdout, progress and the results on stderr.
     """
     from .. import api
-    from ..base.parallel import Processes
+    from ..base.errors import BudgetError
     from ..base.progress import for_stderr
     from ..driver.looking import data_lines
-    from ..driver.summary import summary_lines
 
     resolved = api.make_recipe(**settings)
     if dry_run:
@@ -52,17 +54,31 @@ def command(
             click.echo(line, err=True)
         _print_plan(plan, as_json)
         return
-    result = api.compile_recipe(
-        resolved,
-        out=out,
-        cache=not no_cache,
-        dump_after=dump_after,
-        stop_after=stop_after,
-        progress=for_stderr(),
-    )
+    try:
+        result = api.compile_recipe(
+            resolved,
+            out=out,
+            cache=not no_cache,
+            dump_after=dump_after,
+            stop_after=stop_after,
+            progress=for_stderr(),
+        )
+    except BudgetError as error:
+        if isinstance(error.result, api.CompileResult):
+            _print_result(error.result, out if wants_report else None, as_json)
+        raise
+    _print_result(result, out if wants_report else None, as_json)
+
+
+def _print_result(result: CompileResult, reported: Path | None, as_json: bool) -> None:
+    """The result, after a report on the folder ``reported``, where one is wanted."""
+    from .. import api
+    from ..base.parallel import Processes
+    from ..driver.summary import summary_lines
+
     if not Processes.current().is_main:
         return
-    report = api.report(out) if wants_report and result.artifacts else None
+    report = api.report(reported) if reported is not None and result.artifacts else None
     if as_json:
         print_json(
             {

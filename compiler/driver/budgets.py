@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...targets.measure.latency import SCENARIOS
-from ..base.errors import BudgetError
-from .recipe import BudgetSection
+from ..base.errors import BudgetError, RecipeError
+from ..data.synthetic_data import SYNTHETIC
+from .recipe import BudgetSection, Recipe
 from .verdict import signed
 
 NOISY_LINE = "the measurement is noisy, which passes no gate unless it is allowed to (allow_noisy)"
@@ -20,15 +21,39 @@ RIVALS = {
 """Budget -> the row that the test MSE is judged against, and its name in words."""
 
 
-def check_budgets(budget: BudgetSection, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+def check_judgeable(recipe: Recipe) -> None:
+    """Refuses, before anything long starts, a budget against a row that the recipe leaves out.
+
+    Raises:
+        RecipeError: naming the budget and what it needs.
+    """
+    given = [name for name in RIVALS if getattr(recipe.budget, name) is not None]
+    if given and recipe.data == SYNTHETIC:
+        raise RecipeError(
+            f"budget.{given[0]}: nothing is measured on synthetic windows", hint="leave it out, or give data"
+        )
+    if recipe.budget.max_mse_over_supervised is not None and not recipe.baseline:
+        raise RecipeError(
+            f"budget.max_mse_over_supervised: there is no row of {RIVALS['max_mse_over_supervised'][1]}",
+            hint="leave --no-baseline out (baseline = true); there is none for --student none",
+        )
+
+
+def check_budgets(
+    budget: BudgetSection, manifests: Mapping[str, Mapping[str, Any]], result: object = None
+) -> None:
     """Judges every artifact of a compile, after all of them are in place.
+
+    Args:
+        result: of the compile, handed on with the error.
 
     Raises:
         BudgetError: naming every missed budget, the value found and the value allowed.
     """
     missed = [f"{kind}: {line}" for kind, manifest in manifests.items() for line in _missed(budget, manifest)]
     if missed:
-        raise BudgetError("; ".join(missed), hint="the artifacts are in place; see tsfmc inspect")
+        hint = "the artifacts are in place; see tsfmc inspect"
+        raise BudgetError("; ".join(missed), hint=hint, result=result)
 
 
 def _missed(budget: BudgetSection, manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -41,10 +41,31 @@ def choice_lines(passes: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"chosen     {setting_words({**chosen, 'form': chosen['maps']})}"]
     if chosen["near_best"] > 1:
         lines.append(f"           the smallest of {chosen['near_best']} near-best of {len(rows)} candidates")
+    lines += better_lines(rows)
+    lines += [
+        f"branch     {entry['metrics']['in_words']}" for entry in passes if "in_words" in entry["metrics"]
+    ]
     lines += [f"warning    {warning}" for warning in chosen.get("warnings", ())]
     if len(rows) > 1:
         lines += ["", *candidate_table(rows)]
     return lines
+
+
+def better_lines(rows: Sequence[Row]) -> list[str]:
+    """What the best candidate would bring and cost, where a smaller one was taken."""
+    judged = [row for row in rows if "judgement" in row]
+    chosen = next((row for row in judged if row.get("chosen")), None)
+    if chosen is None:
+        return []
+    best = min(judged, key=lambda row: float(row["judgement"]))
+    gain = 100 * -math.expm1(float(best["judgement"]) - float(chosen["judgement"]))
+    if best["macs"] <= chosen["macs"]:
+        return []
+    times = best["macs"] / max(1, chosen["macs"])
+    return [
+        f"           the best, {_form_words(best)}, would lower the error by another {gain:.2f} % at "
+        f"{times:.1f}x the multiply-adds"
+    ]
 
 
 def candidate_table(rows: Sequence[Row]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,14 +42,34 @@ class KeepStatistics(Step):
         if not solved or not _is_affine(self.recipe.student.kind):
             return PassResult(unit, False)
         assert isinstance(unit.statistics, WindowStatistics)
-        save_state(_state(self.recipe, unit, unit.statistics, setting_of(unit.setting)), self.out / FILE)
-        kept = unit.with_(facts={**unit.facts, "statistics": reference(self.out / FILE)})
-        return PassResult(kept, True)
+        state = _state(self.recipe, unit, unit.statistics, setting_of(unit.setting))
+        named = context.cleanup.enter_context(kept_beside(state, self.out / FILE))
+        return PassResult(unit.with_(facts={**unit.facts, "statistics": named}), True)
 
 
-def reference(path: Path) -> dict[str, str]:
-    """A file beside the artifacts as their manifests name it."""
-    return {"file": path.name, "sha256": file_hash(path)}
+@contextmanager
+def kept_beside(state: State, path: Path) -> Iterator[dict[str, str]]:
+    """Statistics that take their place when what needs them is in its own, and leave no trace otherwise.
+
+    Until the block ends they lie at ``waiting(path)``, and what was there before stays: a compile or update
+    that fails leaves the old artifact with its own statistics.
+
+    Yields:
+        how manifests name the file.
+    """
+    coming = waiting(path)
+    save_state(state, coming)
+    try:
+        yield {"file": path.name, "sha256": file_hash(coming)}
+    except BaseException:
+        coming.unlink(missing_ok=True)
+        raise
+    coming.replace(path)
+
+
+def waiting(path: Path) -> Path:
+    """Where statistics wait for their artifact; a process that is killed in between leaves them there."""
+    return path.with_name(f"{path.name}.next")
 
 
 def _is_affine(kind: str) -> bool:

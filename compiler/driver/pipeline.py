@@ -26,6 +26,7 @@ from ..ir.unit import CompileUnit
 from ..students import check_student, check_values
 from .accuracy import EvaluateReferences
 from .baseline import TrainBaseline
+from .budgets import check_judgeable
 from .build import Job
 from .cache import PassCache
 from .costing import CostInstrument
@@ -36,6 +37,7 @@ from .latency import TeacherForms
 from .manager import PassManager
 from .recipe import Recipe, check_refit, pass_options
 from .stages import Export, target_stages
+from .timing import TargetClock
 
 
 def build_steps(recipe: Recipe, *, out: Path, cache: bool = True) -> list[Step]:
@@ -43,8 +45,9 @@ def build_steps(recipe: Recipe, *, out: Path, cache: bool = True) -> list[Step]:
 
     Raises:
         UsageError: an unknown pass, student or target.
-        RecipeError: options that a pass or a target does not have.
+        RecipeError: options that a pass or a target does not have, a budget that nothing could judge.
     """
+    check_judgeable(recipe)
     return [*learning_steps(recipe, cache=cache), *target_steps(recipe, out)]
 
 
@@ -168,7 +171,7 @@ def run_steps(
         check_purity=purity_is_checked(),
     )
     with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace, ExitStack() as cleanup:
-        context = PassContext(recipe.seed, Path(workspace), progress, cleanup)
+        context = PassContext(recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe))
         return manager.run(unit or empty_unit(recipe), context)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...targets.artifact.open import Forecaster, open_artifact
+from ..base.content import file_hash
 from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.parallel import one_thread
 from ..base.paths import require_room
@@ -37,12 +38,11 @@ from ..learning.update import (
     State,
     check_follows,
     read_state,
-    save_state,
     scale_of,
 )
 from ..students import STUDENTS
 from . import pipeline
-from .keeping import reference
+from .keeping import kept_beside, waiting
 from .recipe import Recipe
 
 BATCH_WINDOWS = 256
@@ -94,10 +94,10 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
             "prior_windows": new.weight(),
             "old_artifact_on_new_rows": before,
         }
-        save_state(new, out / FILE)
         unit = _unit(new, rows, state, source.name, facts, time.perf_counter() - started)
-    unit = unit.with_(facts={"statistics": reference(out / FILE), "updated": facts})
-    unit = pipeline.run_steps(recipe, pipeline.target_steps(recipe, out), unit=unit, progress=progress)
+    with kept_beside(new, out / FILE) as named:
+        unit = unit.with_(facts={"statistics": named, "updated": facts})
+        unit = pipeline.run_steps(recipe, pipeline.target_steps(recipe, out), unit=unit, progress=progress)
     return UpdateResult(out / kind, unit.artifacts[kind])
 
 
@@ -123,6 +123,8 @@ def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
             hint="compile an affine student without statistics = false",
         )
     path = artifact.resolve().parent / FILE
+    if waiting(path).is_file() and not (path.is_file() and file_hash(path) == reference["sha256"]):
+        path = waiting(path)  # whoever wrote both was killed between the two
     state, sha256 = read_state(path)
     task, header = manifest["task"], state.header
     kept = {

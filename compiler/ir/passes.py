@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from ..base.errors import PassError
 from ..base.progress import Progress, Silent
+from .forecaster import Forecaster
 from .unit import CompileUnit, PartName
 
 
@@ -28,6 +29,28 @@ class PassOptions(BaseModel):
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What models take here.
+
+    Attributes:
+        median_us: of each, from one interleaved run.
+        method: in words.
+        noisy: whether the machine was.
+    """
+
+    median_us: Mapping[str, float]
+    method: str
+    noisy: bool
+
+
+class Clock(Protocol):
+    """Times models as they would be shipped."""
+
+    def __call__(self, models: Mapping[str, Forecaster], unit: CompileUnit) -> Timing:
+        """The latency of each of ``models`` on windows of the unit's data."""
+
+
+@dataclass(frozen=True)
 class PassContext:
     """What a pass may use besides the unit.
 
@@ -36,12 +59,14 @@ class PassContext:
         workspace: folder for checkpoints of long work; a rerun of the same pass finds them again.
         progress: where to report.
         cleanup: what has to be undone when the run ends, however it ends, such as unfinished folders.
+        clock: times students, for a pass that chooses by latency; None where there is no recipe.
     """
 
     seed: int = 0
     workspace: Path = Path()
     progress: Progress = field(default_factory=Silent)
     cleanup: ExitStack = field(default_factory=ExitStack)
+    clock: Clock | None = None
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ class Setting:
     prior: float = 0.0
     align: float = 0.0
 
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher has a part in it: by its labels, on synthetic windows, or by its states."""
+        return bool(self.teachers and self.distill) or self.prior > 0 or self.align > 0
+
     def macs(self, lookback: int, horizon: int) -> int:
         """Multiply-adds per variate."""
         return self.rank * (lookback + horizon) if self.form == "low-rank" else lookback * horizon

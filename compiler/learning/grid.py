@@ -20,7 +20,9 @@ class Grid:
     """Every combination is a candidate, the teacher's weights only where there is a teacher."""
 
     forms: tuple[Form, ...] = ("shared", "per-variate", "low-rank")
-    ranks: tuple[int, ...] = (8, 16, 24, 32, 48)
+    ranks: tuple[int, ...] = (7, 11, 15, 23, 31, 47)
+    """One less than a multiple of four: the folded basis has a column more, for the window's mean, and whole
+    vectors of a device's arithmetic then hold it."""
     ridges: tuple[float, ...] = (10.0, DEFAULT_RIDGE, 1000.0)
     poolings: tuple[float, ...] = (0.0, 0.3, 3.0)
     distill: tuple[float, ...] = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, math.inf)

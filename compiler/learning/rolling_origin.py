@@ -5,12 +5,16 @@ the block, and once more on the validation split.  A single validation period mi
 prefer what every other period refutes.  The judgement is the mean over blocks of the logarithm of a
 candidate's MSE over that of the plain candidate (one shared map, no teacher), so that a block with a large
 error counts as much as any other, less the largest and the smallest, so that no single block decides.
+
+A teacher has to earn its weight: of what it seems to gain over the best candidate without it, a part of
+the standard error does not count (``CAUTION``).  The search is over hundreds of weights, of which some gain
+by chance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,10 +24,16 @@ from torch import Tensor
 from .affine import AffineSolution, Setting, singular_note, solve, squared_error
 from .grid import PLAIN, Grid
 from .judging import judge
-from .statistics import TOO_FEW, Fold
+from .statistics import TOO_FEW, Fold, Sums
 
 TIE = 0.002
 """A candidate this close to the best, and closer than a standard error of the gap, is as good."""
+
+CAUTION = 0.25
+"""Standard errors of its gain, block by block, that a candidate with a teacher is charged."""
+
+DEPARTURE = 1.0
+"""Standard errors of its gain by which a candidate has to be better than a stated default."""
 
 TRIMMED_FROM = 5
 """Folds from which on the most extreme two are left out of a mean."""
@@ -34,6 +44,17 @@ class Folds(Protocol):
 
     def folds(self) -> Iterator[Fold]:
         """In the order of time."""
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Stretches of validation in the place of blocks, each fitted on all of training."""
+
+    found: Sequence[Fold]
+
+    def folds(self) -> Iterator[Fold]:
+        """In the order of time."""
+        return iter(self.found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +77,21 @@ class Selection:
     warnings: tuple[str, ...] = ()
 
 
-def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW) -> Selection:
+def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW, default: Setting | None = None) -> Selection:
     """Judges all candidates fold by fold, chooses the smallest of the best and fits it on all of training.
 
     Args:
         alone: why there is no fold but validation, for the warning where that is so.
+        default: a candidate that stays unless another is better by ``DEPARTURE`` standard errors.
     """
     names: list[str] = []
     errors: dict[Setting, list[float]] = {}
     last: Fold | None = None
+    unseen: list[Sums] = []
     for fold in source.folds():
         names.append(fold.name)
+        if fold.name.startswith("validation"):
+            unseen.append(fold.judged)
         for setting, error in judge(fold, grid).items():
             errors.setdefault(setting, []).append(error)
         last = fold
@@ -85,8 +110,9 @@ def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW) -> Selection:
 
     # What all are compared with need not be among what was asked for.
     asked = {setting: ratios[setting] for setting in grid.settings(lookback, horizon, variates)}
-    close = near_best(asked)
-    chosen = choose(asked, close, size)
+    scores = judgements(asked, default)
+    close = near_best(asked, scores)
+    chosen = min(close, key=lambda setting: (*size(setting), scores[setting]))
     solution = solve(final, chosen, last.prior)
     table = [
         {
@@ -95,13 +121,15 @@ def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW) -> Selection:
             "macs": size(setting)[0],
             "log_ratio": middle(values),
             "standard_error": standard_error(values),
+            **({"judgement": scores[setting]} if setting in scores else {}),
             "mse": {name: float(f"{error:.6g}") for name, error in zip(names, errors[setting], strict=True)},
             "near_best": setting in close,
             "chosen": setting == chosen,
         }
         for setting, values in ratios.items()
     ]
-    validation = squared_error(last.judged, solution)
+    errors_of = [(squared_error(judged, solution), judged.count) for judged in unseen]
+    validation = sum(error * count for error, count in errors_of) / sum(count for _, count in errors_of)
     return Selection(chosen, solution, validation, table, tuple(warnings))
 
 
@@ -141,23 +169,37 @@ def standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def near_best(ratios: Mapping[Setting, Tensor]) -> set[Setting]:
-    """The best candidate by the mean, and those that tie with it.
+def judgements(ratios: Mapping[Setting, Tensor], default: Setting | None = None) -> dict[Setting, float]:
+    """The mean of each candidate, and what is charged for a teacher; the lowest is the best.
+
+    Where there is a default, what departs from it is charged instead, ``DEPARTURE`` standard errors of its
+    gain.
+    """
+    means = {setting: middle(values) for setting, values in ratios.items()}
+    if default is not None:
+        return {
+            setting: means[setting] + DEPARTURE * standard_error(values - ratios[default])
+            for setting, values in ratios.items()
+        }
+    alone = [setting for setting in ratios if not setting.taught]
+    if not alone:
+        return means
+    rival = ratios[min(alone, key=means.__getitem__)]
+    return {
+        setting: means[setting] + (CAUTION * standard_error(values - rival) if setting.taught else 0.0)
+        for setting, values in ratios.items()
+    }
+
+
+def near_best(ratios: Mapping[Setting, Tensor], scores: Mapping[Setting, float]) -> set[Setting]:
+    """The best candidate, and those that tie with it.
 
     A tie is a gap of at most ``TIE`` that is no larger than the standard error of the paired differences.
     The standard error alone is too kind a rule: with one odd block among seven it ties whatever is noisy.
     """
-    best = min(ratios, key=lambda setting: middle(ratios[setting]))
-    gaps = {setting: values - ratios[best] for setting, values in ratios.items()}
+    best = min(scores, key=scores.__getitem__)
     return {
         setting
-        for setting, gap in gaps.items()
-        if setting == best or middle(gap) <= min(TIE, standard_error(gap))
+        for setting, values in ratios.items()
+        if scores[setting] - scores[best] <= min(TIE, standard_error(values - ratios[best]))
     }
-
-
-def choose(
-    ratios: Mapping[Setting, Tensor], close: set[Setting], size: Callable[[Setting], tuple[int, int]]
-) -> Setting:
-    """The smallest of the near-best, fewest multiply-adds first, and of equal ones the best."""
-    return min(close, key=lambda setting: (*size(setting), middle(ratios[setting])))

@@ -381,6 +381,19 @@ class WindowStatistics:
         self.final = total
         yield Fold("validation", total, self._validation(), self.prior)
 
+    def stretches(self) -> list[Fold]:
+        """The validation split cut into stretches of time, each longer than a horizon, at most ``blocks``.
+
+        For training too short for blocks: what differs from stretch to stretch says how far to trust a mean.
+        """
+        windows = self.data.windows("val", self.lookback, self.horizon)
+        count = max(1, min(self.blocks, len(windows) // (self.horizon + 1)))
+        edges = [len(windows) * stretch // count for stretch in range(count + 1)]
+        return [
+            Fold(f"validation {number}", self.all(), self._validation(begin, end), self.prior)
+            for number, (begin, end) in enumerate(pairwise(edges), 1)
+        ]
+
     @property
     def _edges(self) -> list[int]:
         return [self.windows * block // self.blocks for block in range(self.blocks + 1)]
@@ -410,13 +423,12 @@ class WindowStatistics:
             return independent_sums(self.data.windows("train", *self._size), begin, end, labels)
         return series_sums(self.data, self.lookback, self.horizon, begin, end, labels)
 
-    def _validation(self) -> Sums:
+    def _validation(self, begin: int = 0, end: int | None = None) -> Sums:
         windows = self.data.windows("val", self.lookback, self.horizon)
+        end = len(windows) if end is None else end
         if isinstance(self.data, SyntheticData):
-            return independent_sums(windows, 0, len(windows))
-        return series_sums(
-            self.data, self.lookback, self.horizon, windows.first, windows.first + len(windows)
-        )
+            return independent_sums(windows, begin, end)
+        return series_sums(self.data, self.lookback, self.horizon, windows.first + begin, windows.first + end)
 
     @property
     def _size(self) -> tuple[int, int]:

@@ -264,11 +264,6 @@ class Facts(BaseModel, extra="forbid"):
         return {**shapes, "scale": (2 if scale else 0, len(self.variates))}
 
 
-def load_state(path: Path) -> State:
-    """What ``save_state`` wrote; see ``read_state``."""
-    return read_state(path)[0]
-
-
 def read_state(path: Path) -> tuple[State, str]:
     """What ``save_state`` wrote, and the sha256 of the very file that was read.
 

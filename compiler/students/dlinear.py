@@ -57,7 +57,7 @@ class DLinear(Student):
         normalisation: per-window normalisation, see ``normalisation.py``; ``instance`` unless shared.
         embedding: width d_S of the factored shared form, or 0 for the plain form, without an embedding.
         maps: which variates share a map; ``auto`` is ``shared`` until a solver has chosen.
-        rank: width r of the low-rank form's embedding.
+        rank: width r of the low-rank form's embedding; folded it is one more, so 4 k - 1 fills whole vectors.
         variates: D, for the forms that have weights of each variate.
 
     Raises:
@@ -72,7 +72,7 @@ class DLinear(Student):
         normalisation: Normalisation = "instance",
         embedding: int = 0,
         maps: Maps = "shared",
-        rank: int = 8,
+        rank: int = 7,
         variates: int = 0,
     ) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ Branches:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -37,6 +38,8 @@ Branch = Literal["mlp", "itransformer"]
 SolvedMaps = Literal["shared", "per-variate", "low-rank"]
 START_OPTIONS = ("lookback", "horizon", "variates", "maps", "rank")
 """What a residual student and the affine one that it grows out of have in common."""
+LIMITS = ("max_macs", "max_bytes", "max_latency_us", "max_latency_times")
+"""Options of the recipe's ``[student]`` that bound what ships, and are not the student's own."""
 EMBEDDING = 32
 """Numbers that a branch sees of a window where the affine path has no basis."""
 LEVEL_RANGE = 4.0
@@ -150,7 +153,7 @@ class Residual(Student):
         horizon: int,
         variates: int = 1,
         maps: SolvedMaps = "low-rank",
-        rank: int = 8,
+        rank: int = 7,
         branch: Branch = "mlp",
         embedding: int = EMBEDDING,
         width: int = 128,
@@ -160,6 +163,7 @@ class Residual(Student):
         heads: int = 4,
         ffn: int = 512,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         if branch not in get_args(Branch):
             raise RecipeError(
@@ -169,22 +173,7 @@ class Residual(Student):
             if value < 1:
                 raise RecipeError(f"student.{name}={value}", hint="expected at least 1")
         self.lookback, self.horizon, self.embedding_dim = lookback, horizon, width
-        self.config = {
-            "kind": "residual",
-            "lookback": lookback,
-            "horizon": horizon,
-            "variates": variates,
-            "maps": maps,
-            "rank": rank,
-            "branch": branch,
-            "embedding": embedding,
-            "width": width,
-            "layers": layers,
-            "vector": vector,
-            "dropout": dropout,
-            "heads": heads,
-            "ffn": ffn,
-        }
+        self.config = {"kind": "residual", **given}
         size = rank if maps == "low-rank" else embedding
         self.affine = CentredMap(lookback, horizon, variates, maps, size)
         self.branch: MlpBranch | ITransformerBranch
@@ -213,7 +202,7 @@ class Residual(Student):
 
     @classmethod
     def options(cls) -> set[str]:
-        return {*super().options(), "max_macs", "max_bytes"}
+        return {*super().options(), *LIMITS}
 
     @torch.no_grad()
     def restarted(self, arrays: Sequence[Tensor], basis: Tensor, past: Tensor) -> Residual:
@@ -289,9 +278,7 @@ class Residual(Student):
 
         W [e / c, (l - a) / b, v_d] + k  =  (W_e / c) e + (W_l / b) (l - a) + (W_v v_d + k)
         """
-        names = ("lookback", "horizon", "variates", "maps", "rank", "branch", "embedding", "width", "layers")
-        fields = {name: self.config[name] for name in (*names, "heads", "ffn")}
-        folded = FoldedResidual(**fields)
+        folded = FoldedResidual(**{field.name: self.config[field.name] for field in fields(Shape)})
         folded.affine.load_state_dict(self.affine.state_dict())
         gain = self.gain.double()
         if isinstance(self.branch, ITransformerBranch):
@@ -340,46 +327,44 @@ class FoldedMlp(nn.Module):
         return correction
 
 
-class FoldedResidual(Forecaster):
-    """What a ``Residual`` folds into: same function, fewer operators."""
+@dataclass(frozen=True)
+class Shape:
+    """What a folded student is built from: the options of ``Residual`` that inference still needs."""
 
-    def __init__(
-        self,
-        lookback: int,
-        horizon: int,
-        variates: int,
-        maps: SolvedMaps,
-        rank: int,
-        branch: Branch,
-        embedding: int,
-        width: int,
-        layers: int,
-        heads: int,
-        ffn: int,
-    ) -> None:
+    lookback: int
+    horizon: int
+    variates: int
+    maps: SolvedMaps
+    rank: int
+    branch: Branch
+    embedding: int
+    width: int
+    layers: int
+    heads: int
+    ffn: int
+
+
+class FoldedResidual(Forecaster):
+    """What a ``Residual`` folds into: same function, fewer operators.
+
+    Args:
+        shape: the fields of ``Shape``.
+    """
+
+    def __init__(self, **shape: Any) -> None:
         super().__init__()
-        self.lookback, self.horizon = lookback, horizon
-        self.config = {
-            "kind": "folded_residual",
-            "lookback": lookback,
-            "horizon": horizon,
-            "variates": variates,
-            "maps": maps,
-            "rank": rank,
-            "branch": branch,
-            "embedding": embedding,
-            "width": width,
-            "layers": layers,
-            "heads": heads,
-            "ffn": ffn,
-        }
-        size = rank if maps == "low-rank" else embedding
-        self.affine = CentredMap(lookback, horizon, variates, maps, size)
+        of = Shape(**shape)
+        self.lookback, self.horizon = of.lookback, of.horizon
+        self.config = {"kind": "folded_residual", **asdict(of)}
+        size = of.rank if of.maps == "low-rank" else of.embedding
+        self.affine = CentredMap(of.lookback, of.horizon, of.variates, of.maps, size)
         self.branch: FoldedMlp | FoldedITransformer
-        if branch == "mlp":
-            self.branch = FoldedMlp(variates, size, horizon, width, layers)
+        if of.branch == "mlp":
+            self.branch = FoldedMlp(of.variates, size, of.horizon, of.width, of.layers)
         else:
-            self.branch = FoldedITransformer(lookback, horizon, width, layers, heads, ffn, "none")
+            self.branch = FoldedITransformer(
+                of.lookback, of.horizon, of.width, of.layers, of.heads, of.ffn, "none"
+            )
 
     def forward(self, past: Tensor) -> Tensor:
         """``past [B, D, L]`` to ``[B, D, H]``."""

@@ -15,6 +15,7 @@ from tsfmc.compiler.base.errors import PassError
 from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.driver.pipeline import build_passes
+from tsfmc.compiler.driver.timing import TargetClock
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit, fingerprint
 from tsfmc.compiler.learning.affine import Setting, solve
@@ -32,8 +33,11 @@ SMALL = ("student.width=16", "student.embedding=6", "passes.distill.epochs=2")
 
 def compiled(unit: CompileUnit, folder: Path, kind: str, *settings: str, seed: int = 0) -> CompileUnit:
     """The unit after the preset's pipeline."""
-    passes = build_passes(make_recipe(student=kind, set=[*SMALL, *settings]))
-    return PassManager(passes, cache=PassCache(folder)).run(unit, PassContext(seed, folder))
+    recipe = make_recipe(student=kind, set=[*SMALL, *settings])
+    passes = build_passes(recipe)
+    return PassManager(passes, cache=PassCache(folder)).run(
+        unit, PassContext(seed, folder, clock=TargetClock(recipe))
+    )
 
 
 def metrics(unit: CompileUnit) -> Any:
@@ -145,6 +149,19 @@ def test_a_budget_keeps_the_affine_student_and_says_what_more_would_bring(
     assert f"student.{limit} = {need - 1:,}" in line and "lowers the error by" in line
     times = free["macs"]["branch"] / free["macs"]["affine"]
     assert f"{times:.1f}x the multiply-adds" in line
+
+
+def test_a_latency_budget_is_judged_by_timing_both_students_here(unit: CompileUnit, tmp_path: Path) -> None:
+    after = compiled(unit, tmp_path, "auto", "student.max_latency_us=0.01")
+    assert isinstance(after.student, AFFINE)
+    found = metrics(after)["latency"]
+    assert found["median_us"].keys() == {"affine", "branch"} and "target onnx" in found["method"]
+    line = metrics(after)["in_words"]
+    assert "us exceed student.max_latency_us = 0.01" in line and "us in the place of" in line
+    loose = compiled(unit, tmp_path, "auto", "student.max_latency_us=1e9", "student.max_latency_times=1e9")
+    assert isinstance(loose.student, FoldedResidual)
+    tight = compiled(unit, tmp_path, "auto", "student.max_latency_times=0.001")
+    assert isinstance(tight.student, AFFINE) and "max_latency_times = 0.001" in metrics(tight)["in_words"]
 
 
 def test_beyond_the_cost_of_rolling_origins_validation_judges_with_a_warning(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from factory import HORIZON, LOOKBACK
 
 from tsfmc.compiler.base.errors import PassError
 from tsfmc.compiler.data import synthetic_windows
+from tsfmc.compiler.data.splits import Splits
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.learning.statistics import WindowStatistics
@@ -84,13 +86,47 @@ def test_the_weight_is_one_more_candidate(gathered: CompileUnit) -> None:
     assert _solved(gathered)["prior"] == 0.0
 
 
-def test_too_few_windows_for_rolling_origins_take_the_stated_defaults(gathered: CompileUnit) -> None:
+@pytest.fixture
+def short(gathered: CompileUnit) -> CompileUnit:
+    """Blocks of training no longer than a horizon."""
     unit = AddPrior(windows=60).run(gathered, CONTEXT).unit
     statistics = unit.statistics
     assert isinstance(statistics, WindowStatistics) and not statistics.alone
     statistics.blocks = statistics.windows // HORIZON
     assert statistics.alone
-    metrics = _solved(unit)
+    return unit
+
+
+def test_too_few_windows_for_rolling_origins_are_judged_by_stretches_of_validation(
+    short: CompileUnit,
+) -> None:
+    metrics = _solved(short)
+    rows, warnings = metrics["selection"], metrics["warnings"]
+    assert isinstance(rows, list) and isinstance(warnings, list)
+    assert list(rows[0]["mse"]) == [f"validation {number}" for number in range(1, len(rows[0]["mse"]) + 1)]
+    (default,) = [
+        row
+        for row in rows
+        if [row[name] for name in ("form", "lambda", "tau", "ridge", "prior")]
+        == ["shared", 1.0, 0.0, 100.0, 1000.0]
+    ]
+    (chosen,) = [row for row in rows if row["chosen"]]
+    assert {row["form"] for row in rows} == {"shared"}
+    # The truth alone is far better here, by more than a standard error of the gain in the stretches.
+    logs = np.log([chosen["mse"][name] / default["mse"][name] for name in chosen["mse"]])
+    assert logs.mean() + logs.std(ddof=1) / len(logs) ** 0.5 < 0
+    assert "stretches of the validation split, against the default weights" in " ".join(warnings)
+
+
+def test_what_two_stretches_would_say_is_not_asked(short: CompileUnit) -> None:
+    statistics = short.statistics
+    assert isinstance(statistics, WindowStatistics)
+    windows = short.data.windows("val", LOOKBACK, HORIZON)
+    assert sum(fold.judged.count for fold in statistics.stretches()) == len(windows)
+    splits = short.data.splits
+    statistics.data = replace(short.data, splits=Splits(splits.train, 3 * HORIZON + 2, splits.test))
+    assert len(statistics.stretches()) == 2
+    metrics = _solved(short)
     chosen = [metrics[name] for name in ("maps", "lambda", "tau", "prior", "candidates")]
     assert chosen == ["shared", 1.0, 0.0, 1000.0, 2]  # and the plain one, which all are compared with
     assert metrics["ridge"] == pytest.approx(100.0)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tsfmc.compiler import api
 from tsfmc.compiler.base.errors import BudgetError, RecipeError
-from tsfmc.compiler.driver.budgets import check_budgets
+from tsfmc.compiler.driver.budgets import check_budgets, check_judgeable
 from tsfmc.compiler.driver.recipe import BudgetSection, resolve
 
 
@@ -89,3 +90,21 @@ def test_names_and_percentages() -> None:
         resolve(settings=["budget.max_mse_over_supervised=five"])
     with pytest.raises(RecipeError, match="max_mse_over_naive"):
         resolve(settings=["budget.max_mse_over_naive=nan"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["baseline=false", "budget.max_mse_over_supervised=0"], "there is no row of the student without"),
+        (["student.kind=none", "budget.max_mse_over_supervised=0"], "there is no row of the student without"),
+        (["data=synthetic", "budget.max_mse_over_naive=0"], "max_mse_over_naive: nothing is measured"),
+    ],
+)
+def test_what_nothing_could_judge_is_refused_at_the_start(settings: list[str], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        api.plan(resolve(settings=settings))
+
+
+@pytest.mark.parametrize("budget", ["max_mse_over_naive", "max_mse_over_teacher", "max_p90_us"])
+def test_other_budgets_need_no_baseline(budget: str) -> None:
+    check_judgeable(resolve(settings=["baseline=false", f"budget.{budget}=1"]))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tsfmc.compiler.driver.choice import candidate_table, choice_lines, remarkable, setting_words
+from tsfmc.compiler.driver.choice import (
+    better_lines,
+    candidate_table,
+    choice_lines,
+    remarkable,
+    setting_words,
+)
 
 
 def row(form: str, rank: int, weight: float | str, ratio: float, **more: Any) -> dict[str, Any]:
@@ -73,3 +79,20 @@ def test_lines_of_a_manifest() -> None:
     ]
     assert len(lines) == 3 + 1 + 2 + 5
     assert choice_lines([{"metrics": {"windows": 3}}]) == []
+
+
+def test_what_the_next_better_one_would_cost() -> None:
+    small = row("low-rank", 7, 0.0, -0.05, judgement=-0.05, chosen=True, macs=100)
+    rows = [
+        small,
+        row("low-rank", 31, 1.0, -0.07, judgement=-0.06, macs=450),
+        row("shared", 0, 0.0, 0.1, macs=9),
+    ]
+    (line,) = better_lines(rows)
+    assert line.strip() == (
+        "the best, low rank 31, would lower the error by another 1.00 % at 4.5x the multiply-adds"
+    )
+    assert better_lines([small, row("shared", 0, 0.0, 0.1, judgement=0.1)]) == []
+    metrics = {**small, "maps": "low-rank", "near_best": 1, "selection": [small]}
+    lines = choice_lines([{"metrics": metrics}, {"metrics": {"in_words": "the branch lowers nothing"}}])
+    assert lines[-1] == "branch     the branch lowers nothing"

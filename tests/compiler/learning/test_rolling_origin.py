@@ -23,6 +23,9 @@ from tsfmc.compiler.learning.rolling_origin import (
     Grid,
     Selection,
     judge,
+    judgements,
+    middle,
+    near_best,
     select,
     standard_error,
 )
@@ -150,6 +153,33 @@ def test_the_choice_is_not_worse_than_the_plain_one(selection: Selection) -> Non
     best = min(selection.table, key=lambda row: row["log_ratio"])
     for row in near:
         assert row["log_ratio"] - best["log_ratio"] < 0.1
+
+
+def test_a_teacher_is_charged_a_part_of_the_standard_error_of_its_gain() -> None:
+    """The same mean gain: once in every block, once in three blocks out of seven."""
+    free, taught, synthetic = Setting(), Setting(distill=1.0, teachers=MIX), Setting(prior=100.0)
+    level = torch.full((7,), 0.3, dtype=torch.float64)
+    steady = torch.full((7,), -0.004, dtype=torch.float64)
+    odd = torch.tensor([0.12, -0.11, 0.07, -0.13, 0.11, -0.09, 0.0], dtype=torch.float64)
+    assert middle(odd) == pytest.approx(-0.004)
+    for gain, chosen in ((steady, taught), (odd, free)):
+        ratios = {free: level, taught: level + gain, synthetic: level + gain + 0.001}
+        scores = judgements(ratios)
+        assert scores[free] == middle(level)
+        charged = float(gain.std() / 7**0.5) / 4
+        assert scores[taught] == pytest.approx(middle(level + gain) + charged)
+        assert scores[synthetic] == pytest.approx(middle(level + gain) + 0.001 + charged)
+        assert min(scores, key=scores.__getitem__) == chosen
+    assert judgements({taught: level + odd}) == {taught: middle(level + odd)}  # nothing to charge against
+
+
+def test_a_tie_is_close_and_within_a_standard_error() -> None:
+    best, near, far = Setting(ridge=1.0), Setting(ridge=2.0), Setting(ridge=3.0)
+    level = torch.zeros(7, dtype=torch.float64)
+    wobble = torch.tensor([0.01, -0.01, 0.01, -0.01, 0.01, -0.01, 0.0], dtype=torch.float64)
+    ratios = {best: level, near: level + wobble + 0.0015, far: level + 0.0015}
+    scores = judgements(ratios)
+    assert near_best(ratios, scores) == {best, near}
 
 
 def test_the_test_split_is_never_read(data: Dataset, selection: Selection) -> None:

@@ -21,7 +21,7 @@ from tsfmc.compiler.learning.update import (
     Header,
     State,
     check_follows,
-    load_state,
+    read_state,
     save_state,
     state_of,
 )
@@ -177,16 +177,16 @@ def test_the_prior_is_judged_on_futures_that_it_was_not_fitted_to() -> None:
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     state = _compiled().extend(_rows(300, seed=7), last="2024-02-01T00:00:00")
     save_state(state, tmp_path / "statistics")
-    assert _same(load_state(tmp_path / "statistics"), state, tmp_path)
-    assert load_state(tmp_path / "statistics").header == state.header
+    assert _same(read_state(tmp_path / "statistics")[0], state, tmp_path)
+    assert read_state(tmp_path / "statistics")[0].header == state.header
 
 
 def test_statistics_that_are_missing_or_broken_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no statistics beside the artifact"):
-        load_state(tmp_path / "statistics")
+        read_state(tmp_path / "statistics")[0]
     (tmp_path / "statistics").write_bytes(b"not safetensors")
     with pytest.raises(VerificationError, match="not statistics that this version reads"):
-        load_state(tmp_path / "statistics")
+        read_state(tmp_path / "statistics")[0]
 
 
 @pytest.mark.parametrize(
