@@ -1,4 +1,4 @@
-"""Kills, full disks, two compiles at once, a clock that jumps: what is left, and whether the next run mends it.
+"""Kills, full disks, two compiles at once, a clock that jumps: what is left, and whether a new run mends it.
 
 python benchmarks/crash.py           every step, many moments, results/crash.{json,md}
 python benchmarks/crash.py --check   what CI runs: some of each, no files
@@ -81,8 +81,9 @@ def _write_results(
     stem.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     listed = "\n".join(f"- {where}: {' '.join(what.split())}" for _, where, what in findings) or "None."
     stem.with_suffix(".md").write_text(
-        "# Kills, full disks, two at once, a jumping clock\n\nAfter every disaster: an artifact under its final name "
-        "is whole, the same command succeeds, writes the same bytes, and leaves nothing unfinished behind.\n\n"
+        "# Kills, full disks, two at once, a jumping clock\n\nAfter every disaster: an artifact under its "
+        "final name is whole, the same command succeeds, writes the same bytes, and leaves nothing "
+        "unfinished behind.\n\n"
         f"## Findings\n\n{listed}\n"
     )
 

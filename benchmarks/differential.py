@@ -3,8 +3,8 @@
     python benchmarks/differential.py                      5,000 draws, results/differential.{json,md}
     python benchmarks/differential.py --draws 300 --check  what CI runs
 
-A draw is a student in all its forms on four windows of one kind.  A student is lowered once and meets every kind
-of window, so 5,000 draws are about 400 students.  The tolerance is that of the case, see
+A draw is a student in all its forms on four windows of one kind.  A student is lowered once and meets every
+kind of window, so 5,000 draws are about 400 students.  The tolerance is that of the case, see
 ``tests/differential/compare.py``.
 """
 
@@ -144,11 +144,12 @@ def _write_results(lines: list[dict[str, Any]], seed: int, seconds: float) -> No
 
 
 METHOD = (
-    "Drawn students (lookback 1-720, horizon 1-336, 1-64 variates, every form, heavy-tailed weights among them), "
-    "each in every form, on drawn windows of thirteen kinds. Numbers are errors in units of "
+    "Drawn students (lookback 1-720, horizon 1-336, 1-64 variates, every form, heavy-tailed weights among "
+    "them), each in every form, on drawn windows of thirteen kinds. Numbers are errors in units of "
     "max(error of torch float32, effect of rounding the window once more, 2^-23 max |forecast|) on the same "
     "windows; the limit is "
-    f"{compare.FACTOR:g}. Equivariances are held in float64 to the rounding of the weights; threads to the bit."
+    f"{compare.FACTOR:g}. Equivariances are held in float64 to the rounding of the weights; "
+    "threads to the bit."
 )
 
 

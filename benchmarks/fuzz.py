@@ -4,7 +4,7 @@
     python benchmarks/fuzz.py --mutants 500 --check  what CI runs: the kept cases and 500 mutants, no files
     python benchmarks/fuzz.py --resume               goes on where it was stopped
 
-A mutant follows from the seed and its number alone.  What an allowed outcome is stands in ``tests/fuzz/judge.py``.
+A mutant follows from the seed and its number alone.  ``tests/fuzz/judge.py`` says which outcomes are allowed.
 """
 
 from __future__ import annotations
@@ -120,11 +120,7 @@ def _row(name: str, row: Counter[str], kinds: Sequence[str]) -> list[str]:
 
 
 def _write_results(stem: Path, lines: list[dict[str, Any]], seed: int, seconds: float) -> None:
-    failures = Counter(
-        f"{line['case']['format']}, {line['case']['reader']}: {line['verdict']['kind']}: {line['verdict']['why']}"
-        for line in lines
-        if line["verdict"]["kind"] not in ALLOWED
-    )
+    failures = Counter(_told(**line) for line in lines if line["verdict"]["kind"] not in ALLOWED)
     by_format = counts(lines)
     peak = max(line["peak_bytes"] for line in lines)
     slowest = max(line["seconds"] for line in lines)
@@ -141,16 +137,22 @@ def _write_results(stem: Path, lines: list[dict[str, Any]], seed: int, seconds: 
     stem.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     listed = "\n".join(f"- {count} x {what}" for what, count in failures.most_common()) or "None."
     stem.with_suffix(".md").write_text(
-        f"# The attack on every format\n\n{METHOD}\n\nSeed {seed}, {len(lines)} mutants. Largest peak memory of a "
-        f"reader {peak / 2**20:.0f} MiB, slowest reader {slowest:.1f} s.\n\n{table(by_format)}\n\n## Failures\n\n{listed}\n"
+        f"# The attack on every format\n\n{METHOD}\n\nSeed {seed}, {len(lines)} mutants. Largest peak "
+        f"memory of a reader {peak / 2**20:.0f} MiB, slowest reader {slowest:.1f} s.\n\n{table(by_format)}"
+        f"\n\n## Failures\n\n{listed}\n"
     )
 
 
+def _told(case: Mapping[str, Any], verdict: Mapping[str, Any], **_: object) -> str:
+    return f"{case['format']}, {case['reader']}: {verdict['kind']}: {verdict['why']}"
+
+
 METHOD = (
-    "Every mutant is one small real specimen with one or two drawn edits (trees of JSON and TOML, headers, bytes, "
-    "lines, zip entries, the files themselves), its hashes redone or not, handed to one drawn reader in a process "
-    "of its own with limits of time and memory. Allowed: a documented error in one line, the result of the "
-    "untouched specimen, or another result of an input that anybody may edit or whose hashes were redone."
+    "Every mutant is one small real specimen with one or two drawn edits (trees of JSON and TOML, headers, "
+    "bytes, lines, zip entries, the files themselves), its hashes redone or not, handed to one drawn reader "
+    "in a process of its own with limits of time and memory. Allowed: a documented error in one line, "
+    "the result of the untouched specimen, or another result of an input that anybody may edit or whose "
+    "hashes were redone."
 )
 
 

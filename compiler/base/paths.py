@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -123,7 +124,7 @@ def as_disk_error(error: BaseException, what: str = "") -> DiskError | None:
     if isinstance(error, OSError):
         if error.errno not in _UNUSABLE and not _is_short_write(error):
             return None
-    elif not _is_full(error):
+    elif not _is_full(error) and _named_number(error) not in _UNUSABLE:
         return None
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     place = what or (os.fsdecode(named) if isinstance(named, (str, bytes)) else "a file")
@@ -137,7 +138,7 @@ def reason(error: BaseException) -> str:
     """What the system says, in words."""
     if _is_full(error) or _is_short_write(error):
         return _UNUSABLE[errno.ENOSPC]
-    number = getattr(error, "errno", None)
+    number = getattr(error, "errno", None) or _named_number(error)
     if isinstance(number, int):
         return _UNUSABLE.get(number) or os.strerror(number)
     return str(error)
@@ -146,6 +147,12 @@ def reason(error: BaseException) -> str:
 def _is_full(error: BaseException) -> bool:
     """Whether a library that has its own errors (safetensors) says that the disk is full."""
     return "StorageFull" in str(error) or "No space left on device" in str(error)
+
+
+def _named_number(error: BaseException) -> int | None:
+    """The system's number in the text of a library that has its own errors: ``... (os error 27)``."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _is_short_write(error: BaseException) -> bool:

@@ -68,9 +68,9 @@ def unpack_zip(path: Path, directory: Path) -> None:
             seen: set[str] = set()
             for entry in entries:
                 _check_entry(path, entry, seen)
-            if min((entry.header_offset for entry in entries), default=0):
+            if min((each.header_offset for each in entries), default=0):
                 raise VerificationError(
-                    f"{path} has bytes before its first entry: it may be something else too"
+                    f"{path} has bytes before its first entry, and may be something else too"
                 )
             total = sum(entry.file_size for entry in entries)
             if total > min(path.stat().st_size, MAX_ZIP_BYTES):

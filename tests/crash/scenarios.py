@@ -104,7 +104,7 @@ def _both(first: object, second: object) -> Ended:
 
 
 def full_disk(world: World, name: str) -> Iterator[Finding]:
-    """Files may not grow beyond so many bytes: the command refuses in one line, and the old artifact stays."""
+    """Files may not grow beyond so many bytes: the command refuses in one line, the old artifact stays."""
     for size in DISK_BYTES:
         where = f"{name} with files of at most {size} bytes"
         yield from ((where, each) for each in _starved(world, name, lambda size=size: _limit_files(size)))

@@ -1,4 +1,4 @@
-"""A folder with small inputs, the commands that write, and what must hold whatever happened to one of them."""
+"""A folder with small inputs, the commands that write, and what must hold whatever happened to them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fuzz.child import load_modules
@@ -106,7 +107,7 @@ def _child(world: World, arguments: Sequence[str], writing: int, prepare: Callab
         os.chdir(world.folder)
         os.dup2(writing, 2)
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(2), "w")
         os.environ.update(TSFMC_CACHE=str(world.cache), TMPDIR=str(world.temporary))
         import tempfile
 
@@ -180,7 +181,7 @@ class World:
         for name in self.commands():
             self.reset()
             listing = self.folder / "modules"
-            ended = self.run(name, lambda: _list_modules(listing))
+            ended = self.run(name, partial(_list_modules, listing))
             if ended.code != 0:
                 raise RuntimeError(f"{name}: {ended.stderr[-2000:]}")
             self.expected[name] = self.payload(name)
@@ -211,7 +212,7 @@ class World:
         places = [path for root in (self.out, self.cache) if root.is_dir() for path in root.rglob("*")]
         names = [path for path in places if path.name.startswith(".") or path.suffix in (".tmp", ".partial")]
         work = self.cache / "work"
-        names += [path for path in work.iterdir()] if work.is_dir() else []
+        names += list(work.iterdir()) if work.is_dir() else []
         return [str(path.relative_to(self.folder)) for path in names]
 
     def recovers(self, name: str) -> list[str]:
@@ -226,8 +227,6 @@ class World:
 
 
 def _list_modules(path: Path) -> None:
-    import atexit
-
     real = os._exit
 
     def leave(code: int) -> None:
@@ -235,7 +234,6 @@ def _list_modules(path: Path) -> None:
         real(code)
 
     os._exit = leave  # type: ignore[assignment]
-    atexit.register(lambda: None)
 
 
 def new_rows(series: Path, rows: int = 120) -> str:

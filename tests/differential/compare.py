@@ -6,10 +6,10 @@ For the windows of one kind, with y the forecast in float64,
     e   the largest error of torch in float32
     b   the largest change of y when every value of the window is moved by half a unit in its last place
 
-``e`` is what float32 costs one implementation, ``b`` what the rounding of the input alone costs any (the backward
-error of Wilkinson): a runtime whose mean of a window is a rounding off is correct, although torch's was better.
-The last term is one rounding of the result.  A form may sum in another order, fuse a product into a sum and take
-another polynomial for an exponential; ``FACTOR`` is what that may cost.
+``e`` is what float32 costs one implementation, ``b`` what the rounding of the input alone costs any (the
+backward error of Wilkinson): a runtime whose mean of a window is a rounding off is correct, although torch's
+was better.  The last term is one rounding of the result.  A form may sum in another order, fuse a product
+into a sum and take another polynomial for an exponential; ``FACTOR`` is what that may cost.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def agree(truth: Truth, engines: Mapping[str, Engine], past: np.ndarray) -> list
 def int8_allowance(model: nn.Module, past: np.ndarray) -> np.ndarray | None:
     """What rounding every weight by half a step of its column can do, ``[B, D, H]``; None where not affine.
 
-    A column of weights w has steps of max |w| / 127, so a product with the centred window x' departs by at most
-    max |w| / 254 times the sum of |x'|.
+    A column of weights w has steps of max |w| / 127, so a product with the centred window x' departs by at
+    most max |w| / 254 times the sum of |x'|.
     """
     with np.errstate(invalid="ignore"):
         past = past.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Drawing students: every form, folded and unfolded, lookback 1 to 720, horizon 1 to 336, 1 to 64 variates."""
+"""Drawing students: every form, folded and not, lookback 1 to 720, horizon 1 to 336, 1 to 64 variates."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from tsfmc.targets.base import Shape
 
 COUNT = 4
 KINDS = (
-    "walk", "noise", "constant", "near constant", "zero", "tiny", "huge", "offset 1e6", "ramp", "spike", "ffill",
-    "interpolate", "nan",
+    "walk", "noise", "constant", "near constant", "zero", "tiny", "huge", "offset 1e6", "ramp", "spike",
+    "ffill", "interpolate", "nan",
 )  # fmt: skip
 
 

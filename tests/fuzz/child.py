@@ -38,7 +38,7 @@ class Ending:
 
 
 def run(call: Callable[[], object], folder: Path, seconds: float) -> Ending:
-    """Runs ``call`` in a child whose working directory is ``folder``; its exit code is what ``call`` exits with.
+    """Runs ``call`` in a child that works in ``folder``; its exit code is what ``call`` exits with.
 
     An exception that nobody catches is a traceback and 1, as the interpreter does it.
     """
@@ -73,8 +73,8 @@ def _child(call: Callable[[], object], folder: Path, out: Path, err: Path) -> No
             os.dup2(opened, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         _limit()
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
         result = call()
         code = result if isinstance(result, int) else 0
     except SystemExit as stopped:
@@ -113,7 +113,7 @@ def _tail(path: Path) -> str:
 
 def threads() -> int:
     """Threads of this process; it may be forked safely while there is one."""
-    return len(os.listdir("/proc/self/task"))
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def load_modules(names: set[str]) -> None:

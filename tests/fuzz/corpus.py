@@ -113,7 +113,7 @@ def cli(name: str, *arguments: str, output: str = "", verifies: bool = False, wa
 
 
 def device(script: Path, name: str, *arguments: str) -> Reader:
-    """A command of the ``run.py`` that travels with an artifact: of an intact one, an edited script is other code."""
+    """A command of the ``run.py`` of an intact artifact: an edited script is other code."""
 
     def call() -> object:
         sys.argv = ["run.py", "--artifact", SPECIMEN, *arguments]
@@ -188,8 +188,9 @@ def _artifact(corpus: Path, kind: str) -> Format:
         device(script, "run.py forecast", "forecast", inputs, "--json"),
     )
     return Format(
-        f"artifact {kind}", f"out/{kind}", _artifact_draws(), readers, 1.3, ("", "sums", "artifact", "artifact"),
-        code=NATIVE, shares={"manifest.json": 12, "SHA256SUMS": 3, "selftest/past.npy": 2},
+        f"artifact {kind}", f"out/{kind}", _artifact_draws(), readers, 1.3,
+        ("", "sums", "artifact", "artifact"), code=NATIVE,
+        shares={"manifest.json": 12, "SHA256SUMS": 3, "selftest/past.npy": 2},
     )  # fmt: skip
 
 
@@ -277,8 +278,8 @@ def _tables(corpus: Path) -> list[Format]:
         table = f"{SPECIMEN}{suffix.removeprefix('series')}"
         readers = [
             cli("forecast", "forecast", artifact, "--input", table, "--json"),
-            cli("compile --data", "compile", "--teacher", str(corpus / "teacher"), "--data", table, *TASK, "-o", "out",
-                "--stop-after", "import", "--dump-after", "import", output="out/dump/*"),
+            cli("compile --data", "compile", "--teacher", str(corpus / "teacher"), "--data", table, *TASK,
+                "-o", "out", "--stop-after", "import", "--dump-after", "import", output="out/dump/*"),
         ]  # fmt: skip
         found.append(Format(name, suffix, {"*": draw}, readers, weight, editable=True))
     return found
@@ -374,7 +375,7 @@ teacher = "fracast"
 data = "sample"
 targets = ["onnx", "tvm"]
 seed = 3
-pipeline = ["record_teacher", "build_student", "weight_horizons", "gather_statistics", "solve_affine", "fold_affine"]
+pipeline = ["record_teacher", "build_student", "weight_horizons", "gather_statistics", "solve_affine"]
 
 [task]
 lookback = 512

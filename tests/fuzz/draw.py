@@ -1,4 +1,4 @@
-"""Drawing edits: which file, which place, which change.  Everything follows from the generator that is given."""
+"""Drawing edits: which file, which place, which change; all of it follows from the given generator."""
 
 from __future__ import annotations
 
@@ -11,27 +11,37 @@ from .documents import DOCUMENTS
 from .edits import Edit, interesting
 
 VALUES: tuple[Any, ...] = (
-    "null", "true", "false", "-1", "0", "1", "2", "0.5", "-0.0", "1e308", "1e400", "NaN", "Infinity", "-Infinity",
-    "1000000000", "2147483648", "9223372036854775808", "1e18", "1e7", "300000", {"text": "9", "times": 400},
+    "null", "true", "false", "-1", "0", "1", "2", "0.5", "-0.0", "1e308", "1e400", "NaN", "Infinity",
+    "-Infinity", "1000000000", "2147483648", "9223372036854775808", "1e18", "1e7", "300000",
+    {"text": "9", "times": 400},
     {"text": "9", "times": 5000},
-    '""', '"x"', '"1"', '"nan"', '"../../etc/passwd"', '"/etc/passwd"', '"\\u0000"', '"\\ud800"', '"\\u001b[2J"',
-    '"\\u202e"', '"=cmd|calc"', '"a\\nb"', '"%s%n"', '"../x"', '"C:\\\\x"', {"before": '"', "text": "a", "times": 400, "after": '"'},
+    '""', '"x"', '"1"', '"nan"', '"../../etc/passwd"', '"/etc/passwd"', '"\\u0000"', '"\\ud800"',
+    '"\\u001b[2J"',
+    '"\\u202e"', '"=cmd|calc"', '"a\\nb"', '"%s%n"', '"../x"', '"C:\\\\x"',
+    {"before": '"', "text": "a", "times": 400, "after": '"'},
     {"before": '"', "text": "é", "times": 100_000, "after": '"'},
     "[]", "{}", "[[1]]", '{"a": {"b": 1}}', "[null]", '["a", "a"]', "[1, 2, 1000000000]", "[1e308, 1e308]",
     {"open": "[", "close": "]", "times": 90}, {"open": "[", "close": "]", "times": 100_000},
     {"open": '{"a":', "close": "}", "text": "1", "times": 2_000},
     {"before": "[0", "text": ",0", "times": 300_000, "after": "]"}, "", "{", "1 2", "'x'", "0x10", "\\u0041",
 )  # fmt: skip
+COMPANY = (
+    "json.py", "numpy.py", "x.so", "__pycache__/run.cpython-311.pyc", "__pycache__/x.pyc", "sitecustomize.py",
+    "a/b/c", ".hidden", "x\x1b[2J", "=cmd", "__init__.py",
+)  # fmt: skip
+"""Files that have no business beside others."""
 KEYS = ("", "x", "__class__", "../x", "\x1b[2J", {"text": "k", "times": 400}, "schema")
 CELLS: tuple[Any, ...] = (
-    "", "nan", "NaN", "inf", "-inf", "1e400", "-1e308", "1e-400", "abc", "=cmd|calc", "\x1b[2J", "\x00", "0x10",
+    "", "nan", "NaN", "inf", "-inf", "1e400", "-1e308", "1e-400", "abc", "=cmd|calc", "\x1b[2J", "\x00",
+    "0x10",
     "1_000", "1,5", '"', '""', '"a', "None", "١٢", "1e5", "9999-12-31 23:00:00", "0001-01-01", "2024-02-30",
     "2024-01-01T00:00:00Z", "2024-01-01 00:00:00+99:00", "1e18", "99999999999999999999", "date", "v0",
     {"text": "9", "times": 400}, {"text": "9", "times": 2_000_000}, {"text": "a", "times": 100_000},
     {"text": ",", "times": 1_000_000}, {"text": ",", "times": 300}, "\ufeff", " 1.0 ", "\u202e1",
 )  # fmt: skip
 LINES: tuple[Any, ...] = (
-    "", ",", '"', "\x00", "#", ",,,,,,,,", {"text": ",", "times": 3_000_000}, {"text": "1", "times": 20_000_000},
+    "", ",", '"', "\x00", "#", ",,,,,,,,", {"text": ",", "times": 3_000_000},
+    {"text": "1", "times": 20_000_000},
     {"text": "\n", "times": 100_000}, {"text": '"', "times": 100_001}, "2024-01-01 00:00:00,1,2,3,4",
 )  # fmt: skip
 
@@ -179,9 +189,7 @@ def place(rng: random.Random, root: Path, name: str) -> list[Edit]:
         return [{"do": "pipe", "file": name}]
     if kind < 0.7 and len(others) > 1:
         return [{"do": "swap", "file": name, "with": rng.choice(others)}]
-    extra = rng.choice(["json.py", "numpy.py", "x.so", "__pycache__/run.cpython-311.pyc", "__pycache__/x.pyc",
-                        "sitecustomize.py", "a/b/c", ".hidden", "x\x1b[2J", "=cmd", "__init__.py"])  # fmt: skip
-    return [{"do": "add", "file": extra, "raw": "print('owned')"}]
+    return [{"do": "add", "file": rng.choice(COMPANY), "raw": "print('owned')"}]
 
 
 def zipped(inner: Draw | None = None) -> Draw:
@@ -189,10 +197,13 @@ def zipped(inner: Draw | None = None) -> Draw:
 
     def draw(rng: random.Random, root: Path, name: str) -> list[Edit]:
         tricks: list[Edit] = [
-            {"name": rng.choice(["../x", "/etc/x", "a\\..\\x", "", "manifest.json", "x/", {"text": "n", "times": 60000}])},
+            {"name": rng.choice(
+                ["../x", "/etc/x", "a\\..\\x", "", "run.py", "x/", {"text": "n", "times": 60_000}])},
             {"copies": 2}, {"deflate": True}, {"deflate": True, "zeros": 1 << 26}, {"zeros": 0},
-            {"mode": 0o120777}, {"mode": 0o060644}, {"mode": 0o040755}, {"prefix": "4d5a" * rng.choice([1, 500])},
-            {"header": rng.choice([8, 10, 16, 20, 24, 28, 30, 38, 42]), "value": rng.choice([0, 1, 8, 255, 2**31, 2**32 - 1])},
+            {"mode": 0o120777}, {"mode": 0o060644}, {"mode": 0o040755},
+            {"prefix": "4d5a" * rng.choice([1, 500])},
+            {"header": rng.choice([8, 10, 16, 20, 24, 28, 30, 38, 42]),
+             "value": rng.choice([0, 1, 8, 255, 2**31, 2**32 - 1])},
         ]  # fmt: skip
         trick = {"entry": rng.randrange(12), **rng.choice(tricks)}
         return [{"do": "archive", "file": name, "trick": trick}]

@@ -288,9 +288,9 @@ def swap(root: Path, wanted: Edit) -> None:
 
 @edit
 def archive(root: Path, wanted: Edit) -> None:
-    """The zip file is unpacked, ``edits`` are applied to what is in it, and it is packed again with ``trick``.
+    """The zip file is unpacked, ``edits`` are applied to its content, and it is packed again with ``trick``.
 
-    A trick changes the entry ``entry``: its name, its method, its mode, a second copy, or what the headers say.
+    A trick changes the entry ``entry``: its name, method or mode, a second copy, or what the headers say.
     """
     path = root / wanted["file"]
     inner = root / ".unpacked"

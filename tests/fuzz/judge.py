@@ -3,11 +3,12 @@
     refused   a documented error: exit code 2 to 6 and one line that says what is wrong; or, of a reader that
               shows what cannot be vouched for, the words that say so
     equal     what the untouched specimen gives
-    changed   another result of an input that anybody may edit (a CSV, a recipe, a checkpoint), or of one whose
-              hashes were redone: a reader cannot tell these from another, legal one
+    changed   another result of an input that anybody may edit (a CSV, a recipe, a checkpoint), or of one
+              whose hashes were redone: a reader cannot tell these from another, legal one
 
-Everything else is a failure: a traceback, a signal, no end, too much memory, another result of something whose
-hashes no longer agree, a file that ``verify`` says is intact and is not, and control characters on a terminal.
+Everything else is a failure: a traceback, a signal, no end, too much memory, another result of something
+whose hashes no longer agree, a file that ``verify`` says is intact and is not, and control characters on a
+terminal.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .edits import Edit, edit
@@ -79,7 +80,5 @@ SEALS: dict[str, Callable[[Path], None]] = {
 @edit
 def seal(root: Path, wanted: Edit) -> None:
     """Redoes the hashes of a format; where the edits left nothing that could be hashed, it stays as it is."""
-    try:
+    with suppress(ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError, EOFError):
         SEALS[wanted["as"]](root)
-    except (ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError, EOFError):
-        pass

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from fuzz.campaign import Campaign, Case, keep, read_case
 from fuzz.corpus import SPECIMEN, Format, Reader
 from fuzz.draw import cells, one_of, raw, tree
 from fuzz.edits import apply
-
 from tsfmc.compiler.base.errors import VerificationError
 
 
@@ -146,21 +146,23 @@ def test_a_failure_is_kept_and_fails_again(corpus: Path, tmp_path: Path) -> None
         assert campaign.judge(Case("thing", "read", []))[0].kind == "equal"
 
 
+FILE = {"file": "f.json"}
+TREE = {**FILE, "as": "json"}
 EDITS = {
-    "set": ({"do": "set", "file": "f.json", "as": "json", "path": ["b", 1], "raw": "1e400"}, b'{"a": 1, "b": [2, 1e400]}'),
-    "delete": ({"do": "delete", "file": "f.json", "as": "json", "path": ["a"]}, b'{"b": [2, 3]}'),
-    "rename": ({"do": "rename", "file": "f.json", "as": "json", "path": ["a"], "to": "c"}, b'{"b": [2, 3], "c": 1}'),
-    "double": ({"do": "double", "file": "f.json", "as": "json", "path": ["a"], "raw": "5"}, b'{"a": 1, "a": 5, "b": [2, 3]}'),
-    "scale": ({"do": "scale", "file": "f.json", "as": "json", "path": ["a"], "by": 10, "plus": 1}, b'{"a": 11, "b": [2, 3]}'),
+    "set": ({"do": "set", **TREE, "path": ["b", 1], "raw": "1e400"}, b'{"a": 1, "b": [2, 1e400]}'),
+    "delete": ({"do": "delete", **TREE, "path": ["a"]}, b'{"b": [2, 3]}'),
+    "rename": ({"do": "rename", **TREE, "path": ["a"], "to": "c"}, b'{"b": [2, 3], "c": 1}'),
+    "double": ({"do": "double", **TREE, "path": ["a"], "raw": "5"}, b'{"a": 1, "a": 5, "b": [2, 3]}'),
+    "scale": ({"do": "scale", **TREE, "path": ["a"], "by": 10, "plus": 1}, b'{"a": 11, "b": [2, 3]}'),
     "nest": (
-        {"do": "set", "file": "f.json", "as": "json", "path": ["b"], "raw": {"open": "[", "close": "]", "times": 3}},
+        {"do": "set", **TREE, "path": ["b"], "raw": {"open": "[", "close": "]", "times": 3}},
         b'{"a": 1, "b": [[[]]]}',
     ),
-    "flip": ({"do": "flip", "file": "f.json", "at": 1, "bit": 1}, b'{ a": 1, "b": [2, 3]}'),
-    "truncate": ({"do": "truncate", "file": "f.json", "at": 5}, b'{"a":'),
-    "splice": ({"do": "splice", "file": "f.json", "at": 6, "delete": 1, "hex": "3939"}, b'{"a": 99, "b": [2, 3]}'),
-    "copy": ({"do": "copy", "file": "f.json", "at": 0, "from": 1, "length": 2}, b'"a": 1, "b": [2, 3]}'),
-    "one that does not fit": ({"do": "delete", "file": "f.json", "as": "json", "path": ["z"]}, b'{"a": 1, "b": [2, 3]}'),
+    "flip": ({"do": "flip", **FILE, "at": 1, "bit": 1}, b'{ a": 1, "b": [2, 3]}'),
+    "truncate": ({"do": "truncate", **FILE, "at": 5}, b'{"a":'),
+    "splice": ({"do": "splice", **FILE, "at": 6, "delete": 1, "hex": "3939"}, b'{"a": 99, "b": [2, 3]}'),
+    "copy": ({"do": "copy", **FILE, "at": 0, "from": 1, "length": 2}, b'"a": 1, "b": [2, 3]}'),
+    "one that does not fit": ({"do": "delete", **TREE, "path": ["z"]}, b'{"a": 1, "b": [2, 3]}'),
 }  # fmt: skip
 
 

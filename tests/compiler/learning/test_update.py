@@ -183,10 +183,10 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_statistics_that_are_missing_or_broken_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no statistics beside the artifact"):
-        read_state(tmp_path / "statistics")[0]
+        read_state(tmp_path / "statistics")
     (tmp_path / "statistics").write_bytes(b"not safetensors")
     with pytest.raises(VerificationError, match="not statistics that this version reads"):
-        read_state(tmp_path / "statistics")[0]
+        read_state(tmp_path / "statistics")
 
 
 @pytest.mark.parametrize(
