@@ -23,7 +23,7 @@ from ..compiler.base.errors import MissingError
 from ..compiler.ir.program import Program, Shape, export_program
 from .artifact.runner import engine_class
 
-__all__ = ["Availability", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target", "TargetOptions"]
+__all__ = ["Availability", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target", "TargetOptions", "TaskFacts"]
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, host memory."""
@@ -48,6 +48,25 @@ class Availability:
     can_run: bool
     problems: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a device may be told of the task beside the program.
+
+    Attributes:
+        variates: names ``[D]``.
+        frequency, step_seconds: of the rows; None where unknown, or no fixed time.
+        missing: policy for missing values, see ``compiler/data/filling.py``.
+        mean, std: of each variate ``[D]``: ``scaled = (raw - mean) / std``.
+    """
+
+    variates: tuple[str, ...]
+    frequency: str | None
+    step_seconds: float | None
+    missing: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,10 @@ class Target:
     def probe(self) -> Availability:
         """What this machine has."""
         raise NotImplementedError
+
+    def for_task(self, task: TaskFacts) -> Target:
+        """The target as it lowers for a task; for those whose payload holds names, units or the step."""
+        return self
 
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
         """What the target makes of the program before it is lowered, in order."""

@@ -30,7 +30,7 @@ from ..ir.unit import CompileUnit
 from .accuracy import artifact_rows
 from .build import Build, Job, build_of, program_of
 from .latency import artifact_latency, rotation
-from .manifest import manifest_fields
+from .manifest import manifest_fields, task_facts
 
 CALIBRATION_WINDOWS = 256
 SELFTEST_WINDOWS = 3
@@ -94,7 +94,8 @@ class Lower(Stage):
     summary = "write the payload into a temporary sibling of the artifact"
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
-        program, target = program_of(unit), self.job.target
+        program = program_of(unit)
+        target = self.job.target.for_task(task_facts(unit, self.job.recipe.task.missing))
         build = unit.build if isinstance(unit.build, Build) else Build(target.kind, program)
         directory = context.cleanup.enter_context(draft(self.job.final))
         payload = target.lower(
