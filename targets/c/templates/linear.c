@@ -49,7 +49,7 @@ TSFMC_TILE void @NAME@(const int rows, const int inputs, const int outputs, cons
                        const @TYPE@ *restrict w, const float *restrict scales, const float *restrict bias,
                        float *restrict y) {
   const int whole = outputs / TSFMC_PANEL, rest = outputs % TSFMC_PANEL;
-  const int fitting = TSFMC_SUMS / (TSFMC_PARTS * TSFMC_MIN(rows, TSFMC_SUMS));
+  const int fitting = TSFMC_SUMS / (TSFMC_PARTS * TSFMC_MIN(rows, TSFMC_ROWS));
   const int together = TSFMC_MAX(1, TSFMC_MIN(TSFMC_MAX(whole, 1), fitting));
   const int panel = inputs * TSFMC_PANEL, wide = together * TSFMC_PANEL;
   int at = 0;

@@ -28,6 +28,9 @@
 #define TSFMC_SUMS 12
 #endif
 
+/* Rows of a tile: more of them read no fewer weights from the nearest cache, but more rows of x. */
+#define TSFMC_ROWS 8
+
 #if defined(__clang__)
 #define TSFMC_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
