@@ -36,6 +36,7 @@ _ORDER = (
     "erf",
     "linear_float",
     "linear_int8",
+    "linear_int16",
     "product_rows",
     "product_dots",
     "softmax",
@@ -125,7 +126,7 @@ def _kernels(steps: Sequence[Step]) -> str:
     for _ in range(2):
         needed |= {each for name in needed for each in _BEFORE.get(name, ())}
     texts = []
-    if needed & {"linear_float", "linear_int8"} or "total" in needed or "product_dots" in needed:
+    if needed & {"linear_float", "linear_int8", "linear_int16", "product_rows", "moving_average", "total"}:
         texts.append(filled((TEMPLATES / "vectors.c").read_text(), {"PANEL": str(PANEL)}))
     for name in (each for each in _ORDER if each in needed):
         if name == "linear_float":
@@ -191,7 +192,9 @@ def _linear(step: Linear, graph: Graph) -> list[str]:
         f"{_at(step.source, each.format(count * distance))}, {distance}, "
         f"{moving(packed.weights, packed.stride)}, {moving(packed.scales, padded)}, "
         f"{'0' if packed.bias is None else f'weights->{packed.bias}'}, "
-        f"{_at(step.out, each.format(count * step.outputs))});"
+        f"{_at(step.out, each.format(count * step.outputs))}"
+        + (f", {step.bits}, {_at(step.scratch)}" if step.scratch else "")
+        + ");"
     )
     if step.matrices == 1:
         return [f"  {call}"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...compiler.base.errors import LoweringError
+from .options import Precision
 from .steps import LayerNorm, Linear, Map, Mean, MovingAverage, Product, Softmax, Step
 from .values import ELEMENTWISE, FORECAST, PAST, Operand, Term, View, collapse, term, views_of
 from .weights import Matrix, Weights
@@ -56,20 +57,20 @@ class Graph:
         return count
 
 
-def read_graph(model: onnx.ModelProto, *, int8: bool = False) -> Graph:
+def read_graph(model: onnx.ModelProto, precision: Precision = "fp32") -> Graph:
     """The steps of a graph ``past [1, D, L] -> forecast [1, D, H]``.
 
     Raises:
         LoweringError: an operator, or a form of one, that has no C kernel.
     """
-    return _Reader(model, int8).graph()
+    return _Reader(model, precision).graph()
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto, int8: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, precision: Precision) -> None:
         from onnx import numpy_helper
 
-        self.proto, self.int8 = model.graph, int8
+        self.proto, self.precision = model.graph, precision
         self.values: dict[str, Operand | np.ndarray] = {
             each.name: numpy_helper.to_array(each) for each in self.proto.initializer
         }
@@ -319,12 +320,14 @@ class _Reader:
             raise self.refusal(node, "matrices that repeat over a batch")
         if source.rows() is None:
             source = self.copied(source, source.shape, node.input[0])
-        packed = self.weights.matrix(stack.astype(np.float32), bias, self.int8, node.input[1])
+        packed = self.weights.matrix(stack.astype(np.float32), bias, self.precision != "fp32", node.input[1])
         out = self.new(shape)
-        kernel = "linear_int8" if packed.scales else "linear_float"
+        kernel, scratch = "linear_int8" if packed.scales else "linear_float", None
+        if packed.scales and self.precision == "int8":
+            kernel, scratch = "linear_int16", self.new((-(-packed.inputs // 2),))
         about = f"{output} = {node.input[0]} @ {node.input[1]}"
         self.steps.append(
-            Linear(out, about, source, len(self.matrices), kernel, len(stack), *stack.shape[1:])
+            Linear(out, about, source, len(self.matrices), kernel, len(stack), *stack.shape[1:], scratch)
         )
         self.matrices.append(packed)
         self.values[output] = out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .values import Operand, Term, View, views_of
@@ -31,6 +32,7 @@ class Linear(Step):
     Attributes:
         weights: number of the packed matrix, see ``weights.py``.
         matrices: how many there are, each for as many rows as there are rows for one.
+        scratch: room for one row as int16, for the kernel in integers.
     """
 
     source: View
@@ -39,9 +41,15 @@ class Linear(Step):
     matrices: int
     inputs: int
     outputs: int
+    scratch: View | None = None
 
     def reads(self) -> list[View]:
-        return [self.source]
+        return [self.source, *([self.scratch] if self.scratch else [])]
+
+    @property
+    def bits(self) -> int:
+        """Bits of a row as integers: ``inputs`` products with int8 stay below 2^31."""
+        return min(15, int(math.log2(2**31 / (127 * self.inputs))))
 
     @property
     def parts(self) -> set[str]:

@@ -89,7 +89,7 @@ class CTarget(Target):
         settings = COptions.model_validate(options.model_dump())
         device = find_device(settings.device)
         build.require_compiler(device)
-        read = read_graph(graph, int8=settings.precision != "fp32")
+        read = read_graph(graph, settings.precision)
         count = sum(each.values.size for each in read.weights.arrays)
         if count > MOST_WEIGHTS:
             raise LoweringError(

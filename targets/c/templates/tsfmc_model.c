@@ -35,15 +35,15 @@ static void forecast_scaled(const tsfmc_weights *weights, const float *restrict 
 @BODY@
 }
 
-/* x - x is 0 for numbers, and NaN for NaN and infinity: so is the sum, which goes into vectors. */
+/* By the bits: NaN and infinity have all bits of the exponent.  Integers, for cores without floats. */
 static int all_finite(const float *x, const int count) {
-  float parts[16] = {0.0F}, sum = 0.0F;
-  int i = 0;
-  for (; i + 16 <= count; i += 16)
-    for (int u = 0; u < 16; ++u) parts[u] += x[i + u] - x[i + u];
-  for (; i < count; ++i) sum += x[i] - x[i];
-  for (int u = 0; u < 16; ++u) sum += parts[u];
-  return sum == 0.0F;
+  uint32_t found = 0U;
+  for (int i = 0; i < count; ++i) {
+    uint32_t pattern;
+    memcpy(&pattern, x + i, sizeof pattern);
+    found |= (uint32_t)((pattern & 0x7F800000U) == 0x7F800000U);
+  }
+  return found == 0U;
 }
 
 int tsfmc_forecast(const tsfmc_model *model, const float *past, float *forecast, void *scratch) {
