@@ -61,7 +61,9 @@ def row(device: str, precision: str, rank: int) -> dict[str, object]:
 
 def main() -> None:
     """Writes the table to stdout and the rows to ``--out``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 16, 24])
     parser.add_argument("--devices", nargs="+", default=list(DEVICES))
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8-weights"])

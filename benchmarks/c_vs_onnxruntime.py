@@ -90,7 +90,9 @@ def row(form: str, variates: int) -> dict[str, Any]:
         for call in both.values():
             seconds(call, past, 100)
         count = max(10, int(ROUND_SECONDS / seconds(both["onnx"], past, 50)))
-        rounds = [(seconds(both["c"], past, count), seconds(both["onnx"], past, count)) for _ in range(ROUNDS)]
+        rounds = [
+            (seconds(both["c"], past, count), seconds(both["onnx"], past, count)) for _ in range(ROUNDS)
+        ]
     ratios = sorted(one / other for one, other in rounds)
     return {
         "form": form,
@@ -104,7 +106,9 @@ def row(form: str, variates: int) -> dict[str, Any]:
 
 def main() -> None:
     """Writes a line a student to stdout and the rows to ``--out``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--forms", nargs="+", choices=sorted(FORMS), default=list(FORMS))
     parser.add_argument("--variates", type=int, nargs="+", default=[1, 7, 21])
     parser.add_argument("--out", type=Path, default=RESULTS)

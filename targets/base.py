@@ -23,7 +23,17 @@ from ..compiler.base.errors import MissingError
 from ..compiler.ir.program import Program, Shape, export_program
 from .artifact.runner import engine_class
 
-__all__ = ["Availability", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target", "TargetOptions", "TaskFacts"]
+__all__ = [
+    "Availability",
+    "Engine",
+    "Payload",
+    "Program",
+    "Rewrite",
+    "Shape",
+    "Target",
+    "TargetOptions",
+    "TaskFacts",
+]
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, host memory."""

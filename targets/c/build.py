@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -191,5 +190,3 @@ def _gcc(device: Device, arguments: Sequence[str | Path], folder: Path, seconds:
             f"device {device.name}: {compiler} {done.ending}: {lines[0][:300]}",
             hint="raise time_limit_s" if done.code is None else "please report the student's configuration",
         )
-
-

@@ -147,5 +147,3 @@ def find_device(name: str) -> Device:
     if name not in DEVICES:
         raise unknown_name("device", name, ["host", *DEVICES])
     return DEVICES[name]
-
-

@@ -90,7 +90,7 @@ def filled(text: str, fields: Mapping[str, str]) -> str:
 
 
 def synthetic_window(variates: int, lookback: int) -> np.ndarray:
-    """The self-test's window ``[1, D, L]``: random walks in steps of 1/64, exact in float32 on every device."""
+    """The self-test's window ``[1, D, L]``: random walks in steps of 1/64, exact in float32."""
     count, state = variates * lookback, 1
     steps = np.empty(count)
     for place in range(count):
@@ -206,7 +206,9 @@ def _product(step: Product, graph: Graph) -> list[str]:
     batch = out.shape[:-2]
     one, other = left.expanded((*batch, *left.shape[-2:])), right.expanded((*batch, *right.shape[-2:]))
     loops = collapse(batch, [one.strides[:-2], other.strides[:-2], out.strides[:-2]])
-    moved = ["".join(f" + {_INDICES[n]} * {s[which]}" for n, (_, s) in enumerate(loops)) for which in range(3)]
+    moved = [
+        "".join(f" + {_INDICES[n]} * {s[which]}" for n, (_, s) in enumerate(loops)) for which in range(3)
+    ]
     kernel, b_step = ("product_rows", -2) if step.dense_rows else ("product_dots", -1)
     lines = [f"{'  ' * (n + 1)}{_loop(_INDICES[n], size)}" for n, (size, _) in enumerate(loops)]
     lines.append(
@@ -221,7 +223,9 @@ def _loop(index: str, size: int) -> str:
     return f"for (int {index} = 0; {index} < {size}; ++{index})"
 
 
-def _elements(value: Operand, shape: Sequence[int], out: View | None) -> tuple[list[int], list[str], str, str]:
+def _elements(
+    value: Operand, shape: Sequence[int], out: View | None
+) -> tuple[list[int], list[str], str, str]:
     """Sizes and names of the loops over ``shape``, the element written and the one computed."""
     views = [view.expanded(shape) for view in views_of(value)]
     if out is not None:
@@ -311,5 +315,3 @@ def _layer_norm(step: LayerNorm, graph: Graph) -> list[str]:
 def _moving_average(step: MovingAverage, graph: Graph) -> list[str]:
     rows, size = _rows(step.out)
     return [f"  moving_average({rows}, {size}, {step.kernel}, {_at(step.source)}, {_at(step.out)});"]
-
-

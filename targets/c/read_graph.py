@@ -392,10 +392,8 @@ class _Reader:
         axis, start = attributes["axis"] % len(out.shape), 0
         for name in node.input:
             value = self.operand(name)
-            if isinstance(value, float):
-                size = self.values[name].shape[axis]  # type: ignore[union-attr]
-            else:
-                size = value.shape[axis]
+            shape = np.shape(self.values[name]) if isinstance(value, float) else value.shape  # type: ignore[arg-type]
+            size = shape[axis]
             self.steps.append(Map(out.part(axis, start, size), node.output[0], value))
             start += size
         self.values[node.output[0]] = out

@@ -120,7 +120,7 @@ class Softmax(Step):
 
 @dataclass(frozen=True)
 class LayerNorm(Step):
-    """``(x - mean) / sqrt(var + epsilon) * gain + offset`` over the last axis; gain and offset are constants."""
+    """``(x - mean) / sqrt(var + epsilon) * gain + offset`` over the last axis, by constants."""
 
     source: View
     epsilon: float
@@ -154,4 +154,6 @@ def _functions(value: Operand) -> set[str]:
     operators = value.operators() if isinstance(value, Term) else set()
     names = {"Exp": {"exp"}, "Sigmoid": {"exp"}, "Erf": {"erf", "extremes"}}
     extremes = {"Relu": {"extremes"}, "Max": {"extremes"}, "Min": {"extremes"}, "Clip": {"extremes"}}
-    return set().union(*({**names, **extremes}.get(each, set()) for each in operators)) if operators else set()
+    return (
+        set().union(*({**names, **extremes}.get(each, set()) for each in operators)) if operators else set()
+    )

@@ -1,8 +1,8 @@
 """Values of a forecaster in C: where a tensor lies, and what is computed from it element by element.
 
-    View    a tensor inside a block of memory, by offset and strides: reshaping, slicing, splitting,
-            transposing and expanding are other views of the same block and cost nothing on the device
-    Term    an elementwise operator that is not written to memory; it is computed inside the loop that needs it
+View    a tensor inside a block of memory, by offset and strides: reshaping, slicing, splitting,
+        transposing and expanding are other views of the same block and cost nothing on the device
+Term    an elementwise operator that is not written to memory; it is computed inside the loop that needs it
 """
 
 from __future__ import annotations
@@ -143,9 +143,7 @@ def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def collapse(
-    shape: Sequence[int], strides: Sequence[Sequence[int]]
-) -> list[tuple[int, tuple[int, ...]]]:
+def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, tuple[int, ...]]]:
     """The fewest loops over ``shape`` for operands with ``strides``: (size, stride of each operand)."""
     loops: list[tuple[int, tuple[int, ...]]] = []
     for axis, size in enumerate(shape):
@@ -168,7 +166,11 @@ def number(value: float) -> str:
     rounded = float(np.float32(value))
     if not math.isfinite(rounded):
         raise ValueError(f"{value} has no literal")
-    if rounded == int(rounded) and abs(rounded) < 1e6 and not (rounded == 0 and math.copysign(1, rounded) < 0):
+    if (
+        rounded == int(rounded)
+        and abs(rounded) < 1e6
+        and not (rounded == 0 and math.copysign(1, rounded) < 0)
+    ):
         return f"{int(rounded)}.0F"
     mantissa, _, exponent = rounded.hex().partition("p")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa

@@ -154,7 +154,9 @@ def test_devices_are_named() -> None:
     assert {"cortex-m4f", "cortex-m7", "cortex-m33", "rv32imc", "raspberry-pi-4"} <= set(DEVICES)
 
 
-def test_a_missing_compiler_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tsfmc.targets.c.build.shutil.which", lambda name: None)
     with pytest.raises(MissingError, match=r"arm-none-eabi-gcc is not installed") as caught:
         lower(student("affine"), tmp_path / "out", device="cortex-m7")
@@ -209,7 +211,7 @@ print(seconds, peak)
 
 
 def test_the_engine_is_quick_and_small(built: tuple[Path, Payload]) -> None:
-    """From the import of numpy to the first forecast, in seconds of the processor: others may be busy on it."""
+    """From the import of numpy to the first forecast, in seconds of the processor, which others use too."""
     told = json.dumps({"entry": built[1].entry, **built[1].details})
     command = [sys.executable, "-c", COLD_START, str(TARGET.engine_source()), str(built[0]), told]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
