@@ -90,9 +90,9 @@ def link_shared(device: Device, folder: Path, work: Path, seconds: float) -> Non
     text = filled((TEMPLATES / "library.c").read_text(), {"INCLUDES": includes, "CPU_CHECKS": checks})
     (work / "library.c").write_text(text)
     # What asks the processor for its features must itself run without them.
-    flags = ["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-I", folder, "-c"]
+    flags: list[str | Path] = ["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-I", folder, "-c"]
     _gcc(device, [*flags, "-o", "library.o", "library.c"], work, seconds)
-    objects = ["-shared", *_PLAIN, "-o", folder / SHARED, "model.o", "library.o", "-lm"]
+    objects: list[str | Path] = ["-shared", *_PLAIN, "-o", folder / SHARED, "model.o", "library.o", "-lm"]
     _gcc(device, objects, work, seconds)
 
 
@@ -100,11 +100,11 @@ def link_example(device: Device, folder: Path, work: Path, seconds: float) -> Pa
     """The example, static, from the files in ``folder`` and ``model.o``; returns its path."""
     model = work / "model.o"
     if device.board is None:
-        flags = ["-std=c99", "-O2", "-static", *_PLAIN, "-I", folder]
-        _gcc(device, [*flags, "-o", BINARY, folder / EXAMPLE, model, "-lm"], work, seconds)
+        static: list[str | Path] = ["-std=c99", "-O2", "-static", *_PLAIN, "-I", folder]
+        _gcc(device, [*static, "-o", BINARY, folder / EXAMPLE, model, "-lm"], work, seconds)
         return work / BINARY
     sources = [model, folder / EXAMPLE, folder / "start.c"]
-    flags = ["-std=c99", "-O2", *device.flags, *_SECTIONS]
+    flags: list[str | Path] = ["-std=c99", "-O2", *device.flags, *_SECTIONS]
     _gcc(device, [*flags, "-I", folder, "-o", work / ELF, *sources, *_BARE_LINK], folder, seconds)
     return work / ELF
 

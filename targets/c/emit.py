@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,7 +154,7 @@ def _sizes(view: View) -> str:
 
 
 def _write(step: Step, graph: Graph) -> list[str]:
-    writers = {
+    writers: dict[type[Step], Callable[..., list[str]]] = {
         Linear: _linear,
         Product: _product,
         Map: _map,
@@ -163,7 +163,7 @@ def _write(step: Step, graph: Graph) -> list[str]:
         LayerNorm: _layer_norm,
         MovingAverage: _moving_average,
     }
-    return writers[type(step)](step, graph)  # type: ignore[operator]
+    return writers[type(step)](step, graph)
 
 
 def _name(block: str) -> str:

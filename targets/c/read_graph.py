@@ -327,7 +327,17 @@ class _Reader:
             kernel, scratch = "linear_int16", self.new((-(-packed.inputs // 2),))
         about = f"{output} = {node.input[0]} @ {node.input[1]}"
         self.steps.append(
-            Linear(out, about, source, len(self.matrices), kernel, len(stack), *stack.shape[1:], scratch)
+            Linear(
+                out,
+                about,
+                source,
+                len(self.matrices),
+                kernel,
+                len(stack),
+                packed.inputs,
+                packed.outputs,
+                scratch,
+            )
         )
         self.matrices.append(packed)
         self.values[output] = out
