@@ -5,6 +5,7 @@ from ..compiler.base.registry import Registry
 TARGETS = Registry(
     "target",
     {
+        "c": "targets.c:TARGET",
         "onnx": "targets.onnx:TARGET",
         "trt": "targets.trt:TARGET",
         "tvm": "targets.tvm:TARGET",

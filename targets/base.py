@@ -27,7 +27,7 @@ from .artifact.runner import engine_class
 
 __all__ = [
     "Availability", "Emulation", "Engine", "Payload", "Program", "Rewrite", "Shape", "Target",
-    "TargetOptions",
+    "TargetOptions", "TaskFacts",
 ]  # fmt: skip
 
 Engine = Callable[[np.ndarray], np.ndarray]
@@ -53,6 +53,25 @@ class Availability:
     can_run: bool
     problems: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a device may be told of the task beside the program.
+
+    Attributes:
+        variates: names ``[D]``.
+        frequency, step_seconds: of the rows; None where unknown, or no fixed time.
+        missing: policy for missing values, see ``compiler/data/filling.py``.
+        mean, std: of each variate ``[D]``: ``scaled = (raw - mean) / std``.
+    """
+
+    variates: tuple[str, ...]
+    frequency: str | None
+    step_seconds: float | None
+    missing: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -131,6 +150,10 @@ class Target:
             UsageError: a device that nothing here can lower for.
             MissingError: a tool that is not installed.
         """
+
+    def for_task(self, task: TaskFacts) -> Target:
+        """The target as it lowers for a task; for those whose payload holds names, units or the step."""
+        return self
 
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
         """What the target makes of the program before it is lowered, in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ...targets.base import TaskFacts
 from ...targets.measure.host import host_record
 from ..base.errors import UsageError
 from ..data.timeline import step_seconds
@@ -82,6 +83,19 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         },
         **unit.facts,
     }
+
+
+def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
+    """What a payload may hold of the task; ``missing`` is the recipe's policy."""
+    task, data = unit.task, unit.data
+    return TaskFacts(
+        variates=tuple(task.variates),
+        frequency=task.frequency,
+        step_seconds=step_seconds(task.frequency),
+        missing=missing,
+        mean=tuple(data.mean.tolist()),
+        std=tuple(data.std.tolist()),
+    )
 
 
 def overlap_with(info: TeacherInfo, data: str) -> str:

@@ -33,7 +33,7 @@ from .build import Build, Job, build_of, program_of
 from .evaluation import evaluation_path, observed, save_evaluation
 from .keeping import reference
 from .latency import artifact_latency, rotation
-from .manifest import manifest_fields
+from .manifest import manifest_fields, task_facts
 
 CALIBRATION_WINDOWS = 256
 SELFTEST_WINDOWS = 3
@@ -97,7 +97,8 @@ class Lower(Stage):
     summary = "write the payload into a temporary sibling of the artifact"
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
-        program, target = program_of(unit), self.job.target
+        program = program_of(unit)
+        target = self.job.target.for_task(task_facts(unit, self.job.recipe.task.missing))
         build = unit.build if isinstance(unit.build, Build) else Build(target.kind, program)
         directory = context.cleanup.enter_context(draft(self.job.final))
         payload = target.lower(
