@@ -12,7 +12,7 @@ Precision = Literal["fp32", "int8-weights", "int8"]
 
 
 class COptions(TargetOptions):
-    """What ``[targets.c]`` of a recipe may say.
+    """What ``[target_options.c]`` of a recipe may say.
 
     Attributes:
         device: ``host``, or a name of ``devices.py``: what the Makefile and the measurements are for.  The C
