@@ -282,7 +282,7 @@ def library_bytes() -> dict[str, int]:
 def main() -> None:
     """Runs the cases and writes the table."""
     from tsfmc.targets.measure.host import host_record
-    from tsfmc.targets.tvm.devices import find_device
+    from tsfmc.targets.native.devices import find_device
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--serve", nargs=2, metavar=("DIRECTORY", "KIND"), help=argparse.SUPPRESS)

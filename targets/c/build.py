@@ -11,7 +11,7 @@ import numpy as np
 
 from ...compiler.base.errors import LoweringError, MissingError, VerificationError
 from ...compiler.base.processes import Finished, run_process
-from ..tvm.features import c_checks
+from ..native.features import c_checks
 from .devices import Board, Device
 from .emit import SOURCE, TEMPLATES, filled
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...compiler.base.errors import unknown_name
-from ..tvm import devices as linux
+from ..native import devices as linux
 
 
 @dataclass(frozen=True)

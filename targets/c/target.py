@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 
 from ...compiler.base.errors import LoweringError, VerificationError
 from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions, TaskFacts
+from ..native import ENGINE
 from . import build
 from .devices import DEVICES, Device, find_device
 from .emit import HEADER, PROBES, SOURCE, Selftest, synthetic_window, write_sources
@@ -60,8 +61,8 @@ class CTarget(Target):
         return Availability(not here, not here, tuple(missing))
 
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
+        from ..native.centre import centre
         from ..onnx_graph.translate import OPSET, translate
-        from ..tvm.centre import centre
 
         settings = COptions.model_validate(options.model_dump())
         steps = [Rewrite("fix_batch", "batch 1", lambda program, _: program.at(1))]
@@ -100,8 +101,7 @@ class CTarget(Target):
             return lowering.payload(calibration)
 
     def engine_source(self) -> Path:
-        # The interface of the tvm target's library without a runtime: the same engine opens both.
-        return Path(__file__).parents[1] / "tvm" / "engine.py"
+        return ENGINE
 
     def describe(self) -> Mapping[str, Sequence[str] | str]:
         return {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .devices import Device
+from ..native.devices import Device
 from .emit_c import write_sources
 from .emit_vm import compile_vm
 from .program import Program

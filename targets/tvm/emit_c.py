@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..native.devices import Device
+from ..native.features import c_checks
 from .arena import ALIGNMENT, Arena, plan
-from .devices import Device
-from .features import c_checks
 from .program import Program, Ref
 
 TEMPLATES = Path(__file__).parent / "templates"

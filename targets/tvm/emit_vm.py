@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .devices import Device
+from ..native.devices import Device
 from .program import Program, Ref
 from .tir import BUILD_OPTIONS
 

@@ -4,16 +4,14 @@ Two routes: ``torch.export`` and TVM's torch frontend, or ONNX where an operator
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...compiler.base.errors import LoweringError
 from ...compiler.ir.program import Program, first_line
-from .rewrites import Rewrites
+from ..native.static import export_static
 
 
 def rewrite_operators(program: Program, batch: int) -> torch.export.ExportedProgram:
@@ -28,29 +26,6 @@ def rewrite_operators(program: Program, batch: int) -> torch.export.ExportedProg
         raise LoweringError(
             f"tvm: the program cannot be exported at batch {batch}: {first_line(error)}"
         ) from error
-
-
-def export_static(program: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    """``torch.export`` at input ``shape [B, D, L]`` of an exported program's module, rewritten."""
-    with torch.no_grad(), warnings.catch_warnings(), Rewrites():
-        warnings.simplefilter("ignore")
-        exported = torch.export.export(program, (torch.zeros(shape),))
-    for node in list(exported.graph.nodes):
-        if node.target == torch.ops.aten.select.int and node.args[2] < 0:
-            # The frontend hands a negative index to an operator that does not count from the end.
-            source, axis, position = node.args
-            node.args = (source, axis, position + source.meta["val"].shape[axis])
-        elif node.target == torch.ops.aten.slice.Tensor and _is_whole(node):
-            node.replace_all_uses_with(node.args[0])
-            exported.graph.erase_node(node)
-    exported.graph_module.recompile()
-    return exported
-
-
-def _is_whole(node: Any) -> bool:
-    """A slice of everything, which tracing a slice to the end leaves behind."""
-    users_are_nodes = all(user.op != "output" for user in node.users)
-    return users_are_nodes and tuple(node.meta["val"].shape) == tuple(node.args[0].meta["val"].shape)
 
 
 def import_exported(program: torch.export.ExportedProgram) -> Any:

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..native.processor import Processor
 from .blocks import Block
-from .tiles import Processor, Tile, column_panels, row_tiles
+from .tiles import Tile, column_panels, row_tiles
 from .tir import (
     Buffer,
     Domain,

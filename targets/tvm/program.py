@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..native.processor import Processor
 from .blocks import inline, moves_nothing, read_function
 from .matmul import pack
 from .quantize import quantize_columns
 from .schedule import Argument, Choices, Kernel, schedule
-from .tiles import Processor
 from .tir import Unsupported
 
 

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from tvm import tirx
 
+from ..native.processor import Processor
 from .blocks import Block, Function, element_count, element_type, inline, read_function
 from .loops import emit_reduction, emit_spatial, flatten, resolve_conditions
 from .mathfun import expand
 from .matmul import Product, emit_product, epilogue_of, matrix_number, packed_size, recognise
-from .tiles import Processor, Tile, choose
+from .tiles import Tile, choose
 from .tir import (
     Buffer,
     Domain,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import LoweringError
-from .devices import Device
+from ..native.devices import Device
 from .job import Job
 
 

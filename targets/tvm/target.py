@@ -27,7 +27,8 @@ from ...compiler.base.reading import validated
 from ...compiler.base.sealed import publish, read_sealed, sealed, unfinished, warn_damaged
 from ...compiler.ir.program import program_key
 from ..base import Availability, Emulation, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
-from .devices import DEVICES, Device, find_device, lesser_devices
+from ..native import ENGINE
+from ..native.devices import DEVICES, Device, find_device, lesser_devices
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
@@ -83,7 +84,7 @@ class TvmTarget(Target):
         require_compiler(find_device(TvmOptions.model_validate(options.model_dump()).device))
 
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
-        from .centre import centre
+        from ..native.centre import centre
         from .importer import rewrite_operators
 
         settings = TvmOptions.model_validate(options.model_dump())
@@ -119,7 +120,7 @@ class TvmTarget(Target):
             return lowering.payload(directory)
 
     def engine_source(self) -> Path:
-        return Path(__file__).parent / "engine.py"
+        return ENGINE
 
     def emulation(self, directory: Path, manifest: Mapping[str, Any]) -> Emulation | None:
         from .emulate import emulate

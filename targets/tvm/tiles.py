@@ -1,4 +1,4 @@
-"""The processor as the tile choice sees it, and the choice itself.
+"""The choice of register tiles for a processor.
 
 A register tile holds ``rows x vectors`` accumulators.  Per turn of the k loop it issues
 ``rows * vectors`` multiply-adds, loads ``vectors`` vectors of the weights and broadcasts ``rows``
@@ -15,29 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Processor:
-    """What the tile choice needs to know.
-
-    Attributes:
-        lanes: float32 lanes of a vector register; 1 where there are none.
-        registers: architectural vector registers.
-        pipes: vector multiply-adds started per cycle.
-        loads: vector loads per cycle.
-        latency: cycles until a multiply-add's result can be added to.
-        broadcast_operand: whether a multiply-add broadcasts a scalar from memory or a lane by itself.
-        way_bytes: size of one way of the first-level cache; rows at a multiple of it evict each other.
-    """
-
-    lanes: int
-    registers: int
-    pipes: float
-    loads: float
-    latency: int
-    broadcast_operand: bool = False
-    way_bytes: int = 4096
-    ways: int = 8
+from ..native.processor import Processor
 
 
 @dataclass(frozen=True)

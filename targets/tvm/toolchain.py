@@ -11,7 +11,7 @@ import numpy as np
 
 from ...compiler.base.errors import LoweringError, MissingError, VerificationError
 from ...compiler.base.processes import run_process
-from .devices import DEVICES, Device, Toolchain
+from ..native.devices import DEVICES, Device, Toolchain
 
 MEMORY_BYTES = 8 << 30
 """Address space of a compiler, a linker or an emulated program."""

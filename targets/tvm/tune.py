@@ -23,7 +23,7 @@ import numpy as np
 
 from ...compiler.base.errors import LoweringError
 from ...compiler.base.sealed import read_sealed, sealed, warn_damaged, write_text
-from .devices import Device
+from ..native.devices import Device
 from .schedule import Sizes
 from .tiles import Tile, ranked
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ...compiler.base.errors import LoweringError, TsfmcError
 from ...compiler.base.reading import read_json
-from .devices import Device, find_device
-from .features import needed
+from ..native.devices import Device, find_device
+from ..native.features import needed
 from .job import Job
 from .scheduled import line_of, load_module, program_of
 

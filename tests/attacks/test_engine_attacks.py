@@ -17,9 +17,9 @@ from tsfmc.compiler.driver.recipe import resolve
 from tsfmc.compiler.ir.program import Shape, export_program
 from tsfmc.compiler.students import from_config
 from tsfmc.targets.artifact.open import open_artifact
+from tsfmc.targets.native.devices import find_device
 from tsfmc.targets.onnx_graph.quantize import quantize
 from tsfmc.targets.onnx_graph.translate import to_onnx
-from tsfmc.targets.tvm.devices import find_device
 
 INT8 = Shape(3, 32, 8)
 ENCODER = {"width": 16, "layers": 2, "heads": 4, "ffn": 32, "lookback": 32, "horizon": 8}

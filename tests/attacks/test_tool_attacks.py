@@ -10,9 +10,9 @@ import pytest
 
 from tsfmc.compiler.base.errors import LoweringError, MissingError, VerificationError
 from tsfmc.targets.measure import host
+from tsfmc.targets.native.devices import find_device
 from tsfmc.targets.trt import child
 from tsfmc.targets.tvm import job, toolchain
-from tsfmc.targets.tvm.devices import find_device
 
 LIMIT_S = 1.0
 HANGS_ON = "sleep 30 & echo $! > {pid}; sleep 30"

@@ -28,8 +28,8 @@ from tsfmc.compiler.base.errors import LoweringError, MissingError, UsageError
 from tsfmc.compiler.frontends import load_teacher
 from tsfmc.targets import TARGETS
 from tsfmc.targets.base import Payload, Shape
+from tsfmc.targets.native.devices import DEVICES, NATIVE, find_device, host
 from tsfmc.targets.tvm import TARGET, build, job, toolchain
-from tsfmc.targets.tvm.devices import DEVICES, NATIVE, find_device, host
 from tsfmc.targets.tvm.options import TvmOptions
 
 FILES = ("libtsfmc_model.a", "main.c", "model.so", "tsfmc_model.h")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tvm_students import SHAPE, lower, student, windows
 
 from tsfmc.compiler.students import affine
+from tsfmc.targets.native.centre import gain_of
+from tsfmc.targets.native.static import export_static
 from tsfmc.targets.tvm import TARGET
-from tsfmc.targets.tvm.centre import gain_of
-from tsfmc.targets.tvm.importer import export_static
 
 INPUT = (1, SHAPE.variates, SHAPE.lookback)
 

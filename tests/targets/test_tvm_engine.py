@@ -22,9 +22,10 @@ from tsfmc.compiler.base.errors import UsageError
 from tsfmc.targets.artifact.device.errors import ArtifactError
 from tsfmc.targets.artifact.device.files import ArtifactFiles
 from tsfmc.targets.base import Payload
-from tsfmc.targets.tvm import TARGET, engine
-from tsfmc.targets.tvm.devices import DEVICES, cpu_flags, find_device
-from tsfmc.targets.tvm.features import FEATURES, needed
+from tsfmc.targets.native import engine
+from tsfmc.targets.native.devices import DEVICES, cpu_flags, find_device
+from tsfmc.targets.native.features import FEATURES, needed
+from tsfmc.targets.tvm import TARGET
 
 THREADS, CALLS = 4, 1000
 

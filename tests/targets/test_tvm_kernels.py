@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tsfmc.compiler.ir import program as ir
+from tsfmc.targets.native.devices import AVX2, AVX512, DEVICES, RV64, host
+from tsfmc.targets.native.processor import Processor
 from tsfmc.targets.tvm.arena import ALIGNMENT, lifetimes, plan, size_of
-from tsfmc.targets.tvm.devices import AVX2, AVX512, DEVICES, RV64, host
 from tsfmc.targets.tvm.importer import import_exported, optimise, rewrite_operators
 from tsfmc.targets.tvm.matmul import pack, packed_size
 from tsfmc.targets.tvm.program import Program, build_program
 from tsfmc.targets.tvm.quantize import quantize_columns
 from tsfmc.targets.tvm.schedule import Choices
-from tsfmc.targets.tvm.tiles import Processor, Tile, choose, column_panels, fits, ranked, row_tiles
+from tsfmc.targets.tvm.tiles import Tile, choose, column_panels, fits, ranked, row_tiles
 from tsfmc.targets.tvm.tir import BUILD_OPTIONS
 
 TILES = [(1, 1), (3, 2), (5, 3)]

@@ -1,4 +1,4 @@
-/* What a shared object adds for a host: scratch memory of its own, and a check of the processor. */
+/* What a shared object adds for a host: its shapes, scratch memory, and a check of the processor. */
 #include "tsfmc_model.h"
 
 #include <stdlib.h>
@@ -6,6 +6,8 @@
 
 TSFMC_API const char *tsfmc_missing_cpu_feature(void);
 TSFMC_API int tsfmc_predict(const float *past, float *forecast);
+TSFMC_API extern const int tsfmc_shape[4]; /* batch, variates, lookback, horizon */
+const int tsfmc_shape[4] = {1, TSFMC_VARIATES, TSFMC_LOOKBACK, TSFMC_HORIZON};
 
 const char *tsfmc_missing_cpu_feature(void) {
 @CPU_CHECKS@

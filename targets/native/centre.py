@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.func import functional_call
 
-from .importer import export_static
+from .static import export_static
 
 EXACT = 1e-9
 """Relative error within which the equations above hold in float64, or they do not hold."""

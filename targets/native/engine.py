@@ -1,4 +1,4 @@
-"""The tvm engine: the runtime-free library by ctypes, or TVM's virtual machine.  Pasted into ``run.py``."""
+"""The engine of machine code: a library by ctypes, or TVM's virtual machine.  Pasted into ``run.py``."""
 
 from __future__ import annotations
 

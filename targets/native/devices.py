@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import UsageError, unknown_name
-from .tiles import Processor
+from .processor import Processor
 
 AVX512 = Processor(lanes=16, registers=32, pipes=2, loads=2, latency=4, broadcast_operand=True)
 AVX2 = Processor(lanes=8, registers=16, pipes=2, loads=2, latency=4)
