@@ -148,7 +148,13 @@ class State:
         return replace(self, sums=self.sums + self._pooled(rest))._solve(self.weight())
 
     def _solve(self, prior: float) -> AffineSolution:
-        return solve(self.sums, replace(self.header.setting, prior=prior), self.prior)
+        try:
+            return solve(self.sums, replace(self.header.setting, prior=prior), self.prior)
+        except torch.linalg.LinAlgError as error:
+            raise VerificationError(
+                f"the statistics beside the artifact are no sums over windows: {str(error)[:100]}",
+                hint="compile again",
+            ) from None
 
     def _pooled(self, sums: Sums) -> Sums:
         return pooled(sums) if self.header.setting.form == "shared" else sums

@@ -80,5 +80,7 @@ SEALS: dict[str, Callable[[Path], None]] = {
 @edit
 def seal(root: Path, wanted: Edit) -> None:
     """Redoes the hashes of a format; where the edits left nothing that could be hashed, it stays as it is."""
+    if any(path.is_fifo() or path.is_symlink() for path in root.rglob("*")):
+        return  # what could be read without end
     with suppress(ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError, EOFError):
         SEALS[wanted["as"]](root)
