@@ -212,7 +212,7 @@ print(seconds, peak)
 
 
 def test_the_engine_is_quick_and_small(built: tuple[Path, Payload], tmp_path: Path) -> None:
-    """Of run.py, from the import of numpy to the first forecast, in seconds of the processor, which others use too."""
+    """From the imports of run.py to the first forecast, in seconds of this process."""
     told = json.dumps({"entry": built[1].entry, **built[1].details})
     runner = tmp_path / "run.py"
     runner.write_text(render_runner(TARGET.engine_source()))
