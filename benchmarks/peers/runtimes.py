@@ -151,8 +151,8 @@ class Iree(Runtime):
         module = iree.runtime.VmModule.mmap(config.vm_instance, str(directory / "model.vmfb"))
         context = iree.runtime.SystemContext(config=config)
         context.add_vm_module(module)
-        functions = context.modules[module.name]
-        entry = functions[module.function_names[0]]
+        name = next(name for name in module.function_names if not name.startswith("__") and "$" not in name)
+        entry = context.modules[module.name][name]
         return lambda past: entry(past).to_host()
 
 
@@ -275,6 +275,7 @@ class Ours(Runtime):
         spec = importlib.util.spec_from_file_location("run", place / "run.py")
         assert spec and spec.loader
         runner = importlib.util.module_from_spec(spec)
+        sys.modules["run"] = runner  # dataclasses look their module up
         spec.loader.exec_module(runner)
         facts = json.loads((place / "facts.json").read_text())
         engine: Call = runner.Engine(runner.ArtifactFiles(place), {"target": facts}, 1)
