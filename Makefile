@@ -15,7 +15,7 @@ demo: $(VENV)/demo.ok
 	$(BIN)/tsfmc verify demo/onnx
 
 test: $(VENV)/test.ok
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The short forms; without --check each takes long and writes its results.
 attack: $(VENV)/test.ok

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: threads of their own would fight over them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from tsfmc.compiler.ir.passes import PassContext
