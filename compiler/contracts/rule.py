@@ -11,6 +11,13 @@ from ..base.errors import TsfmcError, VerificationError
 S = TypeVar("S")
 
 
+class ContractError(VerificationError):
+    """Rules that do not hold, one a line."""
+
+    def __str__(self) -> str:
+        return self.what
+
+
 class Breach(AssertionError):
     """A rule that does not hold; the message says what was found and what was expected."""
 
@@ -59,14 +66,12 @@ class Contract(Generic[S]):
         """Tries every rule, and returns the names of those that hold: all of them.
 
         Raises:
-            VerificationError: rules that do not hold, one a line, each with what was found.
+            ContractError: rules that do not hold, one a line, each with what was found.
         """
         broken = [(rule, found) for rule in self.rules if (found := rule.breach(subject)) is not None]
         if broken:
             lines = "".join(f"\n    {rule.name}: {found}" for rule, found in broken)
-            raise VerificationError(
-                f"{self.kind} {name} breaks {len(broken)} of {len(self.rules)} rules:{lines}"
-            )
+            raise ContractError(f"{self.kind} {name} breaks {len(broken)} of {len(self.rules)} rules:{lines}")
         return [rule.name for rule in self.rules]
 
 

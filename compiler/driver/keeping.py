@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,18 +47,23 @@ class KeepStatistics(Step):
         return PassResult(unit.with_(facts={**unit.facts, "statistics": named}), True)
 
 
-@contextmanager
-def kept_beside(state: State, path: Path) -> Iterator[dict[str, str]]:
-    """Statistics that take their place when what needs them is in its own, and leave no trace otherwise.
+def kept_beside(state: State, path: Path) -> AbstractContextManager[dict[str, str]]:
+    """Statistics, by ``placed_at_the_end``."""
+    return placed_at_the_end(path, lambda coming: save_state(state, coming))
 
-    Until the block ends they lie at ``waiting(path)``, and what was there before stays: a compile or update
-    that fails leaves the old artifact with its own statistics.
+
+@contextmanager
+def placed_at_the_end(path: Path, write: Callable[[Path], None]) -> Iterator[dict[str, str]]:
+    """A file that takes its place when the artifact that needs it is in its own, and else leaves no trace.
+
+    Until the block ends it lies at ``waiting(path)``, and what was there before stays: a compile or update
+    that fails leaves the old artifact with what belongs to it.
 
     Yields:
         how manifests name the file.
     """
     coming = waiting(path)
-    save_state(state, coming)
+    write(coming)
     try:
         yield {"file": path.name, "sha256": file_hash(coming)}
     except BaseException:
@@ -68,7 +73,7 @@ def kept_beside(state: State, path: Path) -> Iterator[dict[str, str]]:
 
 
 def waiting(path: Path) -> Path:
-    """Where statistics wait for their artifact; a process that is killed in between leaves them there."""
+    """Where a file waits for its artifact; a process that is killed in between leaves it there."""
     return path.with_name(f"{path.name}.next")
 
 

@@ -8,6 +8,7 @@ Resolved in layers, later ones win:  presets/base.toml <- the student's preset <
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
@@ -39,6 +40,8 @@ VERSION = 1
 PRESETS = Path(__file__).parent / "presets"
 MAX_STEPS = 100_000
 """Of a lookback or a horizon: beyond, one weight matrix of a student fills a machine."""
+LOOKS_LIKE_TOML = re.compile(r"""[\[{"']|[+-]?(?:[\d_]+(?:\.[\d_]*)?(?:[eE][+-]?\d+)?|nan|inf)\s*$""")
+"""A value of ``--set`` that is meant as TOML: a list, a table, a quoted text or a number."""
 MAX_DEPTH = 32
 """Of a recipe file, and of the tables in a recipe: some hundred times what a recipe needs."""
 
@@ -248,7 +251,7 @@ def resolve(
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise RecipeError(f"--set {setting!r}: expected key.path=value, e.g. passes.distill.epochs=4")
-        _put(overrides, path.strip(), _value(text.strip()))
+        _put(overrides, path.strip(), _value(path.strip(), text.strip()))
     user = _merge(given, overrides)
     base = _read(PRESETS / "base.toml")
     preset = _merge(base, _preset(_merge(base, user).get("student")))
@@ -323,10 +326,13 @@ def _read(path: Path) -> dict[str, Any]:
     return read_toml(path, what="recipe", error=RecipeError, hint=hint, finite=False)
 
 
-def _value(text: str) -> Any:
+def _value(path: str, text: str) -> Any:
+    """What TOML makes of it; what does not look like TOML is text without its quotes."""
     try:
-        return read_toml(f"value = {text}", what="value", error=RecipeError, finite=False)["value"]
+        return read_toml(f"value = {text}", what=f"--set {path}", error=RecipeError, finite=False)["value"]
     except RecipeError:
+        if LOOKS_LIKE_TOML.match(text):
+            raise
         return text
 
 

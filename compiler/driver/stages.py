@@ -24,7 +24,6 @@ from ...targets.artifact.write import draft, finish
 from ...targets.base import Rewrite
 from ...targets.measure.cold_start import cold_start
 from ...targets.measure.parity import check_parity, hard_windows
-from ..base.content import file_hash
 from ..base.errors import VerificationError
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.program import Shape, export_program
@@ -32,6 +31,7 @@ from ..ir.unit import CompileUnit
 from .accuracy import artifact_rows
 from .build import Build, Job, build_of, program_of
 from .evaluation import evaluation_path, observed, save_evaluation
+from .keeping import placed_at_the_end
 from .latency import artifact_latency, rotation
 from .manifest import manifest_fields, task_facts
 
@@ -174,12 +174,9 @@ class Keep(Stage):
         if evaluation is None:
             path.unlink(missing_ok=True)
         else:
-            save_evaluation(evaluation, path)
-            facts["evaluation"] = {
-                "file": path.name,
-                "sha256": file_hash(path),
-                "contents": evaluation.contents,
-            }
+            waits = placed_at_the_end(path, lambda coming: save_evaluation(evaluation, coming))
+            named = context.cleanup.enter_context(waits)
+            facts["evaluation"] = {**named, "contents": evaluation.contents}
         return PassResult(unit.with_(facts=facts), True)
 
 

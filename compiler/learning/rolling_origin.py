@@ -128,7 +128,7 @@ def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW, default: Setting 
         }
         for setting, values in ratios.items()
     ]
-    errors_of = [(squared_error(judged, solution), judged.count) for judged in unseen]
+    errors_of = [(squared_error(judged, solution), judged.count) for judged in unseen or [last.judged]]
     validation = sum(error * count for error, count in errors_of) / sum(count for _, count in errors_of)
     return Selection(chosen, solution, validation, table, tuple(warnings))
 

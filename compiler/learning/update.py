@@ -150,7 +150,7 @@ class State:
     def _solve(self, prior: float) -> AffineSolution:
         try:
             return solve(self.sums, replace(self.header.setting, prior=prior), self.prior)
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise VerificationError(
                 f"the statistics beside the artifact are no sums over windows: {str(error)[:100]}",
                 hint="compile again",

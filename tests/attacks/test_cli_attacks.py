@@ -128,14 +128,14 @@ RECIPES = {
     "passes=3": "passes: got 3",
     "passes.distill=[1]": "passes.distill",
     "passes.solve_affine.ridge=inf": "passes.solve_affine.ridge: got inf",
-    "passes.solve_affine.lambdas=[nan]": "got nan",
-    "seed=nan": "seed: got nan",
+    "passes.solve_affine.lambdas=[nan]": "nan is not allowed",
+    "seed=nan": "nan is not allowed",
     f"seed={10**30}": "seed",
-    f"seed={'9' * 5000}": "expected a value as TOML writes it",
+    f"seed={'9' * 5000}": "more than 64 bits",
     f"task.lookback={10**12}": "task.lookback",
     "task.lookback=inf": "task.lookback",
     "measure.duration_s=inf": "measure.duration_s",
-    "measure.duration_s=nan": "measure.duration_s: got nan",
+    "measure.duration_s=nan": "nan is not allowed",
     "budget.max_p90_us=inf": "budget.max_p90_us",
     "budget.max_mse_over_teacher='nan%'": "budget.max_mse_over_teacher",
     "threads=100000000": "threads",
@@ -149,7 +149,7 @@ RECIPES = {
     '"teacher_store"="a\\u0000b"': "teacher_store",
     ".=1": "expected names separated by dots",
     "task..lookback=1": "expected names separated by dots",
-    f"a={'[' * 40}{']' * 40}": "nested more than 32 deep",
+    f"a={'[' * 70}{']' * 70}": "nested",
     "task.max_filled=2": "task.max_filled",
 }
 
@@ -186,7 +186,7 @@ def test_hostile_recipes_are_refused(content: bytes, tmp_path: Path) -> None:
 
 def test_a_recipe_that_is_a_folder_or_a_device(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/dev/zero")):
-        with pytest.raises(UsageError, match="not a file"):
+        with pytest.raises(UsageError, match="expected a file"):
             resolve(file=path)
 
 

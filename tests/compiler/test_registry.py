@@ -110,7 +110,7 @@ def test_of_two_plugins_of_one_name_the_second_is_refused(
 
 
 def test_a_wrong_name() -> None:
-    with pytest.raises(UsageError, match=r"unknown target 'onxn' \(did you mean 'onnx'\? known: onnx"):
+    with pytest.raises(UsageError, match=r"unknown target 'onxn' \(did you mean 'onnx'\? known: c, onnx"):
         TARGETS["onxn"]
 
 

@@ -88,7 +88,7 @@ def test_a_form_that_is_open_is_aligned_where_it_is_solved(taught: CompileUnit) 
     unit = BuildStudent(kind="dlinear", config={"maps": "auto"}).run(taught, PassContext()).unit
     AlignTemporal(phi="identity").requires(unit)
     term = AlignTemporal(phi="identity").run(unit, PassContext()).unit.objective.terms[2][1]
-    assert term.target == "states" and term.config["embedding"] == 8
+    assert term.target == "states" and term.config["embedding"] == 7
     for options in ({"phi": "gelu"}, {"phi": "identity", "reduction": "paper"}):
         with pytest.raises(PassError, match="no embedding"):
             AlignTemporal(**options).requires(unit)

@@ -22,7 +22,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,6 @@ EVICT_MIB = (8, 64)
 EMPTY_TURNS = 9
 
 
-@dataclass(frozen=True)
 class Candidate:
     """What is measured.
 
@@ -57,12 +55,12 @@ class Candidate:
         waits: another device does its work, so that this processor's time says nothing about it.
     """
 
-    call: Callable[[np.ndarray], Any]
-    form: str | None = None
-    waits: bool = False
+    def __init__(
+        self, call: Callable[[np.ndarray], Any], form: str | None = None, waits: bool = False
+    ) -> None:
+        self.call, self.form, self.waits = call, form, waits
 
 
-@dataclass(frozen=True)
 class WarmUp:
     """What the warm-up of a candidate found.
 
@@ -71,21 +69,25 @@ class WarmUp:
         output_shape: of the forecast.
     """
 
-    calls: int
-    typical_s: float
-    output_shape: tuple[int, ...]
+    def __init__(self, calls: int, typical_s: float, output_shape: tuple[int, ...]) -> None:
+        self.calls, self.typical_s, self.output_shape = calls, typical_s, output_shape
 
 
-@dataclass
 class Turns:
-    """One candidate's turns in one scenario: wall time of each call, mean processor time of a turn's."""
+    """One candidate's turns in one scenario.
 
-    settle: int
-    calls: int
-    wall_ns: list[list[int]] = field(default_factory=list)
-    cpu_ns: list[float] = field(default_factory=list)
-    place: int = 0
-    """Of the next window in the rotation."""
+    Attributes:
+        settle, calls: of a turn, those that are not counted and those that are.
+        wall_ns: wall time of each counted call, turn by turn.
+        cpu_ns: mean processor time of a turn's calls.
+        place: of the next window in the rotation.
+    """
+
+    def __init__(self, settle: int, calls: int) -> None:
+        self.settle, self.calls = settle, calls
+        self.wall_ns: list[list[int]] = []
+        self.cpu_ns: list[float] = []
+        self.place = 0
 
 
 def warm_up(

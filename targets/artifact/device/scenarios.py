@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -34,12 +33,11 @@ from .timings import Ratio, Row, ratio_of, rows_of
 SPEEDUP = ("speedup", "speedup_interval")
 
 
-@dataclass(frozen=True, eq=False)
 class LatencyReport:
     """What one scenario of one run measured: a row for each candidate, and the method in words."""
 
-    rows: Mapping[str, Row]
-    method: str
+    def __init__(self, rows: Mapping[str, Row], method: str) -> None:
+        self.rows, self.method = rows, method
 
     @property
     def noisy(self) -> bool:

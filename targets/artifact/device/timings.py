@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,7 +40,6 @@ STUDENT_T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 
 NORMAL = 1.96
 
 
-@dataclass(frozen=True, eq=False)
 class Row:
     """One candidate's samples.
 
@@ -52,11 +50,16 @@ class Row:
             Only then is processor time comparable, and time without it somebody else's.
     """
 
-    name: str
-    turns_ns: Sequence[np.ndarray]
-    cpu_ns: np.ndarray
-    form: str | None = None
-    one_core: bool = True
+    def __init__(
+        self,
+        name: str,
+        turns_ns: Sequence[np.ndarray],
+        cpu_ns: np.ndarray,
+        form: str | None = None,
+        one_core: bool = True,
+    ) -> None:
+        self.name, self.turns_ns, self.cpu_ns = name, turns_ns, cpu_ns
+        self.form, self.one_core = form, one_core
 
     @property
     def samples_ns(self) -> np.ndarray:
@@ -117,8 +120,7 @@ class Row:
         return record
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """How many times slower one candidate is than another, with a 95 % interval; see the top."""
 
     value: float

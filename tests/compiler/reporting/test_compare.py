@@ -67,7 +67,7 @@ def test_latency_is_measured_in_one_run(pair: tuple[Path, Path]) -> None:
     found = compare(pair, duration_s=0.1)
     first, second = (each.speed for each in found.sides)
     assert first is not None and second is not None
-    assert (first.ratio, first.interval) == (1.0, (1.0, 1.0))
+    assert first.ratio == 1.0 and first.interval[0] <= 1.0 <= first.interval[1]
     assert second.interval[0] <= second.ratio <= second.interval[1]
     assert "interleaved" in found.methods[0]
     assert "give --data" in found.notes[0]  # the manifest names a file, which is never looked for
