@@ -71,6 +71,7 @@ def disasters(world: World, seed: int, *, short: bool) -> Iterator[tuple[str, li
         yield "clock", list(scenarios.jumping_clock(world, name, seed))
         if not short or name == "compile":
             yield "full disk", list(scenarios.full_disk(world, name))
+    yield "SIGKILL while signing", list(scenarios.killed_signing(world, 6 if short else 60, rng))
 
 
 def _write_results(

@@ -57,7 +57,7 @@ def outline(build: Callable[[], Teacher], stored: Mapping[str, Entry], where: st
         TeacherError: the configuration is refused, or asks for far more than the files hold.
     """
     try:
-        with torch.device("meta"), _bounded(stored, where):
+        with torch.device("meta"), bounded(stored, where):
             teacher = build()
         held = sum(buffer.numel() * buffer.element_size() for buffer in teacher.buffers())
     except TsfmcError:
@@ -85,8 +85,14 @@ def unbuildable(error: Exception, where: str) -> TeacherError:
 
 
 @contextmanager
-def _bounded(stored: Mapping[str, Entry], where: str) -> Iterator[None]:
-    """Stops the building of a module that grows far beyond what is stored."""
+def bounded(stored: Mapping[str, Entry], where: str) -> Iterator[None]:
+    """Stops the building of a module that grows far beyond what is stored.
+
+    Modules register a parameter before they write to it, so one that is too large takes no memory yet.
+
+    Raises:
+        TeacherError: it asks for more numbers, tensors or layers than the files can fill.
+    """
     most_numbers = _TIMES * sum(entry.numbers for entry in stored.values()) + _NUMBERS
     most_tensors = _TIMES * len(stored) + _TENSORS
     numbers = tensors = modules = 0

@@ -22,7 +22,7 @@ from .checkpoint import (
 )
 from .families import FRONTENDS
 from .header import read_headers
-from .outline import outline, unbuildable
+from .outline import bounded, outline, unbuildable
 
 
 def family_of(config: Mapping[str, Any], where: str) -> str:
@@ -75,7 +75,8 @@ def read_teacher(directory: Path, **task_and_options: Any) -> tuple[Teacher, lis
     if shape is not None:
         fitting(shape, state, where)
     try:
-        teacher = build()
+        with bounded(stored, where):
+            teacher = build()
     except TsfmcError:
         raise
     except Exception as error:

@@ -33,6 +33,12 @@ Positive = Literal["window", "batch", "off"]
 SMALLEST_STD = 1e-6
 """Upstream divides by 1 below it."""
 
+SIZES = (
+    *("hidden_size", "intermediate_size", "head_dim", "num_attention_heads", "num_key_value_heads"),
+    *("num_hidden_layers", "patch_length", "horizon_length", "context_length", "output_quantile_len"),
+)
+"""What transformers multiplies and divides by without a look."""
+
 
 class TimesFm(Teacher):
     """TimesFM 2.5 with fixed lookback and horizon, one pass.
@@ -154,6 +160,8 @@ def _network(settings: Settings) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import TimesFm2_5Config, TimesFm2_5ModelForPrediction
 
+    for name in SIZES:
+        settings.integer(name, 1)
     fields = {name: value for name, value in settings.config.items() if name != "tsfmc"}
     try:
         return TimesFm2_5ModelForPrediction(TimesFm2_5Config(**fields))

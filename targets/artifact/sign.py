@@ -11,6 +11,7 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Mapping
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def load_private_key(path: Path, password: str | None = None) -> Any:
 def _put(text: str, place: Path) -> None:
     """Writes beside the artifact, not in it, where a stray file would make it invalid; then renames."""
     folder = place.parent
+    _sweep(folder)
     temporary = folder.parent / f".{folder.name}.{os.getpid()}.{uuid4().hex[:8]}.new"
     try:
         with temporary.open("x", encoding="utf-8") as stream:
@@ -150,3 +152,15 @@ def _put(text: str, place: Path) -> None:
         temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what signers of this artifact left that were killed; those that still run are left alone."""
+    for left in folder.parent.glob(f".{escape(folder.name)}.*.new"):
+        number = left.name.removesuffix(".new").split(".")[-2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            continue  # another user's, or no file of ours

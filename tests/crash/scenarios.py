@@ -56,6 +56,32 @@ def killed_again_and_again(world: World, name: str, times: int, rng: random.Rand
     yield from ((f"{name} killed {times} times in a row", each) for each in world.recovers(name))
 
 
+def killed_signing(world: World, count: int, rng: random.Random) -> Iterator[Finding]:
+    """SIGKILL of ``sign`` after a drawn time: signed as a whole or not at all, and then it can be signed."""
+    world.reset()
+    artifact = world.out / "onnx"
+    shutil.copytree(world.folder / "base" / "onnx", artifact)
+    began = time.monotonic()
+    world.start_signing().wait()
+    whole, signature = time.monotonic() - began, (artifact / "model.sig").read_bytes()
+    for _ in range(count):
+        moment = rng.uniform(0.0, 1.05 * whole)
+        where = f"sign killed after {moment:.3f} s of {whole:.3f}"
+        (artifact / "model.sig").unlink(missing_ok=True)
+        killed = world.start_signing()
+        killed.kill_after(moment)
+        killed.wait()
+        if (artifact / "model.sig").exists() and (artifact / "model.sig").read_bytes() != signature:
+            yield where, "a part of a signature"
+        yield from ((where, each) for each in world.broken())
+        ended = world.start_signing().wait()
+        if ended.code != 0:
+            yield where, f"the next run ended with {ended.code}: {ended.stderr.strip()[-300:]}"
+        elif (artifact / "model.sig").read_bytes() != signature:
+            yield where, "the next run signed otherwise"
+        yield from ((where, f"left behind: {each}") for each in world.litter())
+
+
 def _kill(world: World, name: str, old: bool, kill: Callable[..., None]) -> list[str]:
     world.reset()
     if old and name != "teach":

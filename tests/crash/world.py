@@ -173,6 +173,10 @@ class World:
     def start(self, name: str, prepare: Callable[[], None] | None = None) -> Running:
         return Running(self, self.commands()[name], prepare)
 
+    def start_signing(self) -> Running:
+        """``sign`` of the artifact in ``out``."""
+        return Running(self, ("sign", "out/onnx", "--key", str(self.corpus / "private.pem")), None)
+
     def run(self, name: str, prepare: Callable[[], None] | None = None) -> Ended:
         return self.start(name, prepare).wait()
 

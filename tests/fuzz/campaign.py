@@ -109,8 +109,9 @@ class Campaign:
         sealed = any(
             "seal" in (each["do"], *(inner["do"] for inner in each.get("edits", ()))) for each in case.edits
         )
-        seen = reader.verifies and not sealed and self._touched
-        expected = Expectation(code, before, chosen.editable or sealed, seen, reader.warns)
+        legal = sealed and not chosen.signed
+        seen = reader.verifies and not legal and self._touched
+        expected = Expectation(code, before, chosen.editable or legal, seen, reader.warns)
         return judge(ending, result, expected), ending
 
     def _read(
@@ -182,10 +183,13 @@ def _listing(call: Callable[[], object], path: Path) -> Callable[[], object]:
 
 
 def _content(folder: Path) -> str:
-    """Hash of all that must not change unseen: a table of the user's may lie beside an artifact."""
+    """Hash of all that must not change unseen.
+
+    A table of the user's may lie beside an artifact, and a signature can say the same in other words.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".csv", ".gz"):
+        if path.suffix in (".csv", ".gz", ".sig"):
             continue
         digest.update(
             f"{path.relative_to(folder)}{path.lstat().st_mode}{path.lstat().st_size}".encode(

@@ -61,6 +61,7 @@ class Format:
         editable: whether anybody may edit it: then another result is legal.
         code: files that are code: nothing but a signature tells an edited one from another, so with redone
             hashes they are left alone.
+        signed: whether a signature guards the hashes: then redoing them is no way in.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Format:
     seals: Sequence[str] = ("",)
     editable: bool = False
     code: Sequence[str] = ()
+    signed: bool = False
     shares: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, rng: random.Random, root: Path) -> tuple[list[Edit], Reader]:
@@ -120,7 +122,7 @@ def device(script: Path, name: str, *arguments: str) -> Reader:
         runpy.run_path(str(script), run_name="__main__")
         return 0
 
-    return Reader(name, call, verifies=arguments == ("verify",))
+    return Reader(name, call, verifies=arguments[0] == "verify")
 
 
 def _extend() -> object:
@@ -148,6 +150,7 @@ def formats(corpus: Path) -> list[Format]:
     return [
         *(_artifact(corpus, kind) for kind in _targets(corpus)),
         _archive(corpus),
+        _signature(corpus),
         _store(corpus),
         _cache(corpus),
         *(_checkpoint(corpus, family) for family in FAMILIES),
@@ -207,6 +210,20 @@ def _archive(corpus: Path) -> Format:
     # What is around the contents, such as dates, has no hash: equal contents are an equal archive.
     readers = [replace(each, verifies=False) for each in inner.readers if not each.name.startswith("run.py")]
     return Format("archive", "specimen.tsfmc", {"*": draw}, readers, 1.0)
+
+
+def _signature(corpus: Path) -> Format:
+    """A signed artifact where its key is demanded: no edit is believed, of code or with redone hashes."""
+    trust = ("--trust", str(corpus / "key.pem"))
+    inputs, script = str(corpus / "series.csv"), corpus / "out/onnx/run.py"
+    readers = (
+        cli("verify --trust", "verify", SPECIMEN, *trust, verifies=True),
+        cli("forecast --trust", "forecast", SPECIMEN, "--input", inputs, "--json", *trust),
+        device(script, "run.py verify --trust", "verify", *trust),
+    )
+    shares = {"model.sig": 20, "manifest.json": 4, "SHA256SUMS": 4}
+    draws = {"model.sig": JSON, **_artifact_draws()}
+    return Format("signature", "signed", draws, readers, 1.0, ("", "artifact"), signed=True, shares=shares)
 
 
 def _learn(name: str, *arguments: str) -> Reader:
@@ -336,9 +353,13 @@ def make(corpus: Path) -> None:
 def _finish(corpus: Path) -> None:
     from tsfmc.compiler.frontends import save_teacher
     from tsfmc.targets.artifact.archive import pack_zip
+    from tsfmc.targets.artifact.sign import sign_artifact
 
     shutil.rmtree(corpus / "cache/tvm", ignore_errors=True)  # native code: an edited one is other code
     pack_zip(corpus / "out/onnx", corpus / "specimen.tsfmc")
+    shutil.copytree(corpus / "out/onnx", corpus / "signed")
+    _write_keys(corpus)
+    sign_artifact(corpus / "signed", corpus / "private.pem")
     (corpus / "updatable").mkdir()
     shutil.copytree(corpus / "out/onnx", corpus / "updatable/onnx")
     shutil.copy(corpus / "out/statistics.safetensors", corpus / "updatable")
@@ -347,6 +368,17 @@ def _finish(corpus: Path) -> None:
         (corpus / f"{family}.csv").symlink_to("series.csv")
     (corpus / "recipe.toml").write_text(RECIPE)
     (corpus / "complete").touch()
+
+
+def _write_keys(corpus: Path) -> None:
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    (corpus / "private.pem").write_bytes(private)
+    (corpus / "key.pem").write_bytes(public)
 
 
 def _write_tables(corpus: Path) -> None:

@@ -23,8 +23,10 @@ from tsfmc.compiler.base.errors import VerificationError
 def checked() -> dict[str, object]:
     """A sound reader of a JSON file with its own hash."""
     try:
-        found = json.loads(Path(SPECIMEN, "facts.json").read_bytes())
-        content = Path(SPECIMEN, "payload").read_bytes()
+        facts, payload = Path(SPECIMEN, "facts.json"), Path(SPECIMEN, "payload")
+        if not (facts.is_file() and payload.is_file()):
+            raise ValueError("no file: a pipe, say, that nobody writes into")
+        found, content = json.loads(facts.read_bytes()), payload.read_bytes()
         if hashlib.sha256(content).hexdigest() != found["sha256"] or set(found) != {"sha256", "steps"}:
             raise ValueError("another hash or other fields")
         if not isinstance(found["steps"], int) or found["steps"] != 7:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -311,3 +312,17 @@ def test_without_cryptography_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     with pytest.raises(EngineError, match="pip install cryptography"):
         load_public_key(keys[1])
+
+
+def test_what_a_killed_signer_left_goes_and_what_others_write_stays(
+    art: Path, keys: tuple[Path, Path]
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead = art.parent / f".{art.name}.{ended.pid}.12345678.new"
+    alive = art.parent / f".{art.name}.{os.getpid()}.12345678.new"
+    for path in (dead, alive):
+        path.write_text("half")
+    sign_artifact(art, keys[0])
+    assert not dead.exists()
+    assert alive.exists()
