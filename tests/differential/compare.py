@@ -29,7 +29,7 @@ from tsfmc.compiler.students.affine import AffineMap, AffineMaps
 from tsfmc.targets.base import Engine
 from tsfmc.targets.measure.conditioning import means
 
-from .engines import torch_engine
+from .engines import REFUSES_NAN, torch_engine
 from .students import Drawn
 
 FACTOR = 16.0
@@ -87,13 +87,24 @@ def agree(truth: Truth, engines: Mapping[str, Engine], past: np.ndarray) -> list
     expected, unit = truth.unit(past)
     found = []
     for name, engine in engines.items():
-        if not name.endswith("int8"):
+        if name in REFUSES_NAN and np.isnan(past).any():
+            found.append(Check(f"{name}: refusal", 0.0 if refused(engine, past) else np.inf))
+        elif not name.endswith("int8"):
             found.append(Check(name, ratio(engine(past), expected, unit)))
         elif (allowed := int8_allowance(truth.drawn.model, past)) is not None:
             with np.errstate(invalid="ignore"):
                 rounded = FACTOR * unit + allowed
                 found.append(Check(name, ratio(engine(past) / rounded, expected / rounded, 1.0), 1.0))
     return found
+
+
+def refused(engine: Engine, past: np.ndarray) -> bool:
+    """Whether it raises instead of answering."""
+    try:
+        engine(past)
+    except RuntimeError:
+        return True
+    return False
 
 
 def int8_allowance(model: nn.Module, past: np.ndarray) -> np.ndarray | None:

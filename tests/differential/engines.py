@@ -31,6 +31,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "c int8": ("c", {"precision": "int8-weights"}),
 }
 """Form -> target and options."""
+REFUSES_NAN = ("c", "c int8")
+"""The C library answers a window with a missing value with an error, and never with a forecast."""
 ANY_LOSS = ("INT8_TOLERANCE", 1e6)
 
 
