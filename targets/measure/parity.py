@@ -2,12 +2,19 @@
 
 An engine passes when for every window
 
-    max |engine - model| <= tolerance * (max |past| + max |model|)
+    max |engine - model| <= max(tolerance * (max |past| + max |model|), FACTOR * c + m)
+    c   the largest change of the model's forecast when every number of the window moves to a float beside it
+    m   the same when every mean of n numbers is off by sqrt(n) roundings
 
 The allowance grows with the numbers in the window, because rounding does.  The past counts beside the
 forecast: a forecast that nearly cancels is still a sum of terms as large as the past.  There is no absolute
 term: with one, any error would pass on a window of tiny numbers.  ``run.py`` judges its self-test by the
 same ``window_scale``.
+
+``c`` and ``m`` are the conditioning of the case (``conditioning.py``): a model that itself answers so
+differently to windows that differ in their last bit has no digits beyond, in any order of its sums.  They
+decide for few models (weights of 300 whose products cancel on a constant window); for the rest they are a
+fraction of the first term, and the tolerance holds alone.
 """
 
 from __future__ import annotations
@@ -21,18 +28,23 @@ import numpy as np
 
 from ...compiler.base.spread import spread
 from ..artifact.device.forecaster import window_scale
+from .conditioning import means, neighbours
 
 BATCHES = (8, 1)
 """Both are run: some runtimes choose other kernels for a single window."""
 CONSTANT_NOISE = 1e-6
+FACTOR = 16.0
+"""What another order of sums, fused products and another exponential may cost, in units of ``c``."""
 
 
 @dataclass(frozen=True)
 class KindParity:
-    """Largest errors of one kind of window: absolute, and relative to each window's scale."""
+    """Largest errors of one kind of window: absolute, relative to each window's scale, and as a share of
+    what its window allows."""
 
     max_abs: float
     max_rel: float
+    max_share: float
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,10 @@ class Parity:
 
     def describe(self) -> str:
         """The kind of window that is worst, in one line."""
-        kind, worst = max(self.per_kind.items(), key=lambda item: _order(item[1].max_rel))
+        kind, worst = max(self.per_kind.items(), key=lambda item: _order(item[1].max_share))
         return (
             f"worst on {kind} windows, by {worst.max_rel:.3g} of the window's scale, "
-            f"expected at most {self.tolerance:.3g}"
+            f"expected at most {worst.max_rel / worst.max_share if worst.max_share else self.tolerance:.3g}"
         )
 
 
@@ -102,15 +114,22 @@ def check_parity(
     """
     per_kind = {}
     for kind, past in windows.items():
-        absolute = relative = 0.0
+        found = KindParity(0.0, 0.0, 0.0)
         for batch in BATCHES:
             errors, scales = _errors(engine, model, past[:batch])
-            absolute, relative = _worse(absolute, errors.max()), _worse(relative, (errors / scales).max())
-        per_kind[kind] = KindParity(absolute, relative)
-    worst = 0.0
+            allowed = np.maximum(
+                tolerance * scales, FACTOR * neighbours(model, past[:batch]) + means(model, past[:batch])
+            )
+            found = KindParity(
+                _worse(found.max_abs, errors.max()),
+                _worse(found.max_rel, (errors / scales).max()),
+                _worse(found.max_share, (errors / allowed).max()),
+            )
+        per_kind[kind] = found
+    worst = share = 0.0
     for found in per_kind.values():
-        worst = _worse(worst, found.max_rel)
-    return Parity(per_kind["real"].max_abs, worst, tolerance, worst <= tolerance, per_kind)
+        worst, share = _worse(worst, found.max_rel), _worse(share, found.max_share)
+    return Parity(per_kind["real"].max_abs, worst, tolerance, share <= 1.0, per_kind)
 
 
 def _errors(
