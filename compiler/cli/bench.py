@@ -26,9 +26,14 @@ from .paths import INPUT
 )
 @click.option("--teacher", help="Where the teacher's weights are, when its name alone does not find them.")
 @click.option("--data", help="Windows to rotate over. Default: the artifact's own self-test windows.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads of every candidate.")
 @click.option(
-    "--duration", type=click.FloatRange(min=0), default=10.0, help="Seconds of measuring, all together."
+    "--threads", type=click.IntRange(min=1), default=1, help="Threads of every candidate. Default: 1."
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    help="Seconds of measuring, all together. Default: 10.",
 )
 @click.option("--format", "style", type=click.Choice(["table", "json", "gha", "md"]), default="table")
 @click.option("--min-speedup", type=float, help="Gate: lower end of the speed-up over --against.")

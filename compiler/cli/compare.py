@@ -13,10 +13,14 @@ from .paths import INPUT
 @click.command()
 @click.argument("artifacts", nargs=-1, required=True, type=INPUT)
 @click.option("--data", help="Test windows. Default: the data set of the first, where it is a known one.")
-@click.option("--latency/--no-latency", default=True, help="Measure all of them in one interleaved run.")
+@click.option(
+    "--latency/--no-latency", default=True, help="Measure all of them in one interleaved run. Default: yes."
+)
 @click.option("--allow-noisy", is_flag=True, help="A noisy latency run does not fail.")
-@click.option("--threads", type=int, default=1, help="Threads of every artifact.")
-@click.option("--duration", type=float, default=5.0, help="Seconds of measuring.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, help="Threads of every artifact. Default: 1."
+)
+@click.option("--duration", type=float, default=5.0, help="Seconds of measuring. Default: 5.")
 @click.option("--format", "style", type=click.Choice(["table", "json", "md"]), default="table")
 @as_json
 def command(

@@ -18,7 +18,7 @@ from .paths import INPUT, OUTPUT
 @click.option("--plot", type=OUTPUT, help="Also draw it: a .png, .svg or .html file.")
 @missing_rows
 @trust_key
-@click.option("--threads", type=int, default=1)
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="Default: 1.")
 @as_json
 def command(
     artifact: Path,

@@ -16,7 +16,9 @@ from .paths import INPUT
 @click.option(
     "--no-execute", is_flag=True, help="Files and signature alone: nothing of ARTIFACT is executed."
 )
-@click.option("--threads", type=int, default=1)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, help="Threads of the self-test. Default: 1."
+)
 @as_json
 def command(artifact: Path, trust: Path | None, no_execute: bool, threads: int, as_json: bool) -> None:
     """Check the hashes of ARTIFACT, its signature and its self-test; exit code 5 when one fails.

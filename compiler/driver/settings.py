@@ -36,7 +36,10 @@ class OtherSettings(TypedDict, total=False):
     ]
     student: Annotated[
         str | None,
-        Setting("student.kind", "dlinear (default), itransformer, or none: the teacher itself is lowered."),
+        Setting(
+            "student.kind",
+            "dlinear (default), itransformer, residual, auto, or none: the teacher itself is lowered.",
+        ),
     ]
     lookback: Annotated[int | None, Setting("task.lookback", "Steps in. Default: 512.")]
     horizon: Annotated[int | None, Setting("task.horizon", "Steps out. Default: 96.")]
