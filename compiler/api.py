@@ -174,7 +174,13 @@ def transform(
     )
 
 
-def plan(recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
+def plan(
+    recipe: Recipe,
+    *,
+    dump_after: Sequence[str] = (),
+    stop_after: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """What a compile would do, and what its data are: ``--dry-run``.
 
     The data are read and checked, a published data set that is not here is not fetched; no teacher is loaded.
@@ -186,6 +192,7 @@ def plan(recipe: Recipe, progress: Progress | None = None) -> dict[str, Any]:
     from .driver.looking import data_facts
 
     steps = pipeline.build_steps(recipe, out=Path("out"))
+    pipeline.check_names(steps, stop_after, dump_after)
     return {
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "steps": [{"name": step.name, "summary": step.summary, "options": step.config()} for step in steps],

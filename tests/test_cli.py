@@ -409,3 +409,9 @@ def test_the_python_face_is_complete(place: Path) -> None:
         assert getattr(tsfmc, name) is not None
     report = tsfmc.bench(place / "out/onnx", duration_s=0.2, scenario="stream")
     assert report.to_dict()[0]["scenarios"]["stream"]["artifact"]["p50_us"] > 0
+
+
+def test_a_dry_run_refuses_a_step_that_is_none(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    arguments = ("compile", "--dry-run", "--stop-after", "solve_afine")
+    code, _, err = run(place, monkeypatch, capsys, *arguments)
+    assert code == 2 and "did you mean 'solve_affine'" in err

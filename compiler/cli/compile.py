@@ -49,7 +49,7 @@ def command(
 
     resolved = api.make_recipe(**settings)
     if dry_run:
-        plan = api.plan(resolved, progress=for_stderr())
+        plan = api.plan(resolved, dump_after=dump_after, stop_after=stop_after, progress=for_stderr())
         for line in data_lines(plan["data"]):
             click.echo(line, err=True)
         _print_plan(plan, as_json)

@@ -14,7 +14,12 @@ from .paths import INPUT, OUTPUT
 @click.argument("artifact", type=INPUT)
 @click.option("--data", required=True, type=INPUT, help="New rows, CSV or Parquet.")
 @click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
-@click.option("--missing", default="error", help="error (default), ffill or interpolate.")
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "ffill", "interpolate"]),
+    default="error",
+    help="Empty cells and missing rows: refused or filled. Default: error.",
+)
 @as_json
 def command(artifact: Path, data: Path, out: Path, missing: str, as_json: bool) -> None:
     """Add new rows to ARTIFACT and write it to OUT/<target>/.
