@@ -34,6 +34,11 @@ SIZES = {
     "chronos-2": ("num_layers", "d_model", "d_ff", "num_heads"),
     "timesfm": ("num_hidden_layers", "hidden_size", "intermediate_size", "head_dim"),
 }
+DIVISORS = {
+    "timesfm": ("num_key_value_heads", "num_attention_heads", "head_dim", "hidden_size", "patch_length"),
+    "timer": ("num_attention_heads", "input_token_len"),
+    "chronos-2": ("num_heads",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,15 @@ def test_absurd_sizes_and_types_are_refused(written: Path, tmp_path: Path, famil
                 continue
             (tmp_path / "config.json").write_text(json.dumps({**config, field: value}))
             _refused(tmp_path, family, (field, value))
+
+
+@pytest.mark.parametrize("family", DIVISORS)
+def test_a_size_of_nothing_is_refused_by_its_name(written: Path, tmp_path: Path, family: str) -> None:
+    config = json.loads((written / family / "config.json").read_text())
+    shutil.copy(written / family / "model.safetensors", tmp_path)
+    for field in DIVISORS[family]:
+        (tmp_path / "config.json").write_text(json.dumps({**config, field: 0}))
+        assert f"{field} is 0, expected an integer of at least 1" in _refused(tmp_path, family)
 
 
 @pytest.mark.parametrize(

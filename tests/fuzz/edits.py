@@ -75,7 +75,7 @@ def on_bytes(change: Callable[[bytearray, Edit], bytes | bytearray]) -> Change:
     def on_file(root: Path, wanted: Edit) -> None:
         path = root / wanted["file"]
         if path.is_file():
-            path.write_bytes(change(bytearray(path.read_bytes()), wanted))
+            path.write_bytes(bytes(change(bytearray(path.read_bytes()), wanted)))
 
     on_file.__name__ = change.__name__
     return edit(on_file)
@@ -309,7 +309,7 @@ def archive(root: Path, wanted: Edit) -> None:
     content = bytearray(buffer.getvalue())
     if "header" in trick:
         _lie(content, trick)
-    path.write_bytes(bytes.fromhex(trick.get("prefix", "")) + content)
+    path.write_bytes(bytes.fromhex(trick.get("prefix", "")) + bytes(content))
     shutil.rmtree(inner)
 
 
