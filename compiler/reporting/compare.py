@@ -214,7 +214,7 @@ def run(
         if rows and series is not None and place:
             block = block_windows(series, models[0].lookback, models[0].horizon)
             change = compare(rows[place].window_mse, rows[0].window_mse, block)
-            methods.append(f"error: {change.method}")
+            methods.append(f"accuracy: {change.method}")
         sides.append(
             Side(
                 name,

@@ -90,6 +90,7 @@ class CTarget(Target):
         settings = COptions.model_validate(options.model_dump())
         device = find_device(settings.device)
         build.require_compiler(device)
+        directory = directory.resolve()  # compilers run in a folder of their own
         read = read_graph(graph, settings.precision)
         count = sum(each.values.size for each in read.weights.arrays)
         if count > MOST_WEIGHTS:

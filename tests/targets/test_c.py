@@ -176,15 +176,22 @@ def test_the_selftest_finds_another_model(tmp_path: Path, built: tuple[Path, Pay
     write_sources(graph, TASK, Selftest([0, 5], [1.0, 2.0], 1e-3), "fp32", tmp_path)
     device = find_device("host")
     build.write_example(device, tmp_path)
-    subprocess.run(["make", "-s", "CC=gcc"], cwd=tmp_path, check=True)
-    assert subprocess.run(["./predict", "--selftest"], cwd=tmp_path, check=False).returncode == 3
+    subprocess.run(["make", "-s", "CC=gcc", "BUILD=made"], cwd=tmp_path, check=True)
+    assert subprocess.run(["made/predict", "--selftest"], cwd=tmp_path, check=False).returncode == 3
     right = tmp_path / "right"
     right.mkdir()
     for name in built[1].files:
         (right / name).parent.mkdir(exist_ok=True)
         (right / name).write_bytes((built[0] / name).read_bytes())
+    before = sorted(right.rglob("*"))
     subprocess.run(["make", "-s", "CC=gcc"], cwd=right, check=True)
-    assert subprocess.run(["./predict", "--selftest"], cwd=right, check=False).returncode == 0
+    assert subprocess.run(["../right.build/predict", "--selftest"], cwd=right, check=False).returncode == 0
+    assert sorted(right.rglob("*")) == before  # an artifact stays what was hashed
+
+
+def test_a_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lower(student("affine"), Path("out")).level == "executed"
 
 
 def test_cmake_builds_the_example(tmp_path: Path, built: tuple[Path, Payload]) -> None:

@@ -262,7 +262,8 @@ def test_microcontrollers(device: str, precision: str, tmp_path: Path) -> None:
 def test_make_builds_and_runs_on_the_board(tmp_path: Path) -> None:
     needs("arm-none-eabi-gcc", "qemu-system-arm")
     lower(student("folded_itransformer"), tmp_path / "out", device="cortex-m7")
-    windows()[:1].tofile(tmp_path / "out" / "past.bin")
+    (tmp_path / "out.build").mkdir()
+    windows()[:1].tofile(tmp_path / "out.build" / "past.bin")
     done = subprocess.run(
         ["make", "-s", "run"], cwd=tmp_path / "out", capture_output=True, text=True, check=True
     )

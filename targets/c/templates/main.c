@@ -1,5 +1,6 @@
 /* Example: reads float32 windows from the first file, writes float32 forecasts to the second, both scaled.
- *   make && ./predict past.bin forecast.bin
+ *   make, and then in the folder that the Makefile names:
+ *   ./predict past.bin forecast.bin
  *   ./predict --selftest
  * Ends with 0, 1 (the forecaster refused), 2 (a file) or 3 (the self-test failed). */
 #include "tsfmc_model.h"
