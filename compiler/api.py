@@ -115,11 +115,12 @@ def compile_recipe(
     """``compile`` for a resolved recipe."""
     from .driver import pipeline
     from .driver.budgets import check_budgets
+    from .driver.jobs import require_targets
     from .driver.room import require_disks
 
     steps = pipeline.build_steps(recipe, out=out, cache=cache)
     pipeline.check_names(steps, stop_after, dump_after)
-    pipeline.require_targets(recipe)
+    require_targets(recipe)
     require_disks(recipe, out, cache=cache)
     if not Processes.current().is_main:
         steps = pipeline.learning_steps(recipe, cache=cache)

@@ -13,13 +13,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ...passes import PASSES
 from ...targets import TARGETS
-from ...targets.base import Target, TargetOptions
 from ..base.content import cache_root
-from ..base.errors import MissingError, RecipeError, unknown_name
+from ..base.errors import unknown_name
 from ..base.progress import Progress
 from ..ir.passes import Pass, PassContext, RecipeView, Step
 from ..ir.unit import CompileUnit
@@ -27,11 +24,11 @@ from ..students import check_student, check_values
 from .accuracy import EvaluateReferences
 from .baseline import TrainBaseline
 from .budgets import check_judgeable
-from .build import Job
 from .cache import PassCache
 from .costing import CostInstrument
 from .importing import Import, empty_unit
 from .instruments import DumpInstrument, Instrument, ReportInstrument
+from .jobs import target_job
 from .keeping import KeepStatistics
 from .latency import TeacherForms
 from .manager import PassManager
@@ -95,49 +92,6 @@ def build_passes(recipe: Recipe) -> list[Pass]:
             passes.append(kinds[name](**pass_options(recipe, name, kinds[name].Options, follow)))
     check_refit(recipe, passes)
     return passes
-
-
-def target_job(recipe: Recipe, kind: str, final: Path) -> Job:
-    """What a recipe asks of one target.
-
-    Raises:
-        UsageError: an unknown target.
-        RecipeError: options that it does not have.
-    """
-    target: Target = TARGETS[kind]
-    return Job(target, target_options(recipe, kind), recipe, final)
-
-
-def target_options(recipe: Recipe, kind: str) -> TargetOptions:
-    """The options of one target.
-
-    Raises:
-        UsageError: an unknown target.
-        RecipeError: options that it does not have.
-    """
-    try:
-        options: TargetOptions = TARGETS[kind].Options(**recipe.target_options.get(kind, {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(("target_options", kind, *(str(part) for part in first["loc"])))
-        raise RecipeError(f"{field}: got {first['input']!r}: {first['msg'].lower()}") from None
-    return options
-
-
-def require_targets(recipe: Recipe) -> None:
-    """Checks before anything long starts that every target can lower here.
-
-    Raises:
-        MissingError: one cannot.
-        UsageError: one cannot with its options.
-    """
-    for kind in recipe.targets:
-        here = TARGETS[kind].probe()
-        if not here.can_lower:
-            raise MissingError(
-                f"target {kind} cannot lower here: {here.problems[0]}", hint="see tsfmc doctor"
-            )
-        TARGETS[kind].require(target_options(recipe, kind))
 
 
 def run_steps(

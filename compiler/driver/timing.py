@@ -16,6 +16,7 @@ from ..ir.forecaster import Forecaster
 from ..ir.passes import Timing
 from ..ir.program import Shape
 from ..ir.unit import CompileUnit
+from .jobs import target_job
 from .latency import rotation
 from .recipe import Recipe
 
@@ -40,8 +41,6 @@ class TargetClock:
                 f"target {', '.join(self.recipe.targets)} does not run here, so no student can be timed",
                 hint="bound multiply-adds or bytes instead (student.max_macs, student.max_bytes)",
             )
-        from .pipeline import target_job
-
         job, task = target_job(self.recipe, kind, Path()), unit.task
         windows = rotation(unit, "val")
         shape = Shape(len(task.variates), task.lookback, task.horizon)

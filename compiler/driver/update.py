@@ -42,6 +42,7 @@ from ..learning.update import (
 )
 from ..students import STUDENTS
 from . import pipeline
+from .jobs import require_targets
 from .keeping import kept_beside, waiting
 from .recipe import Recipe
 
@@ -78,7 +79,7 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
         )
     kind = model.manifest["target"]["kind"]
     recipe = _recipe(header.recipe).model_copy(update={"targets": (kind,)})
-    pipeline.require_targets(recipe)
+    require_targets(recipe)
     with one_thread():
         progress.line(f"judge the old artifact on {len(rows)} new rows")
         before = prequential(model, state, rows)

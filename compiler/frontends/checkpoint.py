@@ -75,7 +75,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     for name in ("options", "origin"):
         _table(own, name, path)
     if not isinstance(own.get("family", ""), str):
-        raise TeacherError(f"{path}: tsfmc.family is a {type(own['family']).__name__}, expected a name")
+        raise TeacherError(f"{path}: tsfmc.family is {str(own['family'])[:40]}, expected a name")
     for group, units in _table(own, "kept", path).items():
         if not isinstance(units, list) or any(type(unit) is not int or unit < 0 for unit in units):
             raise TeacherError(f"{path}: kept units of {group} are {units!r}, expected a list of indices")

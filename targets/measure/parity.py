@@ -120,10 +120,12 @@ def check_parity(
             allowed = np.maximum(
                 tolerance * scales, FACTOR * neighbours(model, past[:batch]) + means(model, past[:batch])
             )
+            with np.errstate(invalid="ignore"):  # infinite over infinite is NaN, and that is the worst of all
+                shares = errors / allowed
             found = KindParity(
                 _worse(found.max_abs, errors.max()),
                 _worse(found.max_rel, (errors / scales).max()),
-                _worse(found.max_share, (errors / allowed).max()),
+                _worse(found.max_share, shares.max()),
             )
         per_kind[kind] = found
     worst = share = 0.0

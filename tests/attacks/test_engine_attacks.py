@@ -12,7 +12,7 @@ import torch
 from artifacts import MEAN, SHAPE, STD, make_artifact, make_model, make_windows, reference
 
 from tsfmc.compiler.base.errors import UsageError
-from tsfmc.compiler.driver.pipeline import require_targets
+from tsfmc.compiler.driver.jobs import require_targets
 from tsfmc.compiler.driver.recipe import resolve
 from tsfmc.compiler.ir.program import Shape, export_program
 from tsfmc.compiler.students import from_config
