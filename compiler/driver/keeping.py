@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,7 +69,8 @@ def placed_at_the_end(path: Path, write: Callable[[Path], None]) -> Iterator[dic
     except BaseException:
         coming.unlink(missing_ok=True)
         raise
-    coming.replace(path)
+    with suppress(FileNotFoundError):  # another run into the same folder has put it in place
+        coming.replace(path)
 
 
 def waiting(path: Path) -> Path:
