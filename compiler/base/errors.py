@@ -39,7 +39,12 @@ def one_line(text: str) -> str:
     What is not printable is escaped, a word of more than ``WORD`` characters loses its middle, and so does
     the whole beyond ``LINE`` characters.
     """
-    words = (_shortened(word, WORD) for word in printable(text).split(" "))
+    return shortened(printable(text))
+
+
+def shortened(text: str) -> str:
+    """``text`` without the middle of very long words, and of itself where it is very long."""
+    words = (_shortened(word, WORD) for word in text.split(" "))
     return _shortened(" ".join(words), LINE)
 
 

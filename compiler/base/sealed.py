@@ -15,8 +15,10 @@ import logging
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,8 +113,21 @@ def hashed(path: Path) -> Iterator[tuple[str, Path]]:
     Yields:
         Hex sha256, and the path of the open descriptor.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield hashlib.file_digest(file, "sha256").hexdigest(), Path(f"/dev/fd/{file.fileno()}")
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A file for reading that is one: a pipe would hold its reader for ever.
+
+    Raises:
+        OSError: missing, unreadable, or no regular file.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError("no regular file")
+    return os.fdopen(number, "rb")
 
 
 def mapped(

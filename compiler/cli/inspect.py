@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..base.errors import shortened
 from .output import as_json, print_json, say, trust_key
 from .paths import INPUT
 
@@ -33,7 +34,7 @@ def command(artifact: Path, trust: Path | None, as_json: bool) -> None:
     if standing.problems:
         say("           what follows is what its manifest claims, and nothing vouches for it")
     for line in readable_lines(manifest):
-        say(line)
+        say(shortened(line))
 
 
 def readable_lines(manifest: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 from ..base.errors import DataError
 from ..base.paths import reason
 from .limits import Allowance, Limits, LineMeter, data_limits
+from .packed import refuse_padding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,11 +142,17 @@ def _check_size(path: Path, unpacked: int, packed: int, limits: Limits) -> None:
 
 def open_binary(path: Path) -> IO[bytes]:
     """The unpacked bytes of ``path``."""
-    return cast("IO[bytes]", gzip.open(path, "rb") if _is_packed(path) else path.open("rb"))
+    if not _is_packed(path):
+        return path.open("rb")
+    refuse_padding(path)
+    return cast("IO[bytes]", gzip.open(path, "rb"))
 
 
 def _unpacking(path: Path, packed: IO[bytes]) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=packed) if _is_packed(path) else packed)
+    if not _is_packed(path):
+        return packed
+    refuse_padding(path)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=packed))
 
 
 def _is_packed(path: Path) -> bool:

@@ -24,7 +24,7 @@ from ..base.content import cache_root, file_hash
 from ..base.errors import DataError, UsageError, VerificationError, unknown_name
 from ..base.progress import Progress, Silent
 from ..base.reading import validated
-from ..base.sealed import mapped, publish, read_sealed, sealed, warn_damaged
+from ..base.sealed import mapped, open_regular, publish, read_sealed, sealed, warn_damaged
 from .array_file import ArrayWriter
 from .checks import TimeAxis, read_numbers, read_timestamps
 from .dataset import Array, Filled
@@ -235,7 +235,7 @@ def open_ingested(folder: Path) -> Table:
 def _believed(path: Path, sha256: str, shape: tuple[int, ...], dtype: str) -> Any:
     """The array of a file, once the file was found to be what was written."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
                 return mapped(file, shape, dtype, os.fstat(file.fileno()).st_size)
     except (OSError, ValueError) as error:

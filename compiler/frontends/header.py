@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
@@ -37,12 +38,15 @@ _BYTES = {
 }
 
 
+Size = Annotated[int, Field(ge=0, le=1 << 48)]
+
+
 class Entry(BaseModel, extra="forbid"):
     """One tensor: type, shape, its first byte and the one after its last, from the header's end."""
 
     dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+    shape: tuple[Size, ...] = Field(max_length=16)
+    data_offsets: tuple[Size, Size]
 
     @property
     def numbers(self) -> int:
@@ -76,7 +80,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     tensors = validated({"tensors": table}, Header, what=what, error=TeacherError).tensors
     begin = 0
     for name, entry in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
-        if entry.dtype not in _BYTES or min(entry.shape, default=0) < 0:
+        if entry.dtype not in _BYTES:
             raise _refused(path, f"tensor {name[:60]} is {entry.dtype[:20]} of shape {list(entry.shape)[:8]}")
         end = begin + entry.numbers * _BYTES[entry.dtype]
         if entry.data_offsets != (begin, end):

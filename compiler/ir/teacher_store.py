@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.reading import validated
-from ..base.sealed import mapped, read_sealed
+from ..base.sealed import mapped, open_regular, read_sealed
 from ..data import Dataset, SpreadWindows, Windows
 from ..data.splits import PARTS, Part
 from .provenance import TeacherInfo
@@ -223,7 +223,7 @@ class TeacherStore:
         shape, dtype = self.record.shapes[name]
         expected = self.record.files[f"{name}.npy"]
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 status = os.fstat(file.fileno())
                 if status.st_size != expected.bytes:
                     raise VerificationError(f"{path}: missing or not {expected.bytes} bytes", hint=_AGAIN)

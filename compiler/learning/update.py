@@ -265,7 +265,7 @@ class Facts(BaseModel, extra="forbid"):
         }
         if self.prior_windows:
             shapes |= {f"prior_{name}": (1, *end) for name, end in zip(sums, ends, strict=True)}
-        rows, judged, scale = (len(tensors[name]) for name in ("rows", "judged", "scale"))
+        rows, judged, scale = (len(tensors.get(name, ())) for name in ("rows", "judged", "scale"))
         shapes |= {"rows": (rows, len(self.variates)), "judged": (judged, len(PRIORS))}
         return {**shapes, "scale": (2 if scale else 0, len(self.variates))}
 

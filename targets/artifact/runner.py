@@ -29,6 +29,7 @@ PARTS = (
     SHARED / "cells.py",
     SHARED / "filling.py",
     SHARED / "scaling.py",
+    SHARED / "packed.py",
     DEVICE / "files.py",
     DEVICE / "strict.py",
     DEVICE / "manifest.py",

@@ -71,7 +71,7 @@ def _parquet_table(path: Path, count: int) -> Table:
                 start = number - len(batch) + 1
                 columns = [[_text(cell) for cell in column.to_pylist()] for column in batch.columns]
                 rows.extend((start + at, list(cells)) for at, cells in enumerate(zip(*columns, strict=True)))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, OverflowError, ValueError) as error:  # the latter of its times
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read as Parquet: {reason}") from error
     return Table(str(path), header, rows, word="row")

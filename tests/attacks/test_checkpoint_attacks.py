@@ -156,7 +156,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no JSON": (lambda c: c[:9] + b"x" + c[10:], "not JSON"),
     "overlap": (_entry(lambda h: _last(h).update(data_offsets=[0, 8])), "expected"),
     "huge shape": (_entry(lambda h: _last(h).update(shape=[10**12])), "expected"),
-    "negative shape": (_entry(lambda h: _first(h).update(shape=[-4])), "of shape"),
+    "negative shape": (_entry(lambda h: _first(h).update(shape=[-4])), "shape.0 is -4"),
     "strings": (_entry(lambda h: _first(h).update(shape=["4"])), "shape.0 is '4'"),
     "unknown type": (_entry(lambda h: _first(h).update(dtype="OBJECT")), "is OBJECT of shape"),
     "another size": (_entry(lambda h: _first(h).update(dtype="F16")), "expected"),

@@ -28,6 +28,7 @@ import numpy as np
 from ....compiler.base.text import printable
 from ....compiler.data.cells import TIME_NAMES, TimeNotation, is_empty, parse_number, read_times
 from ....compiler.data.filling import FILL_HINT, POLICIES, fill_run
+from ....compiler.data.packed import refuse_padding
 from .errors import InputError
 from .steps import BusinessStep, FixedStep, MonthStep, find_step
 
@@ -142,6 +143,8 @@ def bounded_lines(stream: TextIO) -> Iterator[str]:
 def open_csv(path: Path, mode: Literal["r", "w"], encoding: str = "utf-8") -> TextIO:
     """A text file, packed where its name ends in ``.gz``."""
     if path.name.lower().endswith(".gz"):
+        if mode == "r":
+            refuse_padding(path)
         return TextIOWrapper(gzip.GzipFile(path, mode), encoding=encoding, newline="")
     return path.open(mode, encoding=encoding, newline="")
 
