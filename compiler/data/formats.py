@@ -220,16 +220,19 @@ class CsvFile:
         ordered = [column for column in self.columns if column in wanted]
         with open_binary(self._path) as stream:
             allowance = Allowance(stream, self.name, data_limits())
-            reader = pd.read_csv(
-                io.BufferedReader(allowance),
-                encoding="utf-8-sig",
-                header=0,
-                names=list(self.columns),
-                index_col=False,
-                skipinitialspace=True,
-                float_precision="round_trip",
-                chunksize=rows,
-            )
+            try:
+                reader = pd.read_csv(
+                    io.BufferedReader(allowance),
+                    encoding="utf-8-sig",
+                    header=0,
+                    names=list(self.columns),
+                    index_col=False,
+                    skipinitialspace=True,
+                    float_precision="round_trip",
+                    chunksize=rows,
+                )
+            except pd.errors.ParserError as error:  # in what follows the header
+                raise self._unreadable(error) from error
             # All columns are parsed, since pandas does not see surplus fields once it may skip some.
             while (frame := self._next(reader)) is not None:
                 allowance.renew()
@@ -245,10 +248,11 @@ class CsvFile:
             try:
                 return next(reader, None)
             except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-                reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
-                raise DataError(
-                    f"{self.name}: {reason}", hint="expected the same number of fields in every row"
-                ) from error
+                raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> DataError:
+        reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
+        return DataError(f"{self.name}: {reason}", hint="expected the same number of fields in every row")
 
 
 class ParquetFile:

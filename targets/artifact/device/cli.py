@@ -107,7 +107,10 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 def _run_selftest(arguments: argparse.Namespace) -> int:
     result = _loaded(arguments).selftest()
     _print_json(result)
-    return 0 if result["passed"] else ArtifactError.exit_code
+    if result["passed"]:
+        return 0
+    print("error: the self-test departs from the original model by more than its tolerance", file=sys.stderr)
+    return ArtifactError.exit_code
 
 
 def _run_bench(arguments: argparse.Namespace) -> int:
