@@ -53,7 +53,7 @@ class Worker:
     """A runtime with a case in its own process; ``error`` where it cannot take it."""
 
     def __init__(self, python: Path, name: str, case: Case, root: Path, seconds: float) -> None:
-        self.name, self.error, self.facts = name, "", dict[str, Any]()
+        self.name, self.error, self.facts, self.root = name, "", dict[str, Any](), root
         self.times: list[dict[str, float]] = []
         command = [str(python), str(HERE / "worker.py")]
         place = [name, case.label, str(root)]
@@ -103,12 +103,12 @@ class Worker:
         return answer
 
     def _reason(self) -> str:
-        """The last line of the log that looks like an error."""
+        """The last line of the log that looks like an error, without where on this machine it was."""
         self.log.flush()
         self.log.seek(0)
         lines = [line.strip() for line in self.log if line.strip()]
         named = [line for line in lines if "Error" in line or "error:" in line]
-        return (named or lines or [""])[-1][:160]
+        return (named or lines or [""])[-1].replace(f"{self.root}/", "")[:160]
 
 
 def compare(case: Case, names: list[str], given: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
