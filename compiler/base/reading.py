@@ -16,6 +16,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Callable
+from io import BufferedReader
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -202,18 +203,35 @@ def _read(
     return value
 
 
-def _content(path: Path, max_bytes: int) -> bytes:
-    # Non-blocking: a pipe that nobody writes to must not hold the reader.
+class NotAFileError(OSError):
+    """A folder, a pipe or a device in the place of a file."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A file for reading that is one: a pipe that nobody writes to would hold its reader for ever.
+
+    Raises:
+        NotAFileError: it is something else.
+        OSError: missing or unreadable.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise _Refused(f"this is {kind}, expected a file")
-    with os.fdopen(descriptor, "rb") as file:
+        kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise NotAFileError(f"this is {kind}, expected a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _content(path: Path, max_bytes: int) -> bytes:
+    try:
+        file = open_regular(path)
+    except NotAFileError as error:
+        raise _Refused(str(error)) from None
+    with file:
         content = file.read(max_bytes + 1)
         if len(content) > max_bytes:
-            size = max(status.st_size, len(content))
+            size = max(os.fstat(file.fileno()).st_size, len(content))
             raise _Refused(f"{size} bytes, expected at most {max_bytes}")
         return content
 

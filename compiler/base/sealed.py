@@ -15,10 +15,8 @@ import logging
 import math
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +24,7 @@ import numpy as np
 
 from .content import content_key
 from .errors import TsfmcError
-from .reading import read_json
+from .reading import open_regular, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,11 +68,21 @@ def read_sealed(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file and puts it in place."""
+    """Writes a file, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with placed(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[Path]:
+    """Where to write what is to be at ``path``: it takes its place when the block ends, or is removed."""
     partial = unfinished(path)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def unfinished(path: Path) -> Path:
@@ -115,19 +123,6 @@ def hashed(path: Path) -> Iterator[tuple[str, Path]]:
     """
     with open_regular(path) as file:
         yield hashlib.file_digest(file, "sha256").hexdigest(), Path(f"/dev/fd/{file.fileno()}")
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """A file for reading that is one: a pipe would hold its reader for ever.
-
-    Raises:
-        OSError: missing, unreadable, or no regular file.
-    """
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise OSError("no regular file")
-    return os.fdopen(number, "rb")
 
 
 def mapped(
@@ -172,9 +167,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(dict(facts))
-    partial = unfinished(path)
-    save_file(kept, partial, metadata={_FACTS: text, SEAL: _tensors_seal(kept, text)})
-    partial.replace(path)
+    with placed(path) as partial:
+        save_file(kept, partial, metadata={_FACTS: text, SEAL: _tensors_seal(kept, text)})
 
 
 def load_tensors(

@@ -23,8 +23,8 @@ from pydantic import BaseModel
 from ..base.content import cache_root, file_hash
 from ..base.errors import DataError, UsageError, VerificationError, unknown_name
 from ..base.progress import Progress, Silent
-from ..base.reading import validated
-from ..base.sealed import mapped, open_regular, publish, read_sealed, sealed, warn_damaged
+from ..base.reading import open_regular, validated
+from ..base.sealed import mapped, publish, read_sealed, sealed, warn_damaged
 from .array_file import ArrayWriter
 from .checks import TimeAxis, read_numbers, read_timestamps
 from .dataset import Array, Filled

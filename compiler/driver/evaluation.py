@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..base.errors import VerificationError
+from ..base.sealed import write_text
 from ..base.spread import spread
 from ..ir.unit import CompileUnit
 from ..learning.compare import block_windows, mean_interval
@@ -133,13 +133,7 @@ def evaluation_path(artifact: Path) -> Path:
 
 def save_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Writes it, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(evaluation.model_dump_json() + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, evaluation.model_dump_json() + "\n")
 
 
 def load_evaluation(path: Path) -> Evaluation:

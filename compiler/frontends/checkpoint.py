@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..base.errors import MissingError, TeacherError
 from ..base.reading import read_json, validated
-from ..base.sealed import unfinished, write_text
+from ..base.sealed import placed, write_text
 from ..ir.forecaster import Teacher
 from .base import Frontend
 from .outline import check_integers
@@ -270,7 +270,6 @@ def save_teacher(teacher: Teacher, directory: Path | str) -> None:
     state = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in teacher.state_dict().items()
     }
-    partial = unfinished(directory / WEIGHTS)
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.replace(directory / WEIGHTS)
+    with placed(directory / WEIGHTS) as partial:
+        save_file(state, partial, metadata={"format": "pt"})
     write_text(directory / CONFIG, json.dumps(teacher.config, indent=1, sort_keys=True) + "\n")

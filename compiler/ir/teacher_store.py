@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from ..base.errors import MissingError, UsageError, VerificationError
-from ..base.reading import validated
-from ..base.sealed import mapped, open_regular, read_sealed
+from ..base.reading import open_regular, validated
+from ..base.sealed import mapped, read_sealed
 from ..data import Dataset, SpreadWindows, Windows
 from ..data.splits import PARTS, Part
 from .provenance import TeacherInfo

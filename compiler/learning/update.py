@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.reading import read_model
-from ..base.sealed import hashed, unfinished
+from ..base.sealed import hashed, placed
 from .affine import DEFAULT_PRIOR, AffineSolution, Setting, solve, squared_error, target_products
 from .statistics import Array, Sums, hankel_sums
 from .synthetic import TEACHER
@@ -229,10 +229,9 @@ def save_state(state: State, path: Path) -> None:
         **asdict(state.header),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = unfinished(path)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, partial, metadata={"tsfmc": json.dumps(facts, sort_keys=True)})
-    partial.replace(path)
+    with placed(path) as partial:
+        save_file(contiguous, partial, metadata={"tsfmc": json.dumps(facts, sort_keys=True)})
 
 
 class Facts(BaseModel, extra="forbid"):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import MissingError
+from ..base.sealed import write_text
 from . import sections
 from .collect import Entry, collect
 from .vega import library
@@ -33,13 +34,7 @@ def write_report(folder: Path, out: Path) -> Path:
         VerificationError: a manifest or an evaluation is broken.
     """
     text = render(collect(folder), folder.resolve().name)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(out, text)
     return out
 
 

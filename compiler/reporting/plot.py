@@ -9,6 +9,7 @@ from typing import Any
 
 from ...targets.artifact.device.output import Forecast
 from ..base.errors import UsageError
+from ..base.sealed import placed
 from .page import page
 from .palette import LIGHT, PAGE, Palette
 from .vega import VERSION, Spec, chart, converter
@@ -34,14 +35,11 @@ def save_plot(forecast: Forecast, path: Path, title: str) -> str:
         )
     shown = list(range(min(len(forecast.variates), MAX_PANELS)))
     content = _html(forecast, shown, title) if kind == ".html" else _image(forecast, shown, kind)
-    partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        with placed(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     left = len(forecast.variates) - len(shown)
     return f"the plot shows the first {len(shown)} variates, {left} more are in the output" if left else ""
 

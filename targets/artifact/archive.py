@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import tempfile
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...compiler.base.errors import MissingError, VerificationError
+from ...compiler.base.sealed import placed
 from .device.files import MAX_FILES, is_safe_name
 from .hashes import file_names
 
@@ -38,19 +38,14 @@ def opened(path: Path) -> Iterator[Path]:
 
 def pack_zip(directory: Path, path: Path) -> None:
     """Writes the artifact as one ``.tsfmc`` file; equal artifacts give equal bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for name in file_names(directory):
-                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                entry.create_system = 3
-                entry.file_size = (directory / name).stat().st_size
-                with (directory / name).open("rb") as source, archive.open(entry, "w") as sink:
-                    shutil.copyfileobj(source, sink)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with placed(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name in file_names(directory):
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            entry.create_system = 3
+            entry.file_size = (directory / name).stat().st_size
+            with (directory / name).open("rb") as source, archive.open(entry, "w") as sink:
+                shutil.copyfileobj(source, sink)
 
 
 def unpack_zip(path: Path, directory: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import DataError
+from ...compiler.base.sealed import placed
 from .device.output import Forecast
 from .device.rows import History, Table, missing_policy, read_csv, read_window, rows_needed
 from .open import compiler_errors
@@ -93,12 +94,8 @@ def _save_parquet(forecast: Forecast, path: Path) -> None:
     unix = forecast.history.notation is not None and forecast.history.notation.unit is not None
     index = forecast.stamps if unix or forecast.times is None else forecast.times
     columns = [index, *forecast.values]
-    partial = path.with_name(f".{path.name}.part")
     try:
-        with partial.open("wb") as stream:
+        with placed(path) as partial, partial.open("wb") as stream:
             pq.write_table(pa.table(dict(zip(forecast.columns, columns, strict=True))), stream)
-        partial.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
