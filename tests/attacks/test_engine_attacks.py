@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from artifacts import MEAN, SHAPE, STD, make_artifact, make_model, make_windows, reference
+from required import absent
 
 from tsfmc.compiler.base.errors import UsageError
 from tsfmc.compiler.driver.jobs import require_targets
@@ -101,7 +102,7 @@ def test_a_device_is_looked_at_before_anything_is_trained() -> None:
     from tsfmc.targets import TARGETS
 
     if not TARGETS["tvm"].probe().can_lower:
-        pytest.skip("needs apache-tvm")
+        absent("apache-tvm")
     recipe = resolve(
         named={"targets": ["tvm"]}, settings=["target_options.tvm.device={mtriple='arm-none-eabi'}"]
     )
