@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import drawn
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "tvm_vs_onnxruntime.json"
@@ -82,34 +83,19 @@ def build_model(case: Case) -> Any:
 
     ``kept`` is the share of heads and FFN units that a pruned teacher has, without its dead weights.
     """
-    import torch
+    if "teacher" not in case.config:
+        return drawn.student(case.config, case.lookback, case.horizon)
+    teacher = drawn.teacher(case.config["teacher"], case.lookback, case.horizon, case.variates)
+    if "kept" not in case.config:
+        return teacher
+    from prune_speed import shrink
 
-    from tsfmc.compiler.students import from_config
-
-    torch.manual_seed(0)
-    if "teacher" in case.config:
-        from tsfmc.compiler.frontends import build_teacher, find_card
-
-        sizes = {"lookback": case.lookback, "horizon": case.horizon, "variates": case.variates}
-        teacher = build_teacher(find_card(case.config["teacher"]).config, **sizes).eval()
-        if "kept" not in case.config:
-            return teacher
-        from prune_speed import shrink
-
-        return shrink(teacher.without_dead_weights(), case.config["kept"], round_to=8, less=0)
-    model = from_config({**case.config, "lookback": case.lookback, "horizon": case.horizon}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.abs().sum() == 0:
-                parameter.normal_(std=0.05)
-    return model
+    return shrink(teacher.without_dead_weights(), case.config["kept"], round_to=8, less=0)
 
 
 def windows(case: Case) -> np.ndarray:
     """``[64, 1, D, L]`` random walks."""
-    rng = np.random.default_rng(0)
-    shape = (WINDOWS, 1, case.variates, case.lookback)
-    return (rng.normal(size=shape).cumsum(-1) / 8).astype(np.float32)
+    return drawn.random_walks(WINDOWS, case.variates, case.lookback)
 
 
 def serve(directory: Path, kind: str) -> None:

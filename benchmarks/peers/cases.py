@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # workers are started in this folder
+
+import drawn
 
 LOOKBACK, HORIZON, WINDOWS = 512, 96, 64
 
@@ -45,31 +50,15 @@ def cases() -> list[Case]:
 
 
 def build(case: Case) -> Any:
-    """The model with drawn weights, in eval mode: what a forecast costs does not depend on them."""
-    import torch
-
-    from tsfmc.compiler.students import from_config
-
-    torch.manual_seed(0)
-    sizes = {"lookback": LOOKBACK, "horizon": HORIZON}
+    """The model with drawn weights, in eval mode."""
     if "teacher" in case.config:
-        from tsfmc.compiler.frontends import build_teacher, find_card
-
-        config = find_card(case.config["teacher"]).config
-        return build_teacher(config, **sizes, variates=case.variates).eval()
-    model = from_config({**case.config, **sizes}).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.abs().sum() == 0:
-                parameter.normal_(std=0.05)
-    return model
+        return drawn.teacher(case.config["teacher"], LOOKBACK, HORIZON, case.variates)
+    return drawn.student(case.config, LOOKBACK, HORIZON)
 
 
 def windows(case: Case) -> np.ndarray:
     """``[64, 1, D, L]`` random walks, float32."""
-    rng = np.random.default_rng(0)
-    shape = (WINDOWS, 1, case.variates, LOOKBACK)
-    return (rng.normal(size=shape).cumsum(-1) / 8).astype(np.float32)
+    return drawn.random_walks(WINDOWS, case.variates, LOOKBACK)
 
 
 def folder(root: Path, case: Case) -> Path:
