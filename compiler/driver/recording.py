@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from ...targets.artifact.device.bench import listed_payload
-from ...targets.artifact.device.check import find_problems, read_sums
-from ...targets.artifact.open import read_manifest
+from ...targets.artifact.device.check import read_sums
+from ...targets.artifact.open import check_artifact, joined, read_manifest
 from ...targets.artifact.write import replace_manifest
 from ..base.errors import UsageError, VerificationError
 
@@ -131,10 +131,10 @@ def add_record(artifact: Path, file: Path) -> dict[str, Any]:
     """
     if not artifact.is_dir():
         raise UsageError(f"{artifact}: a record is added to an artifact directory", hint="unpack it first")
-    problems = list(find_problems(artifact))
-    if problems:
+    standing = check_artifact(artifact)
+    if standing.problems:
         raise VerificationError(
-            f"{artifact}: {'; '.join(problems)}", hint="get an intact copy of the artifact"
+            f"{artifact}: {joined(standing.problems)}", hint="get an intact copy of the artifact"
         )
     manifest = read_manifest(artifact)
     text = _read(file)
