@@ -296,13 +296,16 @@ def _label_sums(
 class Fold:
     """One judgement of a rolling origin: fitted on windows before it, judged on a block after them.
 
-    ``prior`` is what a fit may lean on besides, see ``Sums.with_prior``.
+    ``prior`` is what a fit may lean on besides, see ``Sums.with_prior``.  The fit's windows start at rows
+    ``0 .. until - 1``, those of the judged block at ``starts[0] .. starts[1] - 1``.
     """
 
     name: str
     fit: Sums
     judged: Sums
     prior: Sums | None = None
+    until: int = 0
+    starts: tuple[int, int] = (0, 0)
 
 
 class WindowStatistics:
@@ -376,10 +379,14 @@ class WindowStatistics:
                     total,
                     self._sums(edges[block], edges[block + 1], judge=True),
                     self.prior,
+                    until,
+                    (edges[block], edges[block + 1]),
                 )
         total = self._extend(total, fitted, self.windows)
         self.final = total
-        yield Fold("validation", total, self._validation(), self.prior)
+        windows = self.data.windows("val", self.lookback, self.horizon)
+        starts = windows.first, windows.first + len(windows)
+        yield Fold("validation", total, self._validation(), self.prior, self.windows, starts)
 
     def stretches(self) -> list[Fold]:
         """The validation split cut into stretches of time, each longer than a horizon, at most ``blocks``.
@@ -412,6 +419,21 @@ class WindowStatistics:
             self.final = total
         assert self.final is not None
         return self.final
+
+    def centred(self, begin: int, end: int, *, labels: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+        """Windows that start at rows ``begin .. end - 1``, ``[D, n, L]`` less their mean, and their targets
+        ``[D, n, H]`` less it by name, float64; ``labels`` asks for the teachers' too."""
+        span = self.lookback + self.horizon
+        series = _scaled(self.data, begin, end + span - 1)
+        view = np.lib.stride_tricks.sliding_window_view(series, span, axis=0)  # [n, D, L + H]
+        rows = torch.from_numpy(np.ascontiguousarray(view.transpose(1, 0, 2)))
+        past = rows[..., : self.lookback]
+        mean = past.mean(dim=-1, keepdim=True)
+        targets = {"truth": rows[..., self.lookback :] - mean}
+        for name, teacher in self.labels if labels else ():
+            label = torch.from_numpy(teacher(begin, end).astype(np.float64)).transpose(0, 1)
+            targets[name] = in_window_coordinates(name, label, past, mean)
+        return past - mean, targets
 
     def _extend(self, total: Sums | None, begin: int, end: int) -> Sums:
         more = self._sums(begin, end)

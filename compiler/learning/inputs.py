@@ -1,0 +1,245 @@
+"""Further linear inputs of an exact student: partialled out of its sums, put back into its forecast.
+
+The student with inputs ``e`` beside the window is
+
+    y - m = W (x - m) + B e                        W of any form, B [E, H] of each variate, dense
+
+Minimising over B first leaves the problem that is solved without inputs, on what the inputs do not explain
+(Frisch and Waugh, "Partial Time Regressions as Compared with Individual Trends"), ridge included:
+
+    P = (S_ee + rho)^-1 S_ex        Q = (S_ee + rho)^-1 S_ey
+    G' = G - S_xe P                 R' = R - S_xe Q             then B = Q - P W'
+
+So every form, weight of the teacher, pooling and judgement works unchanged on ``G'`` and ``R'``.  A judged
+block is seen through the fit's P and Q: ``x - P' e`` and ``y - Q' e``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.inputs import InputRows
+from .affine import AffineSolution, Setting, blend, mixed_teacher, ridge_of, solve, squared_error
+from .rolling_origin import CAUTION, TIE, middle, standard_error
+from .statistics import STATES, Fold, Sums, WindowStatistics
+
+CHUNK_WINDOWS = 1024
+RIDGE_FACTORS = (1.0, 10.0, 100.0)
+"""Ridges of the inputs' effect that are tried, over that of the student."""
+
+Candidate = tuple[tuple[str, ...], float]
+"""Names of groups, and the ridge of their effect."""
+
+
+@dataclass(frozen=True)
+class InputSums:
+    """What sums over windows need besides, for inputs that all variates share.
+
+    Attributes:
+        own: ``[E, E]`` sum of ``e e^T``.
+        window: ``[D, E, L]`` sum of ``e (x - m)^T``.
+        target: name -> ``[D, E, H]`` sum of ``e (target - m)^T``.
+    """
+
+    own: Tensor
+    window: Tensor
+    target: dict[str, Tensor]
+
+    def __add__(self, other: InputSums) -> InputSums:
+        return InputSums(
+            self.own + other.own,
+            self.window + other.window,
+            {name: value + other.target[name] for name, value in self.target.items()},
+        )
+
+    def only(self, columns: Tensor) -> InputSums:
+        """With some of the inputs, ``columns`` their places."""
+        return InputSums(
+            self.own[columns][:, columns],
+            self.window[:, columns],
+            {name: value[:, columns] for name, value in self.target.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What inputs explain of windows and targets, as fitted: ``P [D, E, L]`` and name -> ``Q [D, E, H]``."""
+
+    window: Tensor
+    target: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, sums: InputSums, count: int, ridge: float) -> Projection:
+        """Least squares with ``ridge`` windows of noise, as the student's ridge counts."""
+        regular = sums.own.clone()
+        regular.diagonal().add_(ridge_of(sums.own, ridge / max(count, 1)))
+        lower = torch.linalg.cholesky(regular)
+
+        def fitted(products: Tensor) -> Tensor:
+            solved: Tensor = torch.cholesky_solve(products, lower)
+            return solved
+
+        return cls(fitted(sums.window), {name: fitted(value) for name, value in sums.target.items()})
+
+    def remainder(self, sums: Sums, inputs: InputSums) -> Sums:
+        """Sums of what is left of windows and targets, ``x - P' e`` and ``y - Q' e``, over any block."""
+        gram = sums.gram - _twice(self.window.mT @ inputs.window) + self.window.mT @ inputs.own @ self.window
+        cross, square = {}, {}
+        for name, value in sums.cross.items():
+            mine, seen = self.target[name], inputs.target[name]
+            taken = self.window.mT @ seen + inputs.window.mT @ mine - self.window.mT @ inputs.own @ mine
+            cross[name] = value - taken
+            square[name] = (
+                sums.square[name] - 2 * (mine * seen).sum(1) + (mine * (inputs.own @ mine)).sum(1)
+            )
+        return Sums(sums.count, gram, cross, square)
+
+    def reduced(self, sums: Sums, inputs: InputSums) -> Sums:
+        """Sums whose minimiser is that of student and inputs together: the Schur complement, ridge included."""
+        gram = sums.gram - inputs.window.mT @ self.window
+        cross = {name: value - inputs.window.mT @ self.target[name] for name, value in sums.cross.items()}
+        return Sums(sums.count, (gram + gram.mT) / 2, cross, sums.square)
+
+    def effect(self, solution: AffineSolution, setting: Setting) -> Tensor:
+        """``B [D, E, H]`` that goes with a solved student."""
+        horizon = self.target["truth"].shape[2]
+        aimed = self.target["truth"]
+        if setting.distill and setting.teachers:
+            truth, teacher = blend(setting, horizon)
+            aimed = aimed * truth + mixed_teacher(self.target, setting.teachers) * teacher
+        return aimed - self.window @ solution.maps().mT
+
+
+def _twice(matrix: Tensor) -> Tensor:
+    """``A + A'``."""
+    return matrix + matrix.mT
+
+
+def input_sums(
+    statistics: WindowStatistics, rows: InputRows, begin: int, end: int, *, labels: bool = True
+) -> InputSums:
+    """Sums over the windows that start at rows ``begin .. end - 1``, some thousand of them in memory.
+
+    Args:
+        labels: whether the teachers' forecasts are asked for, too, which training windows alone have.
+    """
+    total: InputSums | None = None
+    for start in range(begin, end, CHUNK_WINDOWS):
+        starts = np.arange(start, min(start + CHUNK_WINDOWS, end))
+        inputs = torch.from_numpy(rows.at(starts))
+        window, targets = statistics.centred(int(starts[0]), int(starts[-1]) + 1, labels=labels)
+        found = InputSums(
+            inputs.T @ inputs,
+            inputs.T @ window,
+            {name: inputs.T @ target for name, target in targets.items() if name != STATES},
+        )
+        total = found if total is None else total + found
+    if total is None:
+        raise ValueError(f"no windows in {begin}..{end}")
+    return total
+
+
+@dataclass(frozen=True)
+class InputChoice:
+    """Which inputs earned their place.
+
+    Attributes:
+        kept: names of the groups, in the order of the row.
+        ridge: of their effect, in windows.
+        table: a row for each candidate: its groups and ridge, its mean log ratio to no inputs, its standard
+            error, and whether it was chosen.
+    """
+
+    kept: tuple[str, ...]
+    ridge: float
+    table: list[dict[str, Any]]
+
+
+def candidates(names: Sequence[str], calendar: Sequence[str]) -> list[tuple[str, ...]]:
+    """Sets of groups that are judged beside none: each, the calendar, all, and all but one."""
+    found: list[tuple[str, ...]] = [*((name,) for name in names), tuple(calendar), tuple(names)]
+    found += [tuple(other for other in names if other != name) for name in names]
+    return [chosen for chosen in dict.fromkeys(found) if chosen]
+
+
+def choose_inputs(statistics: WindowStatistics, rows: InputRows, setting: Setting) -> InputChoice:
+    """Judges sets of groups by rolling origins, the student's setting as it was chosen without them.
+
+    A set is charged a part of the standard error of its gain, as a teacher is; of those that tie with the
+    best the one with the fewest numbers is taken, which may be none.
+    """
+    places = rows.slices()
+    calendar = [group.name for group in rows.groups if group.kind == "calendar"]
+    tried = [((), setting.ridge)]
+    tried += [
+        (chosen, setting.ridge * factor)
+        for chosen in candidates(list(places), calendar)
+        for factor in RIDGE_FACTORS
+    ]
+    errors: dict[Candidate, list[float]] = {}
+    fitted: InputSums | None = None
+    seen = 0
+    for fold in statistics.folds():
+        more = input_sums(statistics, rows, seen, fold.until)
+        fitted, seen = more if fitted is None else fitted + more, fold.until
+        judged = input_sums(statistics, rows, *fold.starts, labels=False)
+        for chosen, ridge in tried:
+            columns = _columns(places, chosen)
+            error = _judged(fold, fitted.only(columns), judged.only(columns), setting, ridge)
+            errors.setdefault((chosen, ridge), []).append(error)
+    plain = errors[tried[0]]
+    ratios = {
+        candidate: torch.tensor([math.log(mine / base) for mine, base in zip(found, plain, strict=True)])
+        for candidate, found in errors.items()
+    }
+    scores = {
+        candidate: middle(values) + CAUTION * standard_error(values) for candidate, values in ratios.items()
+    }
+    best = min(scores.values())
+    near = [candidate for candidate in scores if scores[candidate] - best <= TIE]
+    kept = min(near, key=lambda candidate: (len(_columns(places, candidate[0])), scores[candidate]))
+    table = [
+        {
+            "inputs": list(candidate[0]),
+            "ridge": candidate[1],
+            "log_ratio": middle(values),
+            "standard_error": standard_error(values),
+            "chosen": candidate == kept,
+        }
+        for candidate, values in ratios.items()
+    ]
+    return InputChoice(*kept, table)
+
+
+def solve_with_inputs(
+    statistics: WindowStatistics, rows: InputRows, setting: Setting, ridge: float
+) -> tuple[AffineSolution, Tensor]:
+    """Student and effect ``B [D, E, H]`` of its inputs, the minimiser over all of training together."""
+    sums = statistics.all().without(STATES)
+    inputs = input_sums(statistics, rows, 0, statistics.windows)
+    projection = Projection.of(inputs, sums.count, ridge)
+    solution = solve(projection.reduced(sums, inputs), setting, statistics.prior)
+    return solution, projection.effect(solution, setting)
+
+
+def _judged(fold: Fold, fitted: InputSums, judged: InputSums, setting: Setting, ridge: float) -> float:
+    """MSE of the setting with these inputs on the judged block."""
+    fit, block = fold.fit.without(STATES), fold.judged.without(STATES)
+    if not len(fitted.own):
+        return squared_error(block, solve(fit, setting, fold.prior))
+    projection = Projection.of(fitted, fit.count, ridge)
+    solution = solve(projection.reduced(fit, fitted), setting, fold.prior)
+    truth = Projection(projection.window, {"truth": projection.target["truth"]})
+    return squared_error(truth.remainder(block, judged), solution)
+
+
+def _columns(places: dict[str, slice], chosen: Sequence[str]) -> Tensor:
+    """Places of the chosen groups in a row."""
+    return torch.cat([torch.arange(places[name].start, places[name].stop) for name in chosen] or [torch.empty(0, dtype=torch.long)])
