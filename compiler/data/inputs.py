@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..base.errors import UsageError
+
 if TYPE_CHECKING:
     from .dataset import Dataset
 
@@ -65,7 +67,7 @@ def calendar_groups(step_s: float | None) -> tuple[InputGroup, ...]:
 def column_groups(
     known: Sequence[str], past: Sequence[str], scales: Sequence[float], lookback: int, horizon: int
 ) -> tuple[InputGroup, ...]:
-    """A group a column; ``scales`` are those of ``known`` and ``past`` in this order, 1 for a constant one."""
+    """A group a column; ``scales`` are those of ``known`` and ``past`` in this order, 0 for a constant one."""
     kinds: list[tuple[Kind, str, int]] = [("known", name, horizon) for name in known]
     kinds += [("past", name, lookback) for name in past]
     return tuple(
@@ -96,7 +98,8 @@ class InputRows:
     Attributes:
         groups: in the order of the row.
         stamps: ``[T]`` timestamps; None where no group is of the calendar.
-        columns: ``[T, K]`` values of the known and past columns, in the order of their groups.
+        columns: ``[T, K]`` values of columns.
+        places: which of them each group that is a column has, in the order of the groups.
     """
 
     groups: tuple[InputGroup, ...]
@@ -104,6 +107,7 @@ class InputRows:
     horizon: int
     stamps: Stamps | None
     columns: Array
+    places: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -112,17 +116,26 @@ class InputRows:
 
     def at(self, starts: npt.NDArray[np.int64]) -> Array:
         """``[n, E]`` float64 of the windows that start at rows ``starts [n]``."""
-        parts, column = [], 0
+        parts, places = [], iter(self.places)
         for group in self.groups:
             if group.kind == "calendar":
                 assert self.stamps is not None
                 parts.append(encode_time(group, np.asarray(self.stamps[starts + self.lookback])))
                 continue
             span = starts[:, None] + np.arange(self.lookback + self.horizon)
-            values = np.asarray(self.columns[:, column])[span]
+            place = next(places)
+            first, last = int(starts.min()), int(starts.max()) + span.shape[1]
+            values = np.asarray(self.columns[first:last, place])[span - first]
             parts.append(encode_column(group, values, self.lookback))
-            column += 1
         return np.concatenate(parts, axis=1) if parts else np.empty((len(starts), 0))
+
+    def only(self, names: Sequence[str]) -> InputRows:
+        """With some of the groups."""
+        columns = [group.name for group in self.groups if group.kind != "calendar"]
+        place_of = dict(zip(columns, self.places, strict=True))
+        groups = tuple(group for group in self.groups if group.name in names)
+        places = tuple(place_of[group.name] for group in groups if group.kind != "calendar")
+        return InputRows(groups, self.lookback, self.horizon, self.stamps, self.columns, places)
 
     def slices(self) -> dict[str, slice]:
         """Where each group stands in the row."""
@@ -133,13 +146,34 @@ class InputRows:
         return found
 
 
-def input_rows(
-    data: Dataset,
-    groups: tuple[InputGroup, ...],
-    lookback: int,
-    horizon: int,
-    columns: Array | None = None,
-) -> InputRows:
-    """The inputs of a data set; ``columns [T, K]`` as the groups have them."""
+def asked_groups(data: Dataset, lookback: int, horizon: int, *, calendar: bool) -> tuple[InputGroup, ...]:
+    """What a data set offers: the cycles of its step where ``calendar`` asks for them, and its columns.
+
+    Raises:
+        UsageError: a calendar without timestamps.
+    """
+    from .timeline import step_seconds
+
+    cycles: tuple[InputGroup, ...] = ()
+    if calendar:
+        cycles = calendar_groups(step_seconds(data.frequency))
+        if data.timestamps is None or not cycles:
+            raise UsageError(
+                f"{data.name}: calendar inputs need timestamps with a step of a fixed length",
+                hint="leave out --calendar, or give a time column",
+            )
+    for group in cycles:
+        if group.name in (*data.known, *data.past):
+            raise UsageError(
+                f"column {group.name!r} is named like an input of the calendar", hint="rename the column"
+            )
+    scales = np.asarray(data.columns[: data.splits.train]).std(axis=0) if data.columns.size else []
+    return (*cycles, *column_groups(data.known, data.past, scales, lookback, horizon))
+
+
+def input_rows(data: Dataset, groups: tuple[InputGroup, ...], lookback: int, horizon: int) -> InputRows:
+    """The inputs of a data set, whose columns are found by the groups' names."""
     stamps = data.timestamps if any(group.kind == "calendar" for group in groups) else None
-    return InputRows(groups, lookback, horizon, stamps, np.empty((data.rows, 0)) if columns is None else columns)
+    names = [group.name for group in groups if group.kind != "calendar"]
+    places = [(*data.known, *data.past).index(name) for name in names]
+    return InputRows(groups, lookback, horizon, stamps, data.columns, tuple(places))

@@ -96,9 +96,7 @@ class Projection:
             mine, seen = self.target[name], inputs.target[name]
             taken = self.window.mT @ seen + inputs.window.mT @ mine - self.window.mT @ inputs.own @ mine
             cross[name] = value - taken
-            square[name] = (
-                sums.square[name] - 2 * (mine * seen).sum(1) + (mine * (inputs.own @ mine)).sum(1)
-            )
+            square[name] = sums.square[name] - 2 * (mine * seen).sum(1) + (mine * (inputs.own @ mine)).sum(1)
         return Sums(sums.count, gram, cross, square)
 
     def reduced(self, sums: Sums, inputs: InputSums) -> Sums:
@@ -169,7 +167,12 @@ def candidates(names: Sequence[str], calendar: Sequence[str]) -> list[tuple[str,
     return [chosen for chosen in dict.fromkeys(found) if chosen]
 
 
-def choose_inputs(statistics: WindowStatistics, rows: InputRows, setting: Setting) -> InputChoice:
+def choose_inputs(
+    statistics: WindowStatistics,
+    rows: InputRows,
+    setting: Setting,
+    factors: Sequence[float] = RIDGE_FACTORS,
+) -> InputChoice:
     """Judges sets of groups by rolling origins, the student's setting as it was chosen without them.
 
     A set is charged a part of the standard error of its gain, as a teacher is; of those that tie with the
@@ -181,7 +184,7 @@ def choose_inputs(statistics: WindowStatistics, rows: InputRows, setting: Settin
     tried += [
         (chosen, setting.ridge * factor)
         for chosen in candidates(list(places), calendar)
-        for factor in RIDGE_FACTORS
+        for factor in factors
     ]
     errors: dict[Candidate, list[float]] = {}
     fitted: InputSums | None = None
@@ -242,4 +245,7 @@ def _judged(fold: Fold, fitted: InputSums, judged: InputSums, setting: Setting, 
 
 def _columns(places: dict[str, slice], chosen: Sequence[str]) -> Tensor:
     """Places of the chosen groups in a row."""
-    return torch.cat([torch.arange(places[name].start, places[name].stop) for name in chosen] or [torch.empty(0, dtype=torch.long)])
+    return torch.cat(
+        [torch.arange(places[name].start, places[name].stop) for name in chosen]
+        or [torch.empty(0, dtype=torch.long)]
+    )
