@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"show_default": False})
 @recipe_options(
-    "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
+    "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates",
+    "calendar", "known_columns", "past_columns", "step",
     "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy",
     "baseline", "refit", "with_teacher", "seed", "threads",
 )  # fmt: skip

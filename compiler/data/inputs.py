@@ -1,10 +1,6 @@
 """Inputs beside a variate's own window: what is known ahead, and covariates that are read and not forecast.
 
-    calendar   where the first forecast step lies in its day, week and year, as harmonics  [2 K]
-    known      the coming H values of a column, less its mean over the lookback             [H]
-    past       the last L values of a column, less their mean                               [L]
-
-A group is what a selection keeps or drops as a whole.  Harmonics of one time fix those of every later step
+``encoding.py`` has the numbers that they become.  A group is what a selection keeps or drops as a whole.  Harmonics of one time fix those of every later step
 (a rotation by the step), so a linear map of them reaches all steps of the horizon; a column that is centred
 by its own lookback leaves the student's forecast where the level of both moves.
 """
@@ -19,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import UsageError
+from .encoding import CYCLE_SECONDS, encode_column, encode_cycle
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -27,12 +24,8 @@ Array = npt.NDArray[np.float64]
 Kind = Literal["calendar", "known", "past"]
 Stamps = npt.NDArray[np.datetime64]
 
-CYCLES: dict[str, tuple[float, int]] = {
-    "hour": (86_400.0, 4),
-    "weekday": (604_800.0, 6),
-    "yearday": (365.2425 * 86_400, 2),
-}
-"""Calendar groups: seconds of the cycle, and harmonics of it."""
+HARMONICS = {"hour": 4, "weekday": 6, "yearday": 2}
+"""Of each cycle, at most."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +50,8 @@ class InputGroup:
 def calendar_groups(step_s: float | None) -> tuple[InputGroup, ...]:
     """The cycles that a step can see: at least two steps long, harmonics of at least two steps each."""
     found = []
-    for name, (seconds, most) in CYCLES.items():
-        harmonics = 0 if step_s is None else min(most, int(seconds / step_s / 2))
+    for name, most in HARMONICS.items():
+        harmonics = 0 if step_s is None else min(most, int(CYCLE_SECONDS[name] / step_s / 2))
         if harmonics:
             found.append(InputGroup("calendar", name, 2 * harmonics, harmonics))
     return tuple(found)
@@ -67,7 +60,7 @@ def calendar_groups(step_s: float | None) -> tuple[InputGroup, ...]:
 def column_groups(
     known: Sequence[str], past: Sequence[str], scales: Sequence[float], lookback: int, horizon: int
 ) -> tuple[InputGroup, ...]:
-    """A group a column; ``scales`` are those of ``known`` and ``past`` in this order, 0 for a constant one."""
+    """A group a column; ``scales`` are those of ``known``, then ``past``, 0 for a constant one."""
     kinds: list[tuple[Kind, str, int]] = [("known", name, horizon) for name in known]
     kinds += [("past", name, lookback) for name in past]
     return tuple(
@@ -76,19 +69,9 @@ def column_groups(
     )
 
 
-def encode_time(group: InputGroup, first_steps: Stamps) -> Array:
-    """``[n, 2 K]`` sines and cosines of where ``first_steps [n]`` lie in the cycle."""
-    seconds = first_steps.astype("datetime64[us]").astype(np.int64) / 1e6
-    phase = 2 * np.pi * (seconds / CYCLES[group.name][0])
-    angles = phase[:, None] * np.arange(1, group.harmonics + 1)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-
-
-def encode_column(group: InputGroup, values: Array, lookback: int) -> Array:
-    """``[n, E]`` of windows ``values [n, L + H]`` of a column."""
-    past, future = values[:, :lookback], values[:, lookback:]
-    wanted = future if group.kind == "known" else past
-    return (wanted - past.mean(axis=1, keepdims=True)) / group.scale
+def seconds_of(stamps: Stamps) -> Array:
+    """Seconds since 1970."""
+    return stamps.astype("datetime64[us]").astype(np.int64) / 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +103,14 @@ class InputRows:
         for group in self.groups:
             if group.kind == "calendar":
                 assert self.stamps is not None
-                parts.append(encode_time(group, np.asarray(self.stamps[starts + self.lookback])))
+                first_steps = seconds_of(np.asarray(self.stamps[starts + self.lookback]))
+                parts.append(encode_cycle(group.name, group.harmonics, first_steps))
                 continue
             span = starts[:, None] + np.arange(self.lookback + self.horizon)
             place = next(places)
             first, last = int(starts.min()), int(starts.max()) + span.shape[1]
             values = np.asarray(self.columns[first:last, place])[span - first]
-            parts.append(encode_column(group, values, self.lookback))
+            parts.append(encode_column(group.kind, values, self.lookback, group.scale))
         return np.concatenate(parts, axis=1) if parts else np.empty((len(starts), 0))
 
     def only(self, names: Sequence[str]) -> InputRows:

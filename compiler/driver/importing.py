@@ -87,6 +87,8 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
         split=task.split,
         missing=task.missing,
         max_filled=task.max_filled,
+        known=task.known,
+        past=task.past,
         progress=progress,
     )
 

@@ -84,7 +84,8 @@ def build_passes(recipe: Recipe) -> list[Pass]:
         check_values(kind, recipe.task.lookback, recipe.task.horizon, config)
     kinds: dict[str, type[Pass]] = {name: PASSES[name] for name in recipe.pipeline}
     read_later = frozenset().union(*(kind.reads for kind in kinds.values()))
-    view = RecipeView(recipe.student.model_dump(), read_later, recipe.refit)
+    columns = (*recipe.task.known, *recipe.task.past)
+    view = RecipeView(recipe.student.model_dump(), read_later, recipe.refit, recipe.task.calendar, columns)
     passes = []
     for name in recipe.pipeline:
         follow = kinds[name].follow(view)

@@ -61,8 +61,28 @@ class TaskSection(_Section):
     missing: Literal["error", "ffill", "interpolate"] = "error"
     max_filled: float = Field(default=MAX_FILLED, ge=0, le=1, allow_inf_nan=False)
     """The share of a variate's cells that ``missing`` may fill in; more is refused."""
+    calendar: bool = False
+    """Try the cycles of the step as inputs, see ``passes/add_inputs.py``."""
+    known_columns: str = ""
+    past_columns: str = ""
+    """Columns ``a,b`` that are read and not forecast: known over the horizon, and up to now."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names in ``known_columns``."""
+        return split_names(self.known_columns)
+
+    @property
+    def past(self) -> tuple[str, ...]:
+        """The names in ``past_columns``."""
+        return split_names(self.past_columns)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 class StudentSection(BaseModel):

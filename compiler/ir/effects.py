@@ -77,7 +77,8 @@ def _task(unit: CompileUnit) -> Any:
 
 
 def _data(unit: CompileUnit) -> Any:
-    return [str(unit.data), unit.data.sha256, list(unit.data.variates)]
+    columns = [list(unit.data.known), list(unit.data.past)]
+    return [str(unit.data), unit.data.sha256, list(unit.data.variates), *(columns if any(columns) else ())]
 
 
 _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {

@@ -87,11 +87,15 @@ class RecipeView:
         read_later: parts of the unit that the passes of the pipeline read, all of them together.
         refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
             or ``all``.
+        calendar: whether the calendar is tried as an input.
+        columns: columns that are read and not forecast.
     """
 
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
     refit: str = "none"
+    calendar: bool = False
+    columns: tuple[str, ...] = ()
 
 
 class Step:

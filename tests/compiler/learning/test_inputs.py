@@ -9,7 +9,8 @@ import pytest
 import torch
 from series import make_data, teacher_of, waves, windows_of
 
-from tsfmc.compiler.data.inputs import calendar_groups, column_groups, encode_time, input_rows
+from tsfmc.compiler.data.encoding import encode_cycle
+from tsfmc.compiler.data.inputs import calendar_groups, column_groups, input_rows, seconds_of
 from tsfmc.compiler.learning.affine import Setting, blend, ridge_of, squared_error
 from tsfmc.compiler.learning.inputs import (
     Projection,
@@ -135,7 +136,8 @@ def test_harmonics_of_the_first_step_fix_those_of_every_later_one():
     assert (hour.width, weekday.width, yearday.width) == (8, 12, 4)
     stamps = np.datetime64("2024-02-27T22:00:00", "us") + np.arange(40) * np.timedelta64(1, "h")
     for group in (hour, weekday, yearday):
-        now, later = encode_time(group, stamps[:-5]), encode_time(group, stamps[5:])
+        found = encode_cycle(group.name, group.harmonics, seconds_of(stamps))
+        now, later = found[:-5], found[5:]
         effect, *_ = np.linalg.lstsq(now, later, rcond=None)
         assert np.abs(now @ effect - later).max() < 1e-9
 
@@ -147,7 +149,7 @@ def test_cycles_that_a_step_cannot_see_are_left_out():
 
 
 def test_a_level_of_window_and_column_together_moves_the_forecast_with_it():
-    data, rows = with_columns()
+    _, rows = with_columns()
     lifted = replace(rows, columns=rows.columns + 50.0)
     starts = np.arange(20)
     assert np.allclose(rows.at(starts), lifted.at(starts))
