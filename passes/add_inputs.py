@@ -20,8 +20,8 @@ from ..compiler.ir.inputs import InputEffect
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import setting_of
-from ..compiler.learning.inputs import RIDGE_FACTORS, choose_inputs, solve_with_inputs
-from ..compiler.learning.statistics import WindowStatistics
+from ..compiler.learning.inputs import RIDGE_FACTORS, choose_inputs, input_sums, solve_with_inputs
+from ..compiler.learning.statistics import STATES, WindowStatistics
 
 
 class AddInputs(Pass):
@@ -65,7 +65,10 @@ class AddInputs(Pass):
             if not choice.kept:
                 return PassResult(unit, False, metrics)
             kept = rows.only(choice.kept)
-            solution, effect = solve_with_inputs(unit.statistics, kept, setting, choice.ridge)
+            statistics = unit.statistics
+            inputs = input_sums(unit.data, kept, 0, statistics.windows, statistics.labels)
+            sums = statistics.all().without(STATES)
+            solution, effect = solve_with_inputs(sums, inputs, setting, choice.ridge, statistics.prior)
         student = type(unit.student).from_affine(setting.form, solution.arrays(), **unit.student.config)
         after = unit.with_(student=student.eval(), effect=InputEffect(kept.groups, effect).eval())
         return PassResult(after, True, {**metrics, "numbers": kept.width})

@@ -1,8 +1,8 @@
 """Inputs beside a variate's own window: what is known ahead, and covariates that are read and not forecast.
 
-``encoding.py`` has the numbers that they become.  A group is what a selection keeps or drops as a whole.  Harmonics of one time fix those of every later step
-(a rotation by the step), so a linear map of them reaches all steps of the horizon; a column that is centred
-by its own lookback leaves the student's forecast where the level of both moves.
+``encoding.py`` has the numbers that they become.  A group is what a selection keeps or drops as a whole.
+Harmonics of one time fix those of every later step (a rotation by the step), so a linear map of them reaches
+all steps of the horizon; a column that is centred by its own lookback has no level to follow.
 """
 
 from __future__ import annotations

@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import Dataset
 from ..data.inputs import InputRows
 from .affine import AffineSolution, Setting, blend, mixed_teacher, ridge_of, solve, squared_error
 from .rolling_origin import CAUTION, TIE, middle, standard_error
-from .statistics import STATES, Fold, Sums, WindowStatistics
+from .statistics import STATES, Fold, Labels, Sums, WindowStatistics, centred_windows
 
 CHUNK_WINDOWS = 1024
 RIDGE_FACTORS = (1.0, 10.0, 100.0)
@@ -100,7 +101,7 @@ class Projection:
         return Sums(sums.count, gram, cross, square)
 
     def reduced(self, sums: Sums, inputs: InputSums) -> Sums:
-        """Sums whose minimiser is that of student and inputs together: the Schur complement, with its ridge."""
+        """Sums whose minimiser is that of student and inputs together: the Schur complement with its ridge."""
         gram = sums.gram - inputs.window.mT @ self.window
         cross = {name: value - inputs.window.mT @ self.target[name] for name, value in sums.cross.items()}
         return Sums(sums.count, (gram + gram.mT) / 2, cross, sums.square)
@@ -121,22 +122,21 @@ def _twice(matrix: Tensor) -> Tensor:
 
 
 def input_sums(
-    statistics: WindowStatistics, rows: InputRows, begin: int, end: int, *, labels: bool = True
+    data: Dataset, rows: InputRows, begin: int, end: int, labels: Sequence[tuple[str, Labels]] = ()
 ) -> InputSums:
-    """Sums over the windows that start at rows ``begin .. end - 1``, some thousand of them in memory.
-
-    Args:
-        labels: whether the teachers' forecasts are asked for, too, which training windows alone have.
-    """
+    """Sums over the windows that start at rows ``begin .. end - 1``, some thousand of them in memory; of the
+    truth, and of the teachers in ``labels``."""
+    labels = [(name, teacher) for name, teacher in labels if name != STATES]
     total: InputSums | None = None
     for start in range(begin, end, CHUNK_WINDOWS):
         starts = np.arange(start, min(start + CHUNK_WINDOWS, end))
         inputs = torch.from_numpy(rows.at(starts))
-        window, targets = statistics.centred(int(starts[0]), int(starts[-1]) + 1, labels=labels)
+        stop = int(starts[-1]) + 1
+        window, targets = centred_windows(data, rows.lookback, rows.horizon, start, stop, labels)
         found = InputSums(
             inputs.T @ inputs,
             inputs.T @ window,
-            {name: inputs.T @ target for name, target in targets.items() if name != STATES},
+            {name: inputs.T @ target for name, target in targets.items()},
         )
         total = found if total is None else total + found
     if total is None:
@@ -190,9 +190,9 @@ def choose_inputs(
     fitted: InputSums | None = None
     seen = 0
     for fold in statistics.folds():
-        more = input_sums(statistics, rows, seen, fold.until)
+        more = input_sums(statistics.data, rows, seen, fold.until, statistics.labels)
         fitted, seen = more if fitted is None else fitted + more, fold.until
-        judged = input_sums(statistics, rows, *fold.starts, labels=False)
+        judged = input_sums(statistics.data, rows, *fold.starts)
         for chosen, ridge in tried:
             columns = _columns(places, chosen)
             error = _judged(fold, fitted.only(columns), judged.only(columns), setting, ridge)
@@ -222,13 +222,11 @@ def choose_inputs(
 
 
 def solve_with_inputs(
-    statistics: WindowStatistics, rows: InputRows, setting: Setting, ridge: float
+    sums: Sums, inputs: InputSums, setting: Setting, ridge: float, prior: Sums | None = None
 ) -> tuple[AffineSolution, Tensor]:
-    """Student and effect ``B [D, E, H]`` of its inputs, the minimiser over all of training together."""
-    sums = statistics.all().without(STATES)
-    inputs = input_sums(statistics, rows, 0, statistics.windows)
+    """Student and effect ``B [D, E, H]`` of its inputs, the minimiser over the windows of both sums."""
     projection = Projection.of(inputs, sums.count, ridge)
-    solution = solve(projection.reduced(sums, inputs), setting, statistics.prior)
+    solution = solve(projection.reduced(sums, inputs), setting, prior)
     return solution, projection.effect(solution, setting)
 
 

@@ -245,6 +245,28 @@ def independent_sums(
     return total
 
 
+def centred_windows(
+    data: Dataset,
+    lookback: int,
+    horizon: int,
+    begin: int,
+    end: int,
+    labels: Sequence[tuple[str, Labels]] = (),
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Windows that start at rows ``begin .. end - 1``, ``[D, n, L]`` less their mean, and their targets
+    ``[D, n, H]`` less it by name, float64."""
+    series = _scaled(data, begin, end + lookback + horizon - 1)
+    view = np.lib.stride_tricks.sliding_window_view(series, lookback + horizon, axis=0)  # [n, D, L + H]
+    rows = torch.from_numpy(np.ascontiguousarray(view.transpose(1, 0, 2)))
+    past = rows[..., :lookback]
+    mean = past.mean(dim=-1, keepdim=True)
+    targets = {"truth": rows[..., lookback:] - mean}
+    for name, teacher in labels:
+        label = torch.from_numpy(teacher(begin, end).astype(np.float64)).transpose(0, 1)
+        targets[name] = in_window_coordinates(name, label, past, mean)
+    return past - mean, targets
+
+
 def _scaled(data: Dataset, first: int, last: int) -> Array:
     return np.ascontiguousarray(data.scaling.scale(data.values[first:last].T).T)
 
@@ -419,21 +441,6 @@ class WindowStatistics:
             self.final = total
         assert self.final is not None
         return self.final
-
-    def centred(self, begin: int, end: int, *, labels: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-        """Windows that start at rows ``begin .. end - 1``, ``[D, n, L]`` less their mean, and their targets
-        ``[D, n, H]`` less it by name, float64; ``labels`` asks for the teachers' too."""
-        span = self.lookback + self.horizon
-        series = _scaled(self.data, begin, end + span - 1)
-        view = np.lib.stride_tricks.sliding_window_view(series, span, axis=0)  # [n, D, L + H]
-        rows = torch.from_numpy(np.ascontiguousarray(view.transpose(1, 0, 2)))
-        past = rows[..., : self.lookback]
-        mean = past.mean(dim=-1, keepdim=True)
-        targets = {"truth": rows[..., self.lookback :] - mean}
-        for name, teacher in self.labels if labels else ():
-            label = torch.from_numpy(teacher(begin, end).astype(np.float64)).transpose(0, 1)
-            targets[name] = in_window_coordinates(name, label, past, mean)
-        return past - mean, targets
 
     def _extend(self, total: Sums | None, begin: int, end: int) -> Sums:
         more = self._sums(begin, end)
