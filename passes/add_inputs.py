@@ -70,5 +70,6 @@ class AddInputs(Pass):
             sums = statistics.all().without(STATES)
             solution, effect = solve_with_inputs(sums, inputs, setting, choice.ridge, statistics.prior)
         student = type(unit.student).from_affine(setting.form, solution.arrays(), **unit.student.config)
-        after = unit.with_(student=student.eval(), effect=InputEffect(kept.groups, effect).eval())
+        added = InputEffect(kept.groups, effect, choice.ridge)
+        after = unit.with_(student=student.eval(), effect=added.eval())
         return PassResult(after, True, {**metrics, "numbers": kept.width})

@@ -24,11 +24,12 @@ class InputEffect(nn.Module):
     Args:
         groups: in the order of the row.
         weight: ``[D, E, H]`` in scaled units.
+        ridge: that it was solved with, in windows.
     """
 
-    def __init__(self, groups: Sequence[InputGroup], weight: Tensor) -> None:
+    def __init__(self, groups: Sequence[InputGroup], weight: Tensor, ridge: float) -> None:
         super().__init__()
-        self.groups = tuple(groups)
+        self.groups, self.ridge = tuple(groups), ridge
         self.weight = nn.Parameter(weight.float(), requires_grad=False)
 
     @property
@@ -39,7 +40,7 @@ class InputEffect(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """For the manifest: the groups."""
-        return {"groups": [asdict(group) for group in self.groups]}
+        return {"groups": [asdict(group) for group in self.groups], "ridge": self.ridge}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``inputs [B, D, E]`` to what they add ``[B, D, H]``."""

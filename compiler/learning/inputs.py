@@ -101,7 +101,7 @@ class Projection:
         return Sums(sums.count, gram, cross, square)
 
     def reduced(self, sums: Sums, inputs: InputSums) -> Sums:
-        """Sums whose minimiser is that of student and inputs together: the Schur complement with its ridge."""
+        """Sums with the minimiser of student and inputs together: the Schur complement with its ridge."""
         gram = sums.gram - inputs.window.mT @ self.window
         cross = {name: value - inputs.window.mT @ self.target[name] for name, value in sums.cross.items()}
         return Sums(sums.count, (gram + gram.mT) / 2, cross, sums.square)
