@@ -29,6 +29,7 @@ from ..base.errors import RecipeError, UsageError, unknown_name
 from ..base.paths import checked_path
 from ..base.reading import read_toml
 from ..data.filling import MAX_FILLED
+from ..data.levels import levels_problem
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
 from .settings import Settings, recipe_fields
@@ -51,6 +52,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
+def _levels(value: Any) -> Any:
+    """Quantile levels of a list or of a text such as ``0.1,0.5,0.9``."""
+    listed = [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+    try:
+        levels = tuple(float(each) for each in listed)
+    except (TypeError, ValueError):
+        raise PydanticCustomError("levels", "expected numbers such as 0.1,0.5,0.9") from None
+    if problem := levels_problem(levels):
+        raise PydanticCustomError("levels", "{problem}", {"problem": problem})
+    return levels
+
+
 class TaskSection(_Section):
     """What is forecast, and how the series is read and split."""
 
@@ -63,6 +76,8 @@ class TaskSection(_Section):
     """The share of a variate's cells that ``missing`` may fill in; more is refused."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
+    quantiles: Annotated[tuple[float, ...], BeforeValidator(_levels)] = ()
+    """Levels of the forecast, ascending, 0.5 among them; none is a point forecast."""
 
 
 class StudentSection(BaseModel):
@@ -276,6 +291,24 @@ def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
         raise RecipeError(
             f"refit: {recipe.refit!r}, and no pass of the pipeline solves a student again",
             hint="put a pass that refits into the pipeline (tsfmc passes), or leave refit out",
+        )
+
+
+def check_quantiles(recipe: Recipe, passes: Iterable[Pass]) -> None:
+    """What a user asks for must act.
+
+    Raises:
+        RecipeError: quantiles are asked for and no pass makes any, or none could be judged.
+    """
+    if recipe.task.quantiles and recipe.data == SYNTHETIC:
+        raise RecipeError(
+            "task.quantiles: synthetic windows have no truth to take quantiles from",
+            hint="leave quantiles out, or give data",
+        )
+    if recipe.task.quantiles and not any("head" in step.writes for step in passes):
+        raise RecipeError(
+            "task.quantiles: no pass of the pipeline makes quantiles",
+            hint="put add_quantiles at the end of the pipeline, or leave quantiles out",
         )
 
 

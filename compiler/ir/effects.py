@@ -73,7 +73,9 @@ def _objective(unit: CompileUnit) -> Any:
 
 
 def _task(unit: CompileUnit) -> Any:
-    return asdict(unit.task)
+    task = asdict(unit.task)
+    del task["quantile_levels"]  # the head alone depends on them: teacher and student are found again
+    return task
 
 
 def _data(unit: CompileUnit) -> Any:
@@ -88,6 +90,9 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "teacher_store": lambda unit: unit.teacher_store and unit.teacher_store.key,
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),
+    "head": lambda unit: (
+        unit.head and [list(unit.head.levels), asdict(unit.head.features), fingerprint(unit.head)]
+    ),
     "judged": lambda unit: _module(unit.judged),
     "objective": _objective,
     "statistics": lambda unit: unit.statistics and unit.statistics.key,
