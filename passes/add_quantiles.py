@@ -16,7 +16,7 @@ from ..compiler.base.parallel import one_thread
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import setting_of
-from ..compiler.learning.quantile_origin import Chosen, choose_head, gathered_features
+from ..compiler.learning.quantile_origin import Chosen, choose_head, spreads
 from ..compiler.learning.residuals import Stretch, solved_origins, stretch_of, validation_origins
 from ..compiler.learning.statistics import WindowStatistics
 from ..compiler.students.affine import AffineMap, AffineMaps, LowRankMap
@@ -54,13 +54,13 @@ class AddQuantiles(Pass):
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
-        gathered = gathered_features(task.lookback, unit.data.seasonality)
+        kinds = spreads(task.lookback, unit.data.seasonality)
         with one_thread(), context.progress.task("residuals", 1) as progress:
             stretches = [
-                stretch_of(origin, gathered, unit.teacher_store, task.quantile_levels)
+                stretch_of(origin, kinds, unit.teacher_store, task.quantile_levels)
                 for origin in _origins(unit)
             ]
-            chosen = choose_head(stretches, gathered, task.quantile_levels)
+            chosen = choose_head(stretches, task.quantile_levels)
             progress.advance(1)
         return PassResult(unit.with_(head=chosen.head), True, _metrics(chosen, stretches))
 
@@ -74,7 +74,7 @@ def _origins(unit: CompileUnit) -> Any:
 
 def _metrics(chosen: Chosen, stretches: list[Stretch]) -> dict[str, Any]:
     return {
-        "spread": chosen.candidate.kind.name,
+        "spread": str(chosen.candidate.spread),
         "teacher": chosen.candidate.teacher,
         "stretches": [each.name for each in stretches],
         "windows": sum(len(each.residuals) for each in stretches),

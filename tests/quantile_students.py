@@ -5,26 +5,23 @@ from __future__ import annotations
 import torch
 
 from tsfmc.compiler.ir.forecaster import Forecaster
-from tsfmc.compiler.ir.quantiles import QuantileForecaster, QuantileHead, SpreadFeatures
+from tsfmc.compiler.ir.quantiles import QuantileForecaster, QuantileHead, Spread
 from tsfmc.compiler.students import affine
 from tsfmc.targets.base import Shape
 
 LEVELS = (0.1, 0.5, 0.9)
 SPREADS = {
-    "constant": SpreadFeatures(False, (), True),
-    "deviation": SpreadFeatures(True, (), False),
-    "differences": SpreadFeatures(False, (6,), False),
-    "all": SpreadFeatures(True, (1, 6), True),
+    "constant": Spread("constant"),
+    "deviation": Spread("deviation"),
+    "differences": Spread("differences", 6),
 }
 
 
 def quantile_head(shape: Shape, spread: str) -> QuantileHead:
-    """Offsets that ascend, and weights of the spread."""
+    """Drawn offsets that ascend."""
     generator = torch.Generator().manual_seed(1)
-    features = SPREADS[spread]
-    head = QuantileHead(shape.variates, shape.horizon, LEVELS, features)
-    offsets = torch.randn(shape.variates, shape.horizon, len(LEVELS), generator=generator).sort(-1).values
-    return head.filled(torch.rand(features.parts, shape.variates, generator=generator), offsets)
+    offsets = torch.randn(shape.variates, shape.horizon, len(LEVELS), generator=generator)
+    return QuantileHead.of(offsets.sort(-1).values, LEVELS, SPREADS[spread])
 
 
 def point_student(shape: Shape, form: str = "low-rank") -> Forecaster:

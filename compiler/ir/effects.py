@@ -91,7 +91,7 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),
     "head": lambda unit: (
-        unit.head and [list(unit.head.levels), asdict(unit.head.features), fingerprint(unit.head)]
+        unit.head and [list(unit.head.levels), asdict(unit.head.spread), fingerprint(unit.head)]
     ),
     "judged": lambda unit: _module(unit.judged),
     "objective": _objective,

@@ -1,13 +1,13 @@
 """Quantile forecasts: a point forecast of any student, and offsets from it in units of the window's spread.
 
     y_q = y + s(x) o_q                      o [D, H, Q] ascending in q
-    s(x)^2 = c + sum_k a_k v_k(x)           c, a_k >= 0, one number a variate
 
-    v_0   variance of the window            v_k   mean square of its differences at lag k
+    constant        s = 1                                     quantiles of the residuals themselves
+    deviation       s = standard deviation of the window
+    differences     s = root mean square of x_t - x_(t - lag)
 
-The variance of what is to come is affine in squares of what was, as in an ARCH model (Engle, "Autoregressive
-conditional heteroscedasticity", 1982).  With c = 0 quantiles keep their place under any shift and scale of
-the window; with c alone they are the empirical quantiles of the residuals.
+With the last two, quantiles keep their place under any shift and scale of the window, as a point forecast of
+an instance-normalised student does.
 
 Quantiles never cross, in any precision: s >= 0, the offsets ascend by more than a rounding, and rounding is
 monotone, so fl(s o_q) ascends with o_q and fl(y + fl(s o_q)) with that, fused or not.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,89 +30,56 @@ GAP = 1e-5
 
 
 @dataclass(frozen=True)
-class SpreadFeatures:
-    """What the spread of a window is made of.
+class Spread:
+    """What offsets are counted in; ``lag`` is that of differences, else 0."""
 
-    Attributes:
-        variance: whether the variance of the window is among the features.
-        lags: of the differences whose mean square is among them.
-        constant: whether there is a part that no window changes.
-    """
+    kind: Literal["constant", "deviation", "differences"]
+    lag: int = 0
 
-    variance: bool = True
-    lags: tuple[int, ...] = ()
-    constant: bool = False
+    def of(self, past: Tensor) -> Tensor:
+        """``s(x) [B, D, 1]`` of ``past [B, D, L]``."""
+        if self.kind == "constant":
+            return torch.ones_like(past[..., :1])
+        if self.kind == "deviation":
+            deviations = past - past.mean(dim=-1, keepdim=True)
+        else:
+            deviations = past[..., self.lag :] - past[..., : -self.lag]
+        return torch.sqrt((deviations * deviations).mean(dim=-1, keepdim=True))
 
-    @property
-    def count(self) -> int:
-        """Features of a window, the constant left out."""
-        return int(self.variance) + len(self.lags)
-
-    @property
-    def parts(self) -> int:
-        """Features and the constant."""
-        return self.count + int(self.constant)
-
-    def of(self, past: Tensor) -> list[Tensor]:
-        """``v_k [B, D, 1]`` of ``past [B, D, L]``, in the order variance, lags."""
-        found = []
-        if self.variance:
-            centred = past - past.mean(dim=-1, keepdim=True)
-            found.append((centred * centred).mean(dim=-1, keepdim=True))
-        for lag in self.lags:
-            difference = past[..., lag:] - past[..., :-lag]
-            found.append((difference * difference).mean(dim=-1, keepdim=True))
-        return found
+    def __str__(self) -> str:
+        return f"{self.kind} at lag {self.lag}" if self.lag else self.kind
 
 
 class QuantileHead(nn.Module):
-    """Offsets from a point forecast in units of the window's spread.
+    """Offsets ``[D, H, Q]`` from a point forecast in units of the window's spread.
 
     Args:
         levels: Q quantile levels, ascending.
-        features: what the spread is made of.
-
-    Attributes:
-        weights: ``[K, D, 1]`` of the features and, last, the constant; None for a single part, whose weight
-            the offsets have in them.
-        offsets: ``[D, H, Q]``.
+        spread: what the offsets are counted in.
     """
 
-    def __init__(
-        self, variates: int, horizon: int, levels: Sequence[float], features: SpreadFeatures
-    ) -> None:
+    def __init__(self, variates: int, horizon: int, levels: Sequence[float], spread: Spread) -> None:
         super().__init__()
-        self.levels, self.features = tuple(levels), features
-        weights = torch.zeros(features.parts, variates, 1) if features.parts > 1 else None
-        self.weights = None if weights is None else nn.Parameter(weights, requires_grad=False)
+        self.levels, self.spread = tuple(levels), spread
         self.offsets = nn.Parameter(torch.zeros(variates, horizon, len(self.levels)), requires_grad=False)
-
-    def spread(self, past: Tensor) -> Tensor:
-        """``s(x) [B, D, 1]`` of ``past [B, D, L]``."""
-        found = self.features.of(past)
-        if self.weights is None:
-            return torch.sqrt(found[0]) if found else torch.ones_like(past[..., :1])
-        weights = list(self.weights)
-        parts = [weight * feature for weight, feature in zip(weights, found, strict=False)]
-        total = sum(parts[1:], parts[0])
-        return torch.sqrt(total + weights[-1] if self.features.constant else total)
 
     def forward(self, past: Tensor, point: Tensor) -> Tensor:
         """``past [B, D, L]`` and its point forecast ``[B, D, H]`` to quantiles ``[B, D, H, Q]``."""
-        if not self.features.count:
+        if self.spread.kind == "constant":
             return point.unsqueeze(-1) + self.offsets
-        return point.unsqueeze(-1) + self.spread(past).unsqueeze(-1) * self.offsets
+        return point.unsqueeze(-1) + self.spread.of(past).unsqueeze(-1) * self.offsets
 
+    @classmethod
     @torch.no_grad()
-    def filled(self, weights: Tensor, offsets: Tensor) -> QuantileHead:
-        """Takes its numbers: ``weights [K, D]``, ``offsets [D, H, Q]``; returns itself.
+    def of(cls, offsets: Tensor, levels: Sequence[float], spread: Spread) -> QuantileHead:
+        """The head with these ``offsets [D, H, Q]``.
 
         What does not ascend in Q, or by less than ``GAP``, is moved up until it does.
         """
-        if self.weights is not None:
-            self.weights.copy_(weights[..., None])
-        self.offsets.copy_(ascending(offsets))
-        return self.eval()
+        variates, horizon, _ = offsets.shape
+        head = cls(variates, horizon, levels, spread)
+        head.offsets.copy_(ascending(offsets))
+        return head.eval()
 
 
 def ascending(offsets: Tensor) -> Tensor:

@@ -16,19 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ir.quantiles import QuantileHead, SpreadFeatures
-from .quantile_fit import (
-    Levels,
-    Spread,
-    SpreadKind,
-    coverage,
-    fit_offsets,
-    fit_spread,
-    head_of,
-    pinball,
-    spread_kinds,
-    taught_quantiles,
-)
+from ..ir.quantiles import QuantileHead, Spread
+from .quantile_fit import Levels, coverage, fit_offsets, pinball, taught_quantiles
 from .residuals import Stretch
 from .rolling_origin import CAUTION, TIE, middle, standard_error
 
@@ -36,15 +25,15 @@ SEEN_FIRST = 2
 """Stretches that are fitted on before the first one is judged, where there are more."""
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of the offsets is the teacher's."""
-UNJUDGED = "deviation"
-"""The spread where nothing can be judged: quantiles then move with any shift and scale of the window."""
+UNJUDGED = Spread("deviation")
+"""Where nothing can be judged: quantiles then move with any shift and scale of the window."""
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A spread, and the teacher's weight in the offsets."""
 
-    kind: SpreadKind
+    spread: Spread
     teacher: float = 0.0
 
 
@@ -64,41 +53,40 @@ class Chosen:
     table: list[dict[str, Any]]
 
 
-def gathered_features(lookback: int, season: int) -> SpreadFeatures:
-    """What is gathered of every window: its variance, and differences at one step and at a season."""
+def spreads(lookback: int, season: int) -> tuple[Spread, ...]:
+    """The kinds of spread that are tried, the plain one first."""
     lags = sorted({lag for lag in (1, season) if lag < lookback})
-    return SpreadFeatures(variance=True, lags=tuple(lags) or (1,), constant=True)
+    return (Spread("constant"), Spread("deviation"), *(Spread("differences", lag) for lag in lags))
 
 
-def choose_head(stretches: Sequence[Stretch], gathered: SpreadFeatures, levels: Levels) -> Chosen:
+def choose_head(stretches: Sequence[Stretch], levels: Levels) -> Chosen:
     """Judges the kinds of spread, then the teacher's weight with the best, and fits that on everything."""
-    kinds = [Candidate(kind) for kind in spread_kinds(gathered)]
+    kinds = [Candidate(spread) for spread in stretches[0].spreads]
     if len(stretches) < 2:
-        chosen = next(each for each in kinds if each.kind.name == UNJUDGED)
-        return Chosen(_fitted(chosen, stretches, levels), chosen, [])
+        chosen = Candidate(UNJUDGED)
+        return Chosen(_head(chosen, stretches, levels), chosen, [])
     losses = {each: _judged(each, stretches, levels) for each in kinds}
     plain = kinds[0]
     chosen = _best(losses, kinds, plain)
     if all(each.taught is not None for each in stretches[:-1]):
-        blends = [Candidate(chosen.kind, weight) for weight in WEIGHTS]
+        blends = [Candidate(chosen.spread, weight) for weight in WEIGHTS]
         losses |= {each: _judged(each, stretches, levels) for each in blends[1:]}
         chosen = _best(losses, blends, plain)
     table = [_row(each, found, losses[plain], chosen) for each, found in losses.items()]
-    return Chosen(_fitted(chosen, stretches, levels), chosen, table)
+    return Chosen(_head(chosen, stretches, levels), chosen, table)
 
 
-def _fit(candidate: Candidate, seen: Sequence[Stretch], levels: Levels) -> tuple[Spread, Tensor]:
-    spread = fit_spread(candidate.kind, seen)
-    offsets = fit_offsets(spread, seen, levels)
-    if candidate.teacher:
-        taught = taught_quantiles(spread, seen)
-        assert taught is not None
-        offsets = (1 - candidate.teacher) * offsets + candidate.teacher * taught
-    return spread, offsets
+def _offsets(candidate: Candidate, seen: Sequence[Stretch], levels: Levels) -> Tensor:
+    offsets = fit_offsets(candidate.spread, seen, levels)
+    if not candidate.teacher:
+        return offsets
+    taught = taught_quantiles(candidate.spread, seen)
+    assert taught is not None
+    return (1 - candidate.teacher) * offsets + candidate.teacher * taught
 
 
-def _fitted(candidate: Candidate, seen: Sequence[Stretch], levels: Levels) -> QuantileHead:
-    return head_of(*_fit(candidate, seen, levels), levels)
+def _head(candidate: Candidate, seen: Sequence[Stretch], levels: Levels) -> QuantileHead:
+    return QuantileHead.of(_offsets(candidate, seen, levels), levels, candidate.spread)
 
 
 @dataclass(frozen=True)
@@ -112,10 +100,10 @@ def _judged(candidate: Candidate, stretches: Sequence[Stretch], levels: Levels) 
     first = min(SEEN_FIRST, len(stretches) - 1)
     names, losses, coverages = [], [], []
     for place in range(first, len(stretches)):
-        fitted, judged = _fit(candidate, stretches[:place], levels), stretches[place]
+        offsets, judged = _offsets(candidate, stretches[:place], levels), stretches[place]
         names.append(judged.name)
-        losses.append(pinball(judged, *fitted, levels))
-        coverages.append(coverage(judged, *fitted))
+        losses.append(pinball(judged, candidate.spread, offsets, levels))
+        coverages.append(coverage(judged, candidate.spread, offsets))
     return _Judged(tuple(names), tuple(losses), tuple(coverages))
 
 
@@ -142,7 +130,7 @@ def _best(losses: dict[Candidate, _Judged], among: Sequence[Candidate], plain: C
 def _row(candidate: Candidate, found: _Judged, plain: _Judged, chosen: Candidate) -> dict[str, Any]:
     ratios = _ratios(found, plain)
     return {
-        "spread": candidate.kind.name,
+        "spread": str(candidate.spread),
         "teacher": candidate.teacher,
         "log_ratio": middle(ratios),
         "standard_error": standard_error(ratios),

@@ -11,8 +11,8 @@ lost: a quantile depends on how many weeks were seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from ..base.spread import spread
 from ..data import Dataset, Windows
 from ..data.splits import Part
 from ..ir.forecaster import Forecaster
-from ..ir.quantiles import SpreadFeatures
+from ..ir.quantiles import Spread
 from ..ir.teacher_store import TeacherStore
 from ..students.dlinear import DLinear
 from .affine import Setting, solve
@@ -56,14 +56,14 @@ class Stretch:
     Attributes:
         name: of the block.
         residuals: ``[N, D, H]`` truth less point forecast, float32.
-        squares: ``[K, N, D]`` the features that a spread is made of, float64.
+        spreads: ``[N, D]`` of each kind of spread.
         taught: ``[M, D, H, Q]`` the teacher's quantiles less its median, in the windows ``taught_at``.
         taught_at: ``[M]`` places among the N.
     """
 
     name: str
     residuals: Tensor
-    squares: Tensor
+    spreads: Mapping[Spread, Tensor]
     taught: Tensor | None = None
     taught_at: Tensor | None = None
 
@@ -103,20 +103,25 @@ def _windows_of_each(data: Dataset, horizon: int, stretches: int) -> int:
 
 @torch.inference_mode()
 def stretch_of(
-    origin: Origin, features: SpreadFeatures, store: TeacherStore | None, levels: Sequence[float]
+    origin: Origin, kinds: Sequence[Spread], store: TeacherStore | None, levels: Sequence[float]
 ) -> Stretch:
-    """Residuals and features of an origin's windows, and the teacher's quantiles where they are stored."""
-    residuals, squares = [], []
+    """Residuals and spreads of an origin's windows, and the teacher's quantiles where they are stored."""
+    residuals: list[Tensor] = []
+    spreads: dict[Spread, list[Tensor]] = {kind: [] for kind in kinds}
     for start in range(0, len(origin.chosen), BATCH_WINDOWS):
         past, future = origin.windows.batch(origin.chosen[start : start + BATCH_WINDOWS])
         residuals.append(future - origin.model(past))
-        squares.append(torch.stack([each.squeeze(-1) for each in features.of(past.double())]))
-    found = Stretch(origin.name, torch.cat(residuals), torch.cat(squares, dim=1))
-    if store is None or not store.quantile_levels or store.counts[origin.windows.part] != len(origin.windows):
-        return found
+        for kind, found in spreads.items():
+            found.append(kind.of(past).squeeze(-1))
+    stretch = Stretch(
+        origin.name, torch.cat(residuals), {kind: torch.cat(found) for kind, found in spreads.items()}
+    )
+    part = origin.windows.part
+    if store is None or not store.quantile_levels or store.counts[part] != len(origin.windows):
+        return stretch
     at = np.unique(spread(len(origin.chosen), min(TAUGHT_WINDOWS, len(origin.chosen))))
-    taught = taught_offsets(store, origin.windows.part, np.asarray(origin.chosen)[at], levels)
-    return Stretch(found.name, found.residuals, found.squares, taught, torch.from_numpy(at))
+    taught = taught_offsets(store, part, np.asarray(origin.chosen)[at], levels)
+    return replace(stretch, taught=taught, taught_at=torch.from_numpy(at))
 
 
 def taught_offsets(store: TeacherStore, part: Part, windows: np.ndarray, levels: Sequence[float]) -> Tensor:

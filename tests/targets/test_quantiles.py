@@ -55,7 +55,7 @@ def crossings(quantiles: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kind", "spread"), [*(("onnx", spread) for spread in SPREADS), ("c", "all"), ("c", "constant")]
+    ("kind", "spread"), [*(("onnx", spread) for spread in SPREADS), ("c", "differences"), ("c", "constant")]
 )
 def test_a_payload_gives_the_quantiles_of_the_model(kind: str, spread: str, tmp_path: Path) -> None:
     model = quantile_student(SHAPE, spread)
@@ -68,7 +68,7 @@ def test_a_payload_gives_the_quantiles_of_the_model(kind: str, spread: str, tmp_
 
 
 def test_tvm_gives_the_quantiles_of_the_model(tmp_path: Path) -> None:
-    model = quantile_student(SHAPE, "all", "shared")
+    model = quantile_student(SHAPE, "deviation", "shared")
     engine, _ = lower("tvm", model, tmp_path)
     parity = check_parity(
         engine, lambda past: reference(model, past), hard_windows(windows(16)), TARGETS["tvm"].tolerance
@@ -82,14 +82,14 @@ def test_tvm_gives_the_quantiles_of_the_model(tmp_path: Path) -> None:
 )
 def test_quantiles_never_cross(kind: str, options: dict[str, str], tmp_path: Path) -> None:
     """Also where the level leaves no digit between them, in any precision of the weights."""
-    engine, _ = lower(kind, quantile_student(SHAPE, "all", "shared"), tmp_path, **options)
+    engine, _ = lower(kind, quantile_student(SHAPE, "deviation", "shared"), tmp_path, **options)
     for level in (0.0, 1e6):
         assert crossings(np.concatenate([engine(past[None]) for past in windows(500, level)])) == 0
 
 
 def test_int8_weights_do_not_meet_the_level(tmp_path: Path) -> None:
     """The mean goes round the rounded weights although a spread is no affine map of the window."""
-    model = quantile_student(SHAPE, "all", "shared")
+    model = quantile_student(SHAPE, "deviation", "shared")
     engine, _ = lower("c", model, tmp_path, precision="int8-weights")
     past = (windows(8) / np.ptp(windows(8), axis=-1, keepdims=True)).astype(np.float32)
 
@@ -103,7 +103,7 @@ def test_int8_weights_do_not_meet_the_level(tmp_path: Path) -> None:
 
 def test_a_program_that_takes_its_own_mean_out_is_left_alone() -> None:
     shape = (1, SHAPE.variates, SHAPE.lookback)
-    head = quantile_student(SHAPE, "all", "shared")
+    head = quantile_student(SHAPE, "deviation", "shared")
 
     class Centred(nn.Module):
         def forward(self, past: torch.Tensor) -> torch.Tensor:
