@@ -27,11 +27,11 @@ SOLVED = (AffineMap, AffineMaps, LowRankMap, DLinear)
 
 
 class AddQuantiles(Pass):
-    """Adds the ``head`` to the unit."""
+    """Adds ``head`` and ``plain_head`` to the unit."""
 
     name = "add_quantiles"
     reads = frozenset({"data", "teacher", "teacher_store", "student", "judged", "statistics", "setting"})
-    writes = frozenset({"head"})
+    writes = frozenset({"head", "plain_head"})
     summary = "offsets of the task's quantiles in units of the window's spread, from unseen residuals"
 
     class Options(PassOptions):
@@ -62,7 +62,8 @@ class AddQuantiles(Pass):
             ]
             chosen = choose_head(stretches, task.quantile_levels)
             progress.advance(1)
-        return PassResult(unit.with_(head=chosen.head), True, _metrics(chosen, stretches))
+        after = unit.with_(head=chosen.head, plain_head=chosen.plain)
+        return PassResult(after, True, _metrics(chosen, stretches))
 
 
 def _origins(unit: CompileUnit) -> Any:

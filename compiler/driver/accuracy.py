@@ -19,6 +19,7 @@ from ..data.levels import MEDIAN
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
+from .quantiles import reference_quantiles
 
 
 class EvaluateReferences(Step):
@@ -26,12 +27,15 @@ class EvaluateReferences(Step):
 
     name = "evaluate_references"
     summary = "test accuracy of the seasonal naive forecast, the baseline and the teacher as it was loaded"
-    reads = frozenset({"data", "teacher", "teacher_store", "supervised"})
-    writes = frozenset({"accuracy"})
+    reads = frozenset(
+        {"data", "teacher", "teacher_store", "student", "judged", "head", "plain_head", "supervised"}
+    )
+    writes = frozenset({"accuracy", "quantile_accuracy"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         rows = evaluate_rows(unit, reference_predictors(unit), context.progress)
-        return PassResult(unit.with_(accuracy=rows), True)
+        quantiles = reference_quantiles(unit, context.progress)
+        return PassResult(unit.with_(accuracy=rows, quantile_accuracy=quantiles), True)
 
 
 def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:

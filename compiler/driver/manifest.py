@@ -13,6 +13,7 @@ from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, Task
 from .build import Build, Job
+from .quantiles import quantile_part
 from .verdict import accuracy_part
 
 
@@ -72,7 +73,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             for entry in unit.record
         ],
         "parity": build.parity and dict(build.parity),
-        "accuracy": accuracy_part(rows, unit),
+        "accuracy": {**accuracy_part(rows, unit), **_quantile_rows(unit, build)},
         "latency": build.latency,
         "level": "executed" if build.parity is not None and payload.level == "exported" else payload.level,
         "runtime_requirements": [*job.target.runtime_requirements, *payload.requires],
@@ -84,6 +85,11 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         },
         **unit.facts,
     }
+
+
+def _quantile_rows(unit: CompileUnit, build: Build) -> dict[str, Any]:
+    part = quantile_part({**unit.quantile_accuracy, **build.quantiles}, unit)
+    return {"quantiles": part} if part else {}
 
 
 def quantile_fields(task: Task) -> dict[str, Any]:

@@ -147,6 +147,10 @@ class BudgetSection(_Section):
     teacher, the teacher, and the seasonal naive forecast.  The point estimate is judged, not an end of its
     interval: a gate must not pass because a test split is short.  Of a speed-up the lower end is judged.
 
+    Of quantile forecasts ``min_coverage`` is the share of truths between the outermost levels, and
+    ``max_wql_increase`` is relative to the teacher's own quantiles, or where it has none to the point student
+    with the quantiles of its residuals.
+
     ``scenario`` says where ``max_p90_us`` and ``min_speedup`` must hold; a noisy measurement holds nothing
     unless ``allow_noisy``.
     """
@@ -154,6 +158,8 @@ class BudgetSection(_Section):
     max_mse_over_supervised: Share | None = None
     max_mse_over_teacher: Share | None = None
     max_mse_over_naive: Share | None = None
+    min_coverage: Share | None = None
+    max_wql_increase: Share | None = None
     max_p90_us: Finite | None = None
     min_speedup: Finite | None = None
     scenario: Literal["stream", "interval", "both"] = "stream"

@@ -34,6 +34,7 @@ from .evaluation import evaluation_path, observed, save_evaluation
 from .keeping import placed_at_the_end
 from .latency import artifact_latency, rotation
 from .manifest import manifest_fields, task_facts
+from .quantiles import artifact_quantiles
 
 CALIBRATION_WINDOWS = 256
 SELFTEST_WINDOWS = 3
@@ -155,7 +156,9 @@ class Measure(Stage):
         if build.engine is not None:
             job = self.job
             latency = artifact_latency(job.recipe, unit, build.engine, build.precision, job.teacher)
-        return PassResult(unit.with_(build=build.with_(accuracy=rows, latency=latency)), True)
+        quantiles = artifact_quantiles(unit, build.engine, build.precision, context.progress)
+        measured = build.with_(accuracy=rows, quantiles=quantiles, latency=latency)
+        return PassResult(unit.with_(build=measured), True)
 
 
 class Keep(Stage):
@@ -186,7 +189,9 @@ class Pack(Stage):
 
     verb = "pack"
     summary = "manifest, self-test, runner and hashes; renamed into place"
-    reads = frozenset({"data", "teacher", "student", "head", "accuracy", "facts", "build"})
+    reads = frozenset(
+        {"data", "teacher", "student", "head", "accuracy", "quantile_accuracy", "facts", "build"}
+    )
     writes = frozenset({"build", "artifacts"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:

@@ -30,12 +30,14 @@ PartName = Literal[
     "teacher_states",
     "student",
     "head",
+    "plain_head",
     "objective",
     "statistics",
     "setting",
     "judged",
     "supervised",
     "accuracy",
+    "quantile_accuracy",
     "program",
     "build",
     "facts",
@@ -107,12 +109,14 @@ class CompileUnit:
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
         head: what makes quantiles of the point forecast of whatever is lowered, where the task has levels.
+        plain_head: the quantiles of its residuals, as wide for every window: what ``head`` is compared with.
         judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         setting: what an affine student was solved for, the fields of ``learning.affine.Setting``.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
         accuracy: the rows of test accuracy that no target changes, by name.
+        quantile_accuracy: the same of quantile forecasts.
         program: the model as every target takes it, once it is exported.
         build: the artifact that is being made, between a target's first stage and its last.
         facts: fields for every manifest that no other part holds, such as the statistics that are kept.
@@ -128,6 +132,7 @@ class CompileUnit:
     teacher_store: TeacherStore | None = None
     student: Forecaster | None = None
     head: QuantileHead | None = None
+    plain_head: QuantileHead | None = None
     objective: Objective = field(default_factory=Objective)
     statistics: Statistics | None = None
     setting: Mapping[str, Any] | None = None
@@ -137,6 +142,7 @@ class CompileUnit:
     judged: Forecaster | None = None
     supervised: CompileUnit | None = None
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    quantile_accuracy: Mapping[str, Any] = field(default_factory=dict)
     program: Program | None = None
     build: Build | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -43,12 +43,14 @@ class Chosen:
 
     Attributes:
         head: fitted on everything that was seen.
+        plain: the same of the plain candidate, what the others are compared with.
         candidate: which.
         table: a row for each candidate: mean log ratio, standard error, pinball loss and coverage of each
             stretch.
     """
 
     head: QuantileHead
+    plain: QuantileHead
     candidate: Candidate
     table: list[dict[str, Any]]
 
@@ -64,7 +66,7 @@ def choose_head(stretches: Sequence[Stretch], levels: Levels) -> Chosen:
     kinds = [Candidate(spread) for spread in stretches[0].spreads]
     if len(stretches) < 2:
         chosen = Candidate(UNJUDGED)
-        return Chosen(_head(chosen, stretches, levels), chosen, [])
+        return Chosen(*_heads(chosen, kinds[0], stretches, levels), chosen, [])
     losses = {each: _judged(each, stretches, levels) for each in kinds}
     plain = kinds[0]
     chosen = _best(losses, kinds, plain)
@@ -73,7 +75,7 @@ def choose_head(stretches: Sequence[Stretch], levels: Levels) -> Chosen:
         losses |= {each: _judged(each, stretches, levels) for each in blends[1:]}
         chosen = _best(losses, blends, plain)
     table = [_row(each, found, losses[plain], chosen) for each, found in losses.items()]
-    return Chosen(_head(chosen, stretches, levels), chosen, table)
+    return Chosen(*_heads(chosen, plain, stretches, levels), chosen, table)
 
 
 def _offsets(candidate: Candidate, seen: Sequence[Stretch], levels: Levels) -> Tensor:
@@ -85,8 +87,13 @@ def _offsets(candidate: Candidate, seen: Sequence[Stretch], levels: Levels) -> T
     return (1 - candidate.teacher) * offsets + candidate.teacher * taught
 
 
-def _head(candidate: Candidate, seen: Sequence[Stretch], levels: Levels) -> QuantileHead:
-    return QuantileHead.of(_offsets(candidate, seen, levels), levels, candidate.spread)
+def _heads(
+    chosen: Candidate, plain: Candidate, seen: Sequence[Stretch], levels: Levels
+) -> tuple[QuantileHead, QuantileHead]:
+    first, second = (
+        QuantileHead.of(_offsets(each, seen, levels), levels, each.spread) for each in (chosen, plain)
+    )
+    return first, second
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..base.spread import spread
 from ..data import Dataset, Windows
+from ..data.levels import MEDIAN
 from ..data.splits import Part
 from ..ir.forecaster import Forecaster
 from ..ir.quantiles import Spread
@@ -125,14 +126,18 @@ def stretch_of(
 
 
 def taught_offsets(store: TeacherStore, part: Part, windows: np.ndarray, levels: Sequence[float]) -> Tensor:
-    """The teacher's quantiles at ``levels`` less its median, ``[M, D, H, Q]`` float32.
+    """The teacher's quantiles at ``levels`` less its median, ``[M, D, H, Q]`` float32."""
+    found = interpolated(store.array(part, "quantiles")[windows], store.quantile_levels, [*levels, MEDIAN])
+    return found[..., :-1] - found[..., -1:]
 
-    Between its own levels they are drawn as straight lines, beyond them they stay at its outermost.
+
+def interpolated(quantiles: np.ndarray, known: Sequence[float], levels: Sequence[float]) -> Tensor:
+    """``[..., Q]`` float32 at ``levels`` from ``quantiles [..., K]`` at the ``known`` ones, sorted first.
+
+    Between known levels they are drawn as straight lines, beyond them they stay at the outermost.
     """
-    known = np.asarray(store.quantile_levels)
-    stored = np.sort(np.asarray(store.array(part, "quantiles")[windows], np.float32), axis=-1)
-    places = np.interp([*levels, 0.5], known, np.arange(len(known)))
+    given = np.sort(np.asarray(quantiles, np.float32), axis=-1)
+    places = np.interp(levels, known, np.arange(len(known)))
     low = np.floor(places).astype(int)
     high, share = np.minimum(low + 1, len(known) - 1), (places - low).astype(np.float32)
-    found = stored[..., low] * (1 - share) + stored[..., high] * share
-    return torch.from_numpy(found[..., :-1] - found[..., -1:])
+    return torch.from_numpy(given[..., low] * (1 - share) + given[..., high] * share)
