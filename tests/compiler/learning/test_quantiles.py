@@ -1,13 +1,16 @@
-"""Quantiles: losses against direct formulas, offsets against known distributions, choices that can be known."""
+"""Quantiles: losses against direct formulas, offsets against known distributions, choices that are known."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from series import dataset_of
+from series import make_data, waves
 
 from tsfmc.compiler.data.levels import levels_problem
 from tsfmc.compiler.ir.quantiles import QuantileHead, Spread, ascending
@@ -39,9 +42,9 @@ def varied(seed: int, count: int = 800) -> torch.Tensor:
 
 
 def test_losses_are_the_formulas() -> None:
-    data = dataset_of(300, variates=2)
+    data = make_data(waves(300, variates=2))
     windows = data.windows("test", 24, 6)
-    past, future = windows.batch(range(len(windows)))
+    _, future = windows.batch(range(len(windows)))
     generator = torch.Generator().manual_seed(0)
     given = torch.randn(len(windows), 2, 6, 3, generator=generator).sort(-1).values
     found = evaluate_quantiles(lambda indices, _: given[list(indices)], windows, LEVELS)
@@ -89,17 +92,23 @@ def test_the_spread_is_chosen_by_what_the_residuals_follow(moves: bool, expected
 
 
 def test_a_teacher_has_to_earn_its_weight() -> None:
-    """Quantiles far too wide get none; exact ones win where a handful of windows say little."""
+    """Quantiles far too wide get none; exact ones win where a handful of windows says little."""
     wide = [stretch(name, varied(seed), taught=9.0) for seed, name in enumerate("abcde")]
     assert choose_head(wide, LEVELS).candidate.teacher == 0
-    exact = [stretch(name, varied(seed, 64)[:, :1], taught=1.0) for seed, name in enumerate("abcdef")]
-    few = [
-        Stretch(
-            e.name, e.residuals[:8], {k: v[:8] for k, v in e.spreads.items()}, e.taught[:8], e.taught_at[:8]
-        )
-        for e in exact[:4]
-    ]
+    exact = [stretch(name, varied(seed, 64), taught=1.0) for seed, name in enumerate("abcdef")]
+    few = [replace(each, **first_windows(each, 8)) for each in exact[:4]]
     assert choose_head([*few, *exact[4:]], LEVELS).candidate.teacher > 0
+
+
+def first_windows(found: Stretch, count: int) -> dict[str, Any]:
+    """What a stretch holds of its first windows."""
+    assert found.taught is not None and found.taught_at is not None
+    return {
+        "residuals": found.residuals[:count],
+        "spreads": {kind: values[:count] for kind, values in found.spreads.items()},
+        "taught": found.taught[:count],
+        "taught_at": found.taught_at[:count],
+    }
 
 
 def test_one_stretch_is_not_judged() -> None:
