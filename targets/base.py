@@ -64,6 +64,7 @@ class TaskFacts:
         frequency, step_seconds: of the rows; None where unknown, or no fixed time.
         missing: policy for missing values, see ``compiler/data/filling.py``.
         mean, std: of each variate ``[D]``: ``scaled = (raw - mean) / std``.
+        quantile_levels: of the forecast, ascending; none where a step has one number.
     """
 
     variates: tuple[str, ...]
@@ -72,6 +73,7 @@ class TaskFacts:
     missing: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    quantile_levels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

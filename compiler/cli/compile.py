@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates",
     "calendar", "known_columns", "past_columns", "step",
-    "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy",
-    "baseline", "refit", "with_teacher", "seed", "threads",
+    "split", "missing", "max_filled", "quantiles", "recipe", "set", "budget", "teacher_store",
+    "licence_policy", "baseline", "refit", "with_teacher", "seed", "threads",
 )  # fmt: skip
 @click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Read the data, print the resolved plan and stop.")

@@ -39,7 +39,7 @@ class Import(Step):
         warnings = (*check_licence(self.recipe, info), *moving, *data.notes)
         for warning in warnings:
             context.progress.line(f"warning: {warning}")
-        task = Task(unit.task.lookback, unit.task.horizon, data.variates, data.frequency)
+        task = replace(unit.task, variates=data.variates, frequency=data.frequency)
         imported = unit.with_(
             task=task, data=data, teacher=teacher, teacher_info=info, teacher_store=store, warnings=warnings
         )
@@ -95,7 +95,8 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
 
 def empty_unit(recipe: Recipe) -> CompileUnit:
     """The unit before anything is loaded."""
-    return CompileUnit(Task(recipe.task.lookback, recipe.task.horizon, ()))
+    task = recipe.task
+    return CompileUnit(Task(task.lookback, task.horizon, (), quantile_levels=task.quantiles))
 
 
 def check_licence(recipe: Recipe, info: TeacherInfo) -> tuple[str, ...]:

@@ -72,6 +72,10 @@ class OtherSettings(TypedDict, total=False):
         float | None,
         Setting("task.max_filled", "Share of a variate that --missing may fill. Default: 0.25."),
     ]
+    quantiles: Annotated[
+        str | tuple[float, ...] | None,
+        Setting("task.quantiles", "Levels such as 0.1,0.5,0.9, 0.5 among them. Default: a point forecast."),
+    ]
     recipe: Annotated[str | Path | None, Setting("", "A recipe in TOML.")]
     set: Annotated[Iterable[str], Setting("", "Override a field of the recipe.", metavar="KEY.PATH=VALUE")]
     budget: Annotated[

@@ -87,6 +87,7 @@ class RecipeView:
         read_later: parts of the unit that the passes of the pipeline read, all of them together.
         refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
             or ``all``.
+        quantile_levels: of the task; none for a point forecast.
         calendar: whether the calendar is tried as an input.
         columns: columns that are read and not forecast.
     """
@@ -94,6 +95,7 @@ class RecipeView:
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
     refit: str = "none"
+    quantile_levels: tuple[float, ...] = ()
     calendar: bool = False
     columns: tuple[str, ...] = ()
 

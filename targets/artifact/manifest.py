@@ -29,7 +29,8 @@ class TaskPart(_Part):
     """What is forecast.
 
     ``step_seconds`` is None where a step has no fixed length (months); ``missing`` is what the compile did
-    with empty cells and missing rows, and what a forecast does unless it is told otherwise.
+    with empty cells and missing rows, and what a forecast does unless it is told otherwise.  A point forecast
+    is the mean, or where there are ``quantile_levels`` the ``median``.
     """
 
     lookback: int = Field(ge=1, le=MAX_STEPS)
@@ -38,6 +39,8 @@ class TaskPart(_Part):
     frequency: str | None = None
     step_seconds: float | None = Field(default=None, gt=0)
     missing: Literal["error", "ffill", "interpolate"] = "error"
+    quantile_levels: tuple[float, ...] | None = None
+    point: Literal["mean", "median"] = "mean"
 
 
 class InputPart(_Part):

@@ -28,6 +28,7 @@ PARTS = (
     BASE / "text.py",
     SHARED / "cells.py",
     SHARED / "filling.py",
+    SHARED / "levels.py",
     SHARED / "scaling.py",
     SHARED / "packed.py",
     DEVICE / "files.py",
