@@ -63,7 +63,7 @@ class RefitAffine(Pass):
         if not unit.record or unit.record[-1].name not in (SolveAffine.name, AddInputs.name):
             raise PassError(
                 "there is no setting to solve again",
-                hint=f"put refit_affine right after {SolveAffine.name} or {AddInputs.name}, or leave refit out",
+                hint=f"put refit_affine right after {SolveAffine.name} or {AddInputs.name}, or not at all",
             )
         if setting_of(unit.setting).align:
             raise PassError(

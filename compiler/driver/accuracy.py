@@ -15,7 +15,10 @@ from torch import Tensor
 
 from ...targets.base import Engine
 from ..base.progress import Progress
+from ..data import Part
 from ..data.levels import MEDIAN
+from ..ir.forecaster import Forecaster
+from ..ir.inputs import WindowRows, rows_for
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
@@ -42,7 +45,7 @@ def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:
     """Forecasts to compare with; of a teacher that passes have replaced, the one that was loaded."""
     rows = {"seasonal_naive": seasonal_naive(unit.data.seasonality, unit.task.horizon)}
     if unit.supervised is not None:
-        rows["supervised"] = model_predictor(unit.supervised.judged_point)
+        rows["supervised"] = point_predictor(unit.supervised)
     store, original = unit.teacher_store, unit.original_teacher or unit.teacher
     if store is not None and unit.original_teacher is None:
         rows["teacher"] = lambda indices, past: store.forecast("test", indices)
@@ -57,13 +60,27 @@ def artifact_rows(
     """The payload's row, and the model's beside it where the two differ or only the model runs here."""
     rows: dict[str, Predict] = {}
     if engine is None or precision != "fp32":
-        rows["model"] = model_predictor(unit.judged_point)
+        rows["model"] = point_predictor(unit)
     if engine is not None and unit.judged is None:
-        rows["student"] = engine_predictor(engine, unit.task.quantile_levels)
+        predict = engine_predictor(engine, unit.task.quantile_levels)
+        rows["student"] = with_inputs(unit, unit.shipped, predict)
     elif engine is not None and unit.judged is not None and precision == "fp32":
         # It has seen rows that judge it.  Before that it was this model; parity says no more is lost.
-        rows["student"] = model_predictor(unit.judged_point)
+        rows["student"] = point_predictor(unit)
     return evaluate_rows(unit, rows, progress)
+
+
+def point_predictor(unit: CompileUnit, part: Part = "test") -> Predict:
+    """The point forecast of what may be judged, on windows of a part."""
+    return with_inputs(unit, unit.judged_point, model_predictor(unit.judged_point), part)
+
+
+def with_inputs(unit: CompileUnit, model: Forecaster, predict: Predict, part: Part = "test") -> Predict:
+    """``predict``, which takes the rows of ``model``, from windows of a part."""
+    rows = rows_for(model, unit.data.windows(part, unit.task.lookback, unit.task.horizon))
+    if not isinstance(rows, WindowRows):
+        return predict
+    return lambda indices, past: predict(indices, rows.rows(indices, past))
 
 
 def engine_predictor(engine: Engine, levels: Sequence[float] = ()) -> Predict:

@@ -31,9 +31,9 @@ from ..base.sealed import write_text
 from ..base.spread import spread
 from ..ir.unit import CompileUnit
 from ..learning.compare import block_windows, mean_interval
-from ..learning.evaluate import Accuracy, Predict, model_predictor
+from ..learning.evaluate import Accuracy, Predict
 from ..learning.impulse import impulse_response
-from .accuracy import reference_predictors
+from .accuracy import point_predictor, reference_predictors
 
 Array = npt.NDArray[np.float64]
 SCHEMA = 1
@@ -219,7 +219,7 @@ def _examples(unit: CompileUnit, mine: Accuracy, variates: Sequence[int]) -> Ite
     ]
     chosen = sorted({index for _, _, index in places})
     past, future = unit.data.windows("test", unit.task.lookback, unit.task.horizon).batch(chosen)
-    predictors: dict[str, Predict] = {"student": model_predictor(unit.judged_point)}
+    predictors: dict[str, Predict] = {"student": point_predictor(unit)}
     predictors |= {name: row for name, row in reference_predictors(unit).items() if name == "teacher"}
     with torch.inference_mode():
         found = {name: _raw(unit, predict(chosen, past).numpy()) for name, predict in predictors.items()}
@@ -254,6 +254,8 @@ def _stamp(unit: CompileUnit, index: int) -> str:
 
 
 def _matrix(unit: CompileUnit, variates: Sequence[int]) -> Matrix | None:
+    if unit.judged_model.inputs:
+        return None
     maps = impulse_response(unit.judged_model, len(unit.task.variates), unit.task.lookback, variates)
     if maps is None:
         return None

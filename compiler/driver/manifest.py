@@ -35,6 +35,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "step_seconds": step_seconds(task.frequency),
             "missing": job.recipe.task.missing,
             **quantile_fields(task),
+            **input_fields(unit),
         },
         "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
         "teacher": {
@@ -97,6 +98,12 @@ def quantile_fields(task: Task) -> dict[str, Any]:
     if not task.quantile_levels:
         return {"point": "mean"}
     return {"quantile_levels": list(task.quantile_levels), "point": "median"}
+
+
+def input_fields(unit: CompileUnit) -> dict[str, Any]:
+    """What stands in a row behind the lookback, where anything does."""
+    groups = unit.shipped.inputs
+    return {"inputs": [asdict(group) for group in groups]} if groups else {}
 
 
 def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:

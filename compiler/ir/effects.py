@@ -96,6 +96,7 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "teacher_store": lambda unit: unit.teacher_store and unit.teacher_store.key,
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),
+    "effect": lambda unit: _module(unit.effect),
     "head": lambda unit: _head(unit.head),
     "plain_head": lambda unit: _head(unit.plain_head),
     "judged": lambda unit: _module(unit.judged),

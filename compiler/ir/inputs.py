@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.inputs import InputGroup
+from ..base.spread import spread
+from ..data import Windows
+from ..data.inputs import InputGroup, InputRows, input_rows
 from .forecaster import Forecaster
 
 
@@ -55,10 +58,44 @@ class InputForecaster(Forecaster):
     def __init__(self, model: Forecaster, effect: InputEffect) -> None:
         super().__init__()
         self.model, self.effect = model, effect
-        self.lookback, self.horizon = model.lookback, model.horizon
+        self.lookback, self.horizon, self.inputs = model.lookback, model.horizon, effect.groups
         self.config = {"kind": "inputs", "model": dict(model.config), **effect.config}
 
     def forward(self, row: Tensor) -> Tensor:
         """``row [B, D, L + E]`` to ``[B, D, H]``."""
         forecast: Tensor = self.model(row[..., : self.lookback]) + self.effect(row[..., self.lookback :])
         return forecast
+
+
+class WindowRows:
+    """Windows with their inputs behind the lookback."""
+
+    def __init__(self, windows: Windows, inputs: InputRows) -> None:
+        self.windows, self.inputs = windows, inputs
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+        """Rows ``[B, D, L + E]`` and futures ``[B, D, H]``, float32."""
+        past, future = self.windows.batch(indices)
+        return self.rows(indices, past), future
+
+    def rows(self, indices: Sequence[int] | np.ndarray | Tensor, past: Tensor) -> Tensor:
+        """``[B, D, L + E]`` of the pasts ``[B, D, L]`` of the windows ``indices``."""
+        starts = self.windows.starts(np.asarray(indices, dtype=np.int64))
+        found = torch.from_numpy(self.inputs.at(starts)).to(past.dtype)
+        return torch.cat([past, found[:, None].expand(-1, past.shape[1], -1)], dim=-1)
+
+    def spread(self, count: int) -> np.ndarray:
+        """The rows of ``count`` windows spread evenly over the part: ``[count, D, L + E]``."""
+        rows: np.ndarray = self.batch(spread(len(self), count))[0].numpy()
+        return rows
+
+
+def rows_for(model: Forecaster, windows: Windows) -> Windows | WindowRows:
+    """What ``model`` reads of the windows."""
+    if not model.inputs:
+        return windows
+    found = input_rows(windows.data, model.inputs, windows.lookback, windows.horizon)
+    return WindowRows(windows, found)

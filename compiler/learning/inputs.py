@@ -180,7 +180,7 @@ def choose_inputs(
     """
     places = rows.slices()
     calendar = [group.name for group in rows.groups if group.kind == "calendar"]
-    tried = [((), setting.ridge)]
+    tried: list[Candidate] = [((), setting.ridge)]
     tried += [
         (chosen, setting.ridge * factor)
         for chosen in candidates(list(places), calendar)
