@@ -65,6 +65,7 @@ class TaskFacts:
         missing: policy for missing values, see ``compiler/data/filling.py``.
         mean, std: of each variate ``[D]``: ``scaled = (raw - mean) / std``.
         quantile_levels: of the forecast, ascending; none where a step has one number.
+        inputs: groups of numbers behind a variate's past, as the manifest has them.
     """
 
     variates: tuple[str, ...]
@@ -74,6 +75,7 @@ class TaskFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     quantile_levels: tuple[float, ...] = ()
+    inputs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
         mean=tuple(data.mean.tolist()),
         std=tuple(data.std.tolist()),
         quantile_levels=task.quantile_levels,
+        inputs=tuple(asdict(group) for group in unit.shipped.inputs),
     )
 
 
