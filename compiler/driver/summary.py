@@ -34,6 +34,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"pre-training overlap with this data: {teacher['pretraining_overlap']}",
         f"student    {student['name']}, {student['parameters']:,} parameters, "
         f"payload {manifest['size']['payload_bytes']:,} bytes",
+        *metadata_lines(manifest),
         "",
         *choice_part(manifest),
         *accuracy_table(manifest),
@@ -57,6 +58,15 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     if warning:
         lines.append(f"licence    {warning}")
     return [*lines, "", *pass_table(manifest)]
+
+
+def metadata_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What the program's file says of itself where it does, but for the scaling, a number a variate."""
+    said = manifest["target"].get("metadata", {})
+    words = [f"{name} {value}" for name, value in said.items() if "scaling" not in name]
+    head = f"{manifest['target']['entry']} says " if words else ""
+    lines = wrap(head + ", ".join(words), width=89)
+    return [f"{'metadata' if line is lines[0] else '':<11}{line}" for line in lines]
 
 
 def data_words(manifest: Mapping[str, Any]) -> str:
