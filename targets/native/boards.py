@@ -33,17 +33,23 @@ class Board:
     """An emulated board.
 
     Attributes:
-        flags: gcc's, of its core.
+        core, library: gcc's flags, of its core and of the C library.
         start: the template with the first instructions and the way out to the emulator.
         flash, ram: (address, bytes) of its memories, for the linker.
         pulse: instructions that one tick of its counter stands for, under ``-icount shift=0``.
     """
 
-    flags: tuple[str, ...]
+    core: tuple[str, ...]
     start: str
     flash: tuple[int, int]
     ram: tuple[int, int]
     pulse: int
+    library: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """To compile and to link with."""
+        return self.core + self.library
 
 
 @dataclass(frozen=True)

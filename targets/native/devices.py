@@ -155,11 +155,12 @@ _BARE = (
         RV32,
         "rv32imc",
         board=Board(
-            ("-march=rv32imc", "-mabi=ilp32", "--specs=picolibc.specs"),
+            ("-march=rv32imc", "-mabi=ilp32"),
             "start_riscv.c",
             (0x80000000, 16 << 20),
             (0x81000000, 16 << 20),
             1,
+            ("--specs=picolibc.specs",),
         ),
     ),
 )

@@ -2,6 +2,7 @@
  * report.txt gets: status of the self-test, stack in bytes and ticks of a forecast. */
 #include "tsfmc_model.h"
 
+#include <stdint.h>
 #include <string.h>
 
 int host_call(int operation, const void *argument);
