@@ -16,7 +16,7 @@ from .emit import HEADER, SOURCE
 
 VERSION = "1.0.0"
 _SUMMARY = "A compiled time series forecaster"
-_SKETCH = f"""/* Prints 0 when this board computes what was compiled, and then the forecast of the self-test's window. */
+_SKETCH = f"""/* Prints 0 when this board computes what was compiled, then the forecast of the self-test. */
 #include <{HEADER}>
 
 static float past[TSFMC_INPUT_SIZE], forecast[TSFMC_OUTPUT_SIZE];

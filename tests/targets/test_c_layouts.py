@@ -1,7 +1,7 @@
 """The artifact as a library of Arduino, PlatformIO and Zephyr, by their own tools where they can be had.
 
-Arduino's builder and its AVR core, whose program qemu executes, come from Debian; PlatformIO's own checks of a
-manifest come with its command line.  Zephyr's tree and arduino-cli come from no registry: of these the
+Arduino's builder and its AVR core, whose program qemu executes, come from Debian; PlatformIO's own checks of
+a manifest come with its command line.  Zephyr's tree and arduino-cli come from no registry: of these the
 documented rules are checked.
 """
 
