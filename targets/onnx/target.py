@@ -1,7 +1,7 @@
 """The ONNX target: one page from a program to ``model.onnx``.
 
 program --to_onnx--> graph --(static: to_basic_operators)--> --(int8: quantize_static)--> checked
--> stamped with the task -> model.onnx, (static: calibration.npy, vectors.npz)
+-> stamped with the task -> model.onnx, (static: toolchain/calibration.npy, vectors.npz)
 """
 
 from __future__ import annotations

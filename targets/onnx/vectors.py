@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ...compiler.base.spread import spread
+from ..artifact.hashes import TOOLCHAIN
 from ..base import Engine
 
-CALIBRATION, VECTORS = "calibration.npy", "vectors.npz"
+CALIBRATION, VECTORS = f"{TOOLCHAIN}calibration.npy", f"{TOOLCHAIN}vectors.npz"
 MOST_WINDOWS, MOST_VECTORS = 64, 8
 
 
@@ -25,6 +26,7 @@ def calibration_windows(windows: np.ndarray) -> np.ndarray:
 
 def write_vectors(directory: Path, windows: np.ndarray, engine: Engine, reference: Engine) -> list[str]:
     """Writes both files; returns their names."""
+    (directory / TOOLCHAIN).mkdir(exist_ok=True)
     np.save(directory / CALIBRATION, calibration_windows(windows), allow_pickle=False)
     past = _some(windows, MOST_VECTORS)
     with (directory / VECTORS).open("wb") as stream:

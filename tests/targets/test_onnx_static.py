@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tsfmc.compiler.base.errors import LoweringError, RecipeError, VerificationError
 from tsfmc.compiler.ir.program import export_program
 from tsfmc.targets.artifact.contract import contract_sha256
+from tsfmc.targets.artifact.hashes import describe, payload_bytes
 from tsfmc.targets.base import Payload
 from tsfmc.targets.measure.parity import check_parity, hard_windows
 from tsfmc.targets.onnx import TARGET
@@ -96,8 +97,11 @@ def test_an_opset_that_they_lack_is_refused(tmp_path: Path) -> None:
         require_static(proto)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-per-tensor"])
-@pytest.mark.parametrize("name", [*LINEAR, "folded_itransformer", "folded_mlp"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [(name, "int8") for name in (*LINEAR, "folded_itransformer", "folded_mlp")]
+    + [("affine_maps", "int8-per-tensor")],
+)
 def test_int8_keeps_to_its_tolerance(name: str, precision: str, tmp_path: Path) -> None:
     model = student(name)
     payload, proto = lower(model, tmp_path, precision=precision)
@@ -195,9 +199,12 @@ def test_a_program_that_int8_breaks_is_refused(tmp_path: Path) -> None:
 def test_vectors_lie_beside_the_file(tmp_path: Path) -> None:
     """Any tool can replay them: the file's own input names, shapes and values."""
     payload, _ = lower(student("low_rank_map"), tmp_path, precision="int8")
-    assert set(payload.files) == {"model.onnx", "calibration.npy", "vectors.npz"}
-    np.testing.assert_array_equal(np.load(tmp_path / "calibration.npy"), windows())
-    with np.load(tmp_path / "vectors.npz") as vectors:
+    folder = tmp_path / "toolchain"
+    assert set(payload.files) == {"model.onnx", "toolchain/calibration.npy", "toolchain/vectors.npz"}
+    sizes = {name: describe(tmp_path / name) for name in payload.files}
+    assert payload_bytes(sizes) == (tmp_path / "model.onnx").stat().st_size, "a device needs no more"
+    np.testing.assert_array_equal(np.load(folder / "calibration.npy"), windows())
+    with np.load(folder / "vectors.npz") as vectors:
         past, forecast, reference = (vectors[name] for name in ("past", "forecast", "reference"))
     assert past.shape == (8, 3, 48) and past.dtype == forecast.dtype == np.float32
     options = onnxruntime.SessionOptions()
@@ -210,9 +217,9 @@ def test_vectors_lie_beside_the_file(tmp_path: Path) -> None:
 
 def test_two_lowerings_write_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        lower(student("folded_mlp"), tmp_path / name, precision="int8")
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+        payload, _ = lower(student("folded_mlp"), tmp_path / name, precision="int8")
+    for name in payload.files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 def test_a_static_program_has_no_other_batch() -> None:
