@@ -65,7 +65,7 @@ class CompileResult:
 
 
 def compile(
-    teacher: str | Path | None = None,
+    teacher: str | Path | Sequence[str | Path] | None = None,
     data: str | Path | None = None,
     target: str | Sequence[str] | None = None,
     *,
@@ -79,7 +79,8 @@ def compile(
     """Compiles a teacher to artifacts ``out/<target>/``; arguments left out come from the recipe.
 
     Args:
-        teacher: short name, hub id or local directory.
+        teacher: short name, hub id, local directory or teacher store; several are mixed by weights that
+            rolling origins choose.
         data: known data set, ``sample``, a CSV or Parquet file, or ``synthetic`` for no data at all.
         target: one target or several.
         cache: look up and keep the results of long passes.
@@ -381,6 +382,11 @@ def teach(
     from .driver.room import require_cache
     from .learning.teacher_store import StoreOptions, write_store
 
+    if len(recipe.teacher) > 1:
+        raise UsageError(
+            f"a store holds the outputs of one teacher, and there are {len(recipe.teacher)}",
+            hint="write a store for each, and give all of them to one compile",
+        )
     progress = progress or Silent()
     require_room(folder, 0, "the store's folder", "choose another one with --out")
     require_cache()

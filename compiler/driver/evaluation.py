@@ -33,7 +33,7 @@ from ..ir.unit import CompileUnit
 from ..learning.compare import block_windows, mean_interval
 from ..learning.evaluate import Accuracy, Predict, model_predictor
 from ..learning.impulse import impulse_response
-from .accuracy import reference_predictors
+from .accuracy import FURTHER, reference_predictors
 
 Array = npt.NDArray[np.float64]
 SCHEMA = 1
@@ -164,7 +164,7 @@ def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | No
     mine = rows.get("student", rows.get("model"))
     if unit.data.unmeasured or mine is None:
         return None
-    everyone = {**rows, **unit.accuracy}
+    everyone = {name: row for name, row in {**rows, **unit.accuracy}.items() if not name.startswith(FURTHER)}
     variates = _shown_variates(mine, unit)
     bins = _starts(mine.windows, POINTS)
     examples = tuple(_examples(unit, mine, variates))

@@ -8,7 +8,7 @@ from typing import Any
 from ..base.progress import Progress
 from ..data import PARTS, Dataset
 from ..data.sources import KNOWN, is_here
-from .importing import licence_before_download, load_recipe_data
+from .importing import licences_before_download, load_recipe_data
 from .recipe import Recipe
 
 
@@ -18,7 +18,7 @@ def data_facts(recipe: Recipe, progress: Progress) -> dict[str, Any]:
     Raises:
         TsfmcError: the licence policy or the data would end a compile.
     """
-    licence_before_download(recipe)
+    licences_before_download(recipe)
     known = KNOWN.get(recipe.data.lower())
     if known is not None and not is_here(known):
         return {"name": known.name, "rows": known.rows, "step": known.frequency, "fetched_from": known.url}

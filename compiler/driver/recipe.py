@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -125,6 +126,21 @@ Name = Annotated[str, AfterValidator(_as_path)]
 """The name or the path of something: it will be looked up as a path."""
 
 
+def _listed(value: Any) -> Any:
+    """A teacher alone is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _unlisted(value: tuple[str, ...]) -> str | list[str]:
+    return value[0] if len(value) == 1 else list(value)
+
+
+Teachers = Annotated[
+    tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1, max_length=8), PlainSerializer(_unlisted)
+]
+"""One teacher, ``"A"``, or several, ``["A", "B"]``: the first one is the original."""
+
+
 class BudgetSection(_Section):
     """Gates; a missed one is exit code 4.
 
@@ -161,8 +177,9 @@ class Recipe(_Section):
     """A resolved recipe."""
 
     version: Literal[1]
-    teacher: Name
+    teacher: Teachers
     teacher_options: dict[str, Any] = Field(default_factory=dict)
+    """Of its family; with several teachers a table for each, by the teacher's name."""
     teacher_store: Name | None = None
     data: Name
     seed: int = Field(ge=0, lt=1 << 63)
@@ -183,6 +200,10 @@ class Recipe(_Section):
     measure: MeasureSection = MeasureSection()
     budget: BudgetSection = BudgetSection()
 
+    def options_of(self, teacher: str) -> dict[str, Any]:
+        """The family's options of one of the teachers."""
+        return self.teacher_options if len(self.teacher) == 1 else dict(self.teacher_options.get(teacher, {}))
+
     def to_toml(self) -> str:
         """Stable TOML text; reading it gives an equal recipe."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
@@ -196,13 +217,28 @@ def make_recipe(**settings: Unpack[Settings]) -> Recipe:
         UsageError: a device, and no target that has devices.
     """
     file, device = settings.get("recipe"), settings.get("device")
-    budgets = (f"budget.{budget}" for budget in settings.get("budget", ()))
+    budgets = [_budget(text) for text in settings.get("budget", ())]
     resolved = resolve(
         file=None if file is None else checked_path(file, "--recipe"),
         named=recipe_fields(settings),
         settings=(*settings.get("set", ()), *budgets),
     )
     return on_device(resolved, device) if device else resolved
+
+
+def _budget(text: str) -> str:
+    """A gate as the setting that it is short for.
+
+    Raises:
+        RecipeError: it has no value.
+    """
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise RecipeError(
+            f"--budget {text!r}: expected NAME=VALUE, e.g. max_mse_over_teacher=5%",
+            hint=f"gates are {', '.join(BudgetSection.model_fields)}",
+        )
+    return f"budget.{text}"
 
 
 def on_device(recipe: Recipe, device: str) -> Recipe:
@@ -261,9 +297,28 @@ def resolve(
     _refuse_nan(merged)
     _keep_options_of_pipeline(merged, user)
     try:
-        return Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, file) from None
+    _check_several(recipe)
+    return recipe
+
+
+def _check_several(recipe: Recipe) -> None:
+    """What goes with one teacher alone, where there are several."""
+    if len(recipe.teacher) == 1:
+        return
+    if recipe.teacher_store is not None:
+        raise RecipeError(
+            f"teacher_store: the outputs of one teacher, and there are {len(recipe.teacher)} teachers",
+            hint="name the store's folder as one of them: --teacher A --teacher STORE",
+        )
+    for name, options in recipe.teacher_options.items():
+        if name not in recipe.teacher or not isinstance(options, dict):
+            raise RecipeError(
+                f"teacher_options.{name}: with several teachers, expected a table for each of them by name",
+                hint=f"the teachers are {', '.join(recipe.teacher)}",
+            )
 
 
 def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
@@ -276,6 +331,20 @@ def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
         raise RecipeError(
             f"refit: {recipe.refit!r}, and no pass of the pipeline solves a student again",
             hint="put a pass that refits into the pipeline (tsfmc passes), or leave refit out",
+        )
+
+
+def check_teachers(recipe: Recipe, passes: Iterable[Pass]) -> None:
+    """Teachers beside the first one must act.
+
+    Raises:
+        RecipeError: there are several, and no pass sums what they say.
+    """
+    mixes = any("companions" in step.reads and "statistics" in step.writes for step in passes)
+    if len(recipe.teacher) > 1 and not mixes:
+        raise RecipeError(
+            f"teacher: {len(recipe.teacher)} teachers, and this pipeline learns from one",
+            hint="give one, or an affine student, which is solved for a mix of them (--student dlinear)",
         )
 
 

@@ -95,8 +95,12 @@ class Settings(OtherSettings, total=False):
     """All settings."""
 
     teacher: Annotated[
-        str | Path | None,
-        Setting("teacher", "Short name, hub id or directory. Default: the embedded demo teacher."),
+        str | Path | Sequence[str | Path] | None,
+        Setting(
+            "teacher",
+            "Short name, hub id, directory or teacher store; may be repeated: a mix of them is chosen. "
+            "Default: the embedded demo teacher.",
+        ),
     ]
     data: Annotated[
         str | Path | None,
@@ -138,6 +142,8 @@ def recipe_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if name == "teacher" and not isinstance(value, str):
+        return [str(one) for one in value]
     if name == "target" and isinstance(value, str):
         return [value]
     return value

@@ -30,11 +30,13 @@ from ..data.recent import recent_rows
 from ..data.sources import file_source
 from ..data.table import Table, ingest, open_ingested
 from ..data.timeline import steps_per_season
+from ..ir.companions import Companion, companion_names
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, PassRecord, Task
 from ..learning.statistics import Array
 from ..learning.update import (
     FILE,
+    Header,
     State,
     check_follows,
     read_state,
@@ -42,6 +44,7 @@ from ..learning.update import (
 )
 from ..students import STUDENTS
 from . import pipeline
+from .importing import RESERVED
 from .jobs import require_targets
 from .keeping import kept_beside, waiting
 from .recipe import Recipe
@@ -209,6 +212,14 @@ def _unit(
         Task(header.lookback, header.horizon, header.variates, header.step),
         data,
         teacher_info=TeacherInfo(**header.teacher),
+        companions=_companions(header),
         student=student.eval().fold(),
         record=(record,),
     )
+
+
+def _companions(header: Header) -> tuple[Companion, ...]:
+    """The further teachers of the compile, as far as an update needs them: their provenance."""
+    infos = [TeacherInfo(**fields) for fields in header.companions]
+    named = zip(companion_names(infos, RESERVED), infos, strict=True)
+    return tuple(Companion(name, info) for name, info in named)

@@ -83,6 +83,7 @@ class Manifest(BaseModel):
     files: dict[str, FilePart] = Field(default_factory=dict)
     size: dict[str, int] = Field(default_factory=dict)
     teacher: dict[str, Any] | None = None
+    further_teachers: list[dict[str, Any]] | None = None
     student: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     passes: list[dict[str, Any]] | None = None
