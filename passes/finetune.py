@@ -170,8 +170,8 @@ class Finetune(TeacherPass):
         tuned_on = [len(self._chosen(unit, part.seen)) for part in parts]
         visits = epochs * sum(count for count in tuned_on if count >= self.options.batch_size)
         context.progress.line(
-            f"    cross-fit: {len(parts)} stretches of training, each labelled by a teacher tuned on what lies "
-            f"before it: {visits / (epochs * len(self._chosen(unit))):.1f} times the training of one rate"
+            f"    cross-fit: {len(parts)} stretches of training, labelled by teachers tuned on what lies "
+            f"before each: {visits / (epochs * len(self._chosen(unit))):.1f} times the training of one rate"
         )
         labels = []
         for number, part in enumerate(parts):

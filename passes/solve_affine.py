@@ -121,8 +121,8 @@ class SolveAffine(Pass):
 
         Where training is too short for rolling origins the mix is not searched: equal parts.
         """
-        if len(grid.mixes) < 2:
-            return grid, None
+        if len(grid.mixes) < 2 or not any(grid.distill):
+            return replace(grid, mixes=grid.mixes[:1]), None
         if statistics.alone == TOO_FEW:
             equal = max(grid.mixes, key=lambda mix: (len(mix), -max(weight for _, weight in mix)))
             return replace(grid, mixes=(equal,)), None

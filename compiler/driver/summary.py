@@ -132,7 +132,9 @@ def further_rows(manifest: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, row in manifest["accuracy"].get("teachers", {}).items():
         cells = (f"{'-' if row[key] is None else f'{row[key]:.4f}':>8}" for key in ("mse", "mae", "mase"))
-        lines.append(f"{f'teacher, {name}':<24}{''.join(cells)}")
+        label = f"teacher, {name}"
+        label = label if len(label) < 24 else f"{label[:20]}..."
+        lines.append(f"{label:<24}{''.join(cells)}")
     return lines
 
 
