@@ -183,7 +183,7 @@ def test_what_several_teachers_go_with(made: Path) -> None:
             api.transform(make_recipe(student=student, **both))
     with pytest.raises(RecipeError, match="outputs of one teacher"):
         recipe(made, "mixer", "timer", teacher_store="x")
-    with pytest.raises(RecipeError, match="teacher_options.patch_size"):
+    with pytest.raises(RecipeError, match=r"teacher_options\.patch_size"):
         recipe(made, "mixer", "timer", set=["teacher_options.patch_size=8"])
     with pytest.raises(UsageError, match="a store holds the outputs of one teacher"):
         api.teach(recipe(made, "mixer", "timer"), made / "both")
