@@ -321,18 +321,30 @@ def compare(
 
 @disk_errors()
 def package(
-    artifact: str | Path, *, layout: str = "tsfmc", out: str | Path | None = None, name: str = "forecaster"
+    artifact: str | Path,
+    *,
+    layout: str = "tsfmc",
+    out: str | Path | None = None,
+    name: str = "forecaster",
+    runtime: str | Path | None = None,
 ) -> Path:
     """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
 
+    Args:
+        runtime: for ``web``: the npm package onnxruntime-web, unpacked; None asks npm for it.
+
     Raises:
         VerificationError: the artifact is not intact.
-        UsageError: an unknown layout, one that does not take this target, or ``out`` exists.
+        UsageError: an unknown layout, one that does not take this target or option, or ``out`` exists.
+        MissingError: no runtime is given, and npm does not deliver it.
     """
     from ..targets.packages import LAYOUTS
     from ..targets.packages.layout import write_package
+    from .driver.evaluation import kept_residuals
 
-    chosen = LAYOUTS[layout]()
+    made_by = LAYOUTS[layout]
+    interval = kept_residuals(Path(artifact)) if "interval" in made_by.options else None
+    chosen = made_by.made(runtime=_path(runtime), interval=interval)
     return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
 
 
