@@ -31,6 +31,7 @@ from .driver.settings import OtherSettings
 if TYPE_CHECKING:
     from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from ..targets.artifact.open import Standing
+    from ..targets.packages.push import Pushed
     from .driver.bench import Bench
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
-    "make_recipe", "package", "plan", "report", "sign", "standing", "teach", "transform", "update", "verify",
+    "make_recipe", "package", "plan", "push", "report", "sign", "standing", "teach", "transform", "update",
+    "verify",
 ]  # fmt: skip
 
 
@@ -346,6 +348,27 @@ def package(
     interval = kept_residuals(Path(artifact)) if "interval" in made_by.options else None
     chosen = made_by.made(runtime=_path(runtime), interval=interval)
     return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
+
+
+def push(
+    artifact: str | Path,
+    repo: str,
+    *,
+    endpoint: str | None = None,
+    private: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """Checks an artifact and uploads it with its model card to the Hugging Face hub, see ``targets/packages/push``.
+
+    Raises:
+        VerificationError: the artifact is not intact, or its self-test fails.
+        LicenceError: the teacher's licence is not known to allow sharing, and ``private`` is not asked for.
+        UsageError: ``repo`` is no name, or the hub refuses it.
+        MissingError: no such artifact, no login, or no connection.
+    """
+    from ..targets.packages.push import push_artifact
+
+    return push_artifact(Path(artifact), repo, endpoint=endpoint, private=private, dry_run=dry_run)
 
 
 @disk_errors()
