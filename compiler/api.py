@@ -358,7 +358,9 @@ def push(
     private: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
-    """Checks an artifact and uploads it with its model card to the Hugging Face hub, see ``targets/packages/push``.
+    """Checks an artifact and uploads it with its model card to the Hugging Face hub.
+
+    See ``targets/packages/push``.
 
     Raises:
         VerificationError: the artifact is not intact, or its self-test fails.

@@ -2,10 +2,10 @@
 
     interval[d, h] = forecast[d, h] + (q_low, q_high of  truth - forecast  over the validation windows)
 
-for each variate and each step ahead: split conformal prediction ("Distribution-Free Predictive Inference for
-Regression", Section 2.2) with signed errors, whose two tails may differ.  Choices are made on the validation
-split and time goes on after it, so nothing is promised: the share of the test split's values that the interval
-really held is measured, and stated with it.
+for each variate and each step ahead: split conformal prediction ("Distribution-Free Predictive Inference
+for Regression", Section 2.2) with signed errors, whose two tails may differ. Choices are made on the
+validation split and time goes on after it, so nothing is promised: the share of the test split's values
+that the interval really held is measured, and stated with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ..base.spread import spread
+from ..data.splits import Part
 from ..ir.unit import CompileUnit
+from ..learning.evaluate import model_predictor
 
 LEVELS = (0.1, 0.9)
 MIN_WINDOWS = 50
@@ -83,19 +85,21 @@ def residual_quantiles(unit: CompileUnit) -> Residuals | None:
     )
 
 
-def _chosen(unit: CompileUnit, split: str) -> Sequence[int]:
+def _chosen(unit: CompileUnit, split: Part) -> Sequence[int]:
     windows = len(unit.data.windows(split, unit.task.lookback, unit.task.horizon))
     most = max(MIN_WINDOWS, MAX_VALUES // (len(unit.task.variates) * unit.task.horizon))
     return [int(index) for index in spread(windows, min(windows, MAX_WINDOWS, most))]
 
 
-def _errors(unit: CompileUnit, split: str, chosen: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
+def _errors(unit: CompileUnit, split: Part, chosen: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
     """``truth - forecast`` of each window, ``[B, D, H]``, scaled data."""
     windows = unit.data.windows(split, unit.task.lookback, unit.task.horizon)
+    predict = model_predictor(unit.judged_model)
     with torch.inference_mode():
         for start in range(0, len(chosen), BATCH):
-            past, future = windows.batch(chosen[start : start + BATCH])
-            yield (future - unit.judged_model(past)).numpy()
+            indices = chosen[start : start + BATCH]
+            past, future = windows.batch(indices)
+            yield (future - predict(indices, past)).numpy()
 
 
 def _short(values: npt.NDArray[np.float64]) -> tuple[float, ...]:

@@ -2,14 +2,16 @@
 
 1. What ``verify`` refuses is not uploaded.  An artifact of another device has its files and hashes checked;
    its self-test runs there.
-2. What the teacher's licence does not let one share is not published.  A private repository publishes nothing.
-3. ``artifact/`` in the repository becomes this artifact: a file that a former one left there would be a file
-   without a hash, and nobody who downloads it could verify the rest.
+2. What the teacher's licence does not let one share is not published.  A private repository publishes
+   nothing.
+3. ``artifact/`` in the repository becomes this artifact: a file that a former one left there would be a
+   file without a hash, and nobody who downloads it could verify the rest.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,9 @@ from ..artifact.open import read_manifest, verify_artifact
 from .hugging_face import HuggingFace
 from .layout import write_package
 
-SHAREABLE = re.compile(r"(?i)(apache|mit|bsd|isc|zlib|unlicense|cc0|cc-by(?!.*-nd)|mpl|afl|artistic|0bsd)\b[\w.+-]*")
+SHAREABLE = re.compile(
+    r"(?i)(apache|mit|bsd|isc|zlib|unlicense|cc0|cc-by(?!.*-nd)|mpl|afl|artistic|0bsd)\b[\w.+-]*"
+)
 """Licences that let one share what is made of the weights: the permissive ones, and those of Creative Commons
 but for "no derivatives".  A condition, such as no commercial use, goes along in the card."""
 TOKEN_HINT = "log in with hf auth login, or set HF_TOKEN"
@@ -82,7 +86,7 @@ def check_repo(repo: str) -> None:
         UsageError: it is not.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo)
@@ -104,7 +108,8 @@ def check_shareable(artifact: Path, private: bool) -> None:
     licence = str((manifest.get("licence") or {}).get("spdx") or "an unknown licence")
     if not private and not SHAREABLE.fullmatch(licence):
         raise LicenceError(
-            f"the weights of {teacher} are under {licence}, which is not known to allow sharing what is made of them",
+            f"the weights of {teacher} are under {licence}, which is not known to allow sharing what is made "
+            "of them",
             hint="--private uploads to a repository that nobody else sees",
         )
 
@@ -122,7 +127,7 @@ def _upload(folder: Path, repo: str, endpoint: str | None, private: bool) -> str
     from huggingface_hub import HfApi
 
     hub = HfApi(endpoint=endpoint, library_name="tsfmc")
-    with _hub_errors(hub.endpoint, repo):
+    with _hub_errors(hub.endpoint, repo), _bars_on_a_terminal():
         # None, not False: the owner's own default holds, and a repository that is there is left as it is.
         hub.create_repo(repo, private=private or None, exist_ok=True)
         done = hub.upload_folder(
@@ -132,6 +137,24 @@ def _upload(folder: Path, repo: str, endpoint: str | None, private: bool) -> str
             delete_patterns=["artifact/*"],
         )
     return str(done.commit_url)
+
+
+@contextmanager
+def _bars_on_a_terminal() -> Iterator[None]:
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 @contextmanager
@@ -167,7 +190,9 @@ def _refusal(status: int, said: str, endpoint: str, repo: str) -> MissingError |
             hint="take a token that may write, and an owner that is yours",
         )
     if status == 404:
-        return UsageError(f"{endpoint} has no {repo} for this login (HTTP 404{says})", hint="is the owner right?")
+        return UsageError(
+            f"{endpoint} has no {repo} for this login (HTTP 404{says})", hint="is the owner right?"
+        )
     if status >= 500:
         return MissingError(f"{endpoint} fails (HTTP {status}{says})", hint="try again later")
     return UsageError(f"{endpoint} refuses {repo} (HTTP {status}{says})")

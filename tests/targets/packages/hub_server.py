@@ -73,7 +73,9 @@ class Hub:
     def _in_repo(self, repo: str, verb: str, body: bytes) -> tuple[int, Any]:
         if verb == "tree":
             files = self.files.items()
-            return 200, [{"type": "file", "path": path, "size": len(data), "oid": "0"} for path, data in files]
+            return 200, [
+                {"type": "file", "path": path, "size": len(data), "oid": "0"} for path, data in files
+            ]
         if verb == "preupload":
             mode = {True: "lfs", False: "regular"}
             names = [each["path"] for each in json.loads(body)["files"]]

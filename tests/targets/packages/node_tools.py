@@ -1,4 +1,4 @@
-"""JavaScript for the tests of packages: ``npm ci --ignore-scripts`` in ``node/``, and the page as Node takes it."""
+"""JavaScript for the tests of packages: what ``npm ci`` put into ``node/``, and the page as Node takes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's JavaScript without a browser: every table reads as ``run.py`` reads it, every forecast is its own."""
+"""The page's JavaScript without a browser: it reads every table, and forecasts, as ``run.py`` does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from artifacts import make_artifact, make_model, make_windows, raw, reference
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "artifact")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "artifact"))
 from node_tools import page_modules, run_node
 from row_cases import BAD, GOOD, Bad, Good
 
@@ -134,4 +135,3 @@ def table(text: str) -> list[list[Any]]:
     header, *lines = text.splitlines()
     cells = [line.split(",") for line in lines]
     return [header.split(","), *([stamp, *map(float, values)] for stamp, *values in cells)]
-

@@ -1,4 +1,4 @@
-"""The ``web`` layout in the browser that it is for: headless Chromium opens the page, and a person's steps follow."""
+"""The ``web`` layout in headless Chromium: a person's steps, and what the page says and draws."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from artifacts import SHAPE, VARIATES, make_artifact, write_history
+from selenium.webdriver.support.ui import Select
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import chromium, served, wait
@@ -20,8 +21,8 @@ from node_tools import NODE, runtime
 
 from tsfmc.compiler import api
 from tsfmc.compiler.base.errors import MissingError, UsageError
-from tsfmc.targets.packages.web import Web
 from tsfmc.targets.packages.layout import write_package
+from tsfmc.targets.packages.web import Web
 
 STEPS = range(1, SHAPE.horizon + 1)
 INTERVAL = {
@@ -33,6 +34,10 @@ INTERVAL = {
         for name in VARIATES
     },
 }
+SEND = """
+const [to, done] = arguments;
+fetch(to, {mode: 'no-cors'}).then(() => done('sent'), () => done('refused'));
+"""
 Open = Callable[..., Any]
 
 
@@ -83,7 +88,9 @@ def text(browser: Any, name: str) -> str:
 
 def drop(browser: Any, path: Path) -> None:
     """Gives the page a file and waits for what it says."""
-    browser.execute_script("delete document.body.dataset.drawn; document.getElementById('error').hidden = true")
+    browser.execute_script(
+        "delete document.body.dataset.drawn; document.getElementById('error').hidden = true"
+    )
     browser.find_element("id", "file").send_keys(str(path))
     wait(browser, answered)
 
@@ -140,8 +147,7 @@ def test_nothing_leaves_the_page(page: Open, folders: Path, tmp_path: Path) -> N
     assert browser.asked == before
     assert all(each.startswith("GET ") for each in before)
     with served(tmp_path) as (elsewhere, asked):
-        ask = "const [to, done] = arguments; fetch(to, {mode: 'no-cors'}).then(() => done('sent'), () => done('refused'))"
-        assert browser.execute_async_script(ask, elsewhere) == "refused"
+        assert browser.execute_async_script(SEND, elsewhere) == "refused"
         assert asked == []
     browser.get_log("browser")  # the refusal stands there, too
 
@@ -154,8 +160,7 @@ def test_what_is_wrong_with_rows_is_said_and_can_be_mended(page: Open, folders: 
     drop(browser, tmp_path / "gap.csv")
     assert "gap.csv line 31: timestamp" in text(browser, "error")
     assert text(browser, "title") == ""  # no old forecast beside the message
-    choose = "const it = document.getElementById('missing'); it.value = 'ffill'; it.dispatchEvent(new Event('change'))"
-    browser.execute_script(choose)
+    Select(browser.find_element("id", "missing")).select_by_value("ffill")
     wait(browser, answered)
     assert text(browser, "error") == ""
     assert "Filled in: 0 empty cells and 1 missing rows." in text(browser, "title")
