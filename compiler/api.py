@@ -66,7 +66,7 @@ class CompileResult:
 
 def compile(
     teacher: str | Path | None = None,
-    data: str | Path | None = None,
+    data: str | Path | object | None = None,
     target: str | Sequence[str] | None = None,
     *,
     out: str | Path = "out",
@@ -80,7 +80,8 @@ def compile(
 
     Args:
         teacher: short name, hub id or local directory.
-        data: known data set, ``sample``, a CSV or Parquet file, or ``synthetic`` for no data at all.
+        data: known data set, ``sample``, a file (.csv, .tsv, .parquet, .xlsx), a table of pandas, Polars or
+            Arrow, or ``synthetic`` for no data at all.
         target: one target or several.
         cache: look up and keep the results of long passes.
         dump_after: names of steps, or ``["all"]``: the unit is written to ``out/dump/`` after them.
@@ -339,25 +340,41 @@ def package(
 @disk_errors()
 def update(
     artifact: str | Path,
-    data: str | Path,
+    data: str | Path | object,
     out: str | Path = "out",
     *,
-    missing: str = "error",
+    missing: str | None = None,
+    rename: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    **reading: Any,
 ) -> UpdateResult:
     """Adds new rows to the statistics beside an artifact and solves its student again, in seconds.
 
     Neither the teacher nor the old data are needed.  The rows must follow the last ones that the statistics
     have, one step later.  The new artifact and its statistics are written to ``out``.
 
+    Args:
+        data: a file, or a table of pandas, Polars or Arrow.
+        missing: the policy for empty cells and missing rows; None is that of the compile.
+        rename: name of a column in ``data`` -> its variate.
+        reading: ``duplicates``, ``sort``, ``zone`` and ``csv``, see ``load_data``; absent is as compiled.
+
     Raises:
         MissingError: the compile left no statistics.
         UsageError: statistics of another task; rows that were seen before, or after a gap.
         VerificationError: statistics of another artifact, or a broken file.
     """
+    from .data.objects import as_file
     from .driver.update import update as run
 
-    return run(Path(artifact), Path(data), Path(out), missing=missing, progress=progress or Silent())
+    return run(
+        Path(artifact),
+        Path(as_file(data)),
+        Path(out),
+        asked={"missing": missing, **reading},
+        rename=rename or {},
+        progress=progress or Silent(),
+    )
 
 
 @disk_errors()

@@ -37,6 +37,8 @@ class Import(Step):
             info = replace(info, licence=known.name, commercial=known.commercial)
         moving = () if teacher is None else revision_notes(info)  # a store does not move
         warnings = (*check_licence(self.recipe, info), *moving, *data.notes)
+        for sentence in data.filled.sentences():
+            context.progress.line(sentence)
         for warning in warnings:
             context.progress.line(f"warning: {warning}")
         task = Task(unit.task.lookback, unit.task.horizon, data.variates, data.frequency)
@@ -86,6 +88,10 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
         variates=task.variates,
         split=task.split,
         missing=task.missing,
+        duplicates=task.duplicates,
+        sort=task.sort,
+        zone=task.zone,
+        csv=recipe.data_format.dialect,
         max_filled=task.max_filled,
         progress=progress,
     )

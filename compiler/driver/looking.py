@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ..base.progress import Progress
-from ..data import PARTS, Dataset
+from ..data import PARTS, Dataset, Filled
 from ..data.sources import KNOWN, is_here
 from .importing import licence_before_download, load_recipe_data
 from .recipe import Recipe
@@ -37,7 +38,8 @@ def _facts(data: Dataset, recipe: Recipe) -> dict[str, Any]:
         "last": None if data.timestamps is None else str(data.timestamps[-1]),
         "splits": {part: data.splits.span(part) for part in PARTS},
         "windows": windows,
-        "filled": {"cells": data.filled.cells, "rows": data.filled.rows},
+        "filled": asdict(data.filled),
+        "reading": data.reading,
         "notes": list(data.notes),
     }
 
@@ -60,7 +62,7 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
         for part, (begin, end) in facts["splits"].items()
     )
     lines.append(f"split      {'; '.join(split)}")
-    filled = facts["filled"]
-    if filled["cells"] or filled["rows"]:
-        lines.append(f"filled     {filled['cells']:,} empty cells and {filled['rows']:,} missing rows")
+    if facts["reading"]:
+        lines.append(f"read       {facts['reading']}")
+    lines += [f"changed    {sentence}" for sentence in Filled(**facts["filled"]).sentences()]
     return [*lines, *(f"warning: {note}" for note in facts["notes"])]

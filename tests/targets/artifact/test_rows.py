@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from row_cases import BAD, GOOD, HOURS, PLAIN, Bad, Good, rows
 
 from tsfmc.compiler.cli import main as tsfmc_main
-from tsfmc.compiler.cli.output import missing_rows
+from tsfmc.compiler.cli.reading import reading_options
 from tsfmc.compiler.data import cells, filling
 from tsfmc.compiler.data.formats import fingerprint
+from tsfmc.compiler.data.reading import Reading
 from tsfmc.compiler.data.sources import file_source
 from tsfmc.compiler.data.table import ingest, open_ingested
 from tsfmc.compiler.data.timeline import step_seconds
@@ -153,7 +154,7 @@ def test_a_compile_reads_the_same_rows(case: Good, pasted: ModuleType, tmp_path:
     path = tmp_path / case.file
     path.write_bytes(case.content if isinstance(case.content, bytes) else case.content.encode())
     missing: Any = case.missing or "error"
-    ingest(file_source(path), fingerprint(path), ["a", "b"], missing, tmp_path)
+    ingest(file_source(path), fingerprint(path), ["a", "b"], Reading(missing), tmp_path)
     table = open_ingested(tmp_path)
     np.testing.assert_allclose(table.values[-4:], np.array([case.a, case.b]).T, rtol=1e-12)
     task = {"lookback": 4, "variates": ["a", "b"], "frequency": case.step, "missing": missing}
@@ -169,7 +170,7 @@ def test_a_compile_reads_the_same_rows(case: Good, pasted: ModuleType, tmp_path:
 def test_json_tells_what_was_filled(run_both: Run) -> None:
     _, out, err = run_both(GOOD["interpolate empty cells"], "--json")
     result = json.loads(out)
-    assert result["filled"] == {"cells": 2, "rows": 0} and result["missing"] == "interpolate"
+    assert result["filled"] == {"cells": 2, "rows": 0, "merged": 0} and result["missing"] == "interpolate"
     assert result["forecast"] == {"a": [1, 2, 3, 4], "b": [10, 20, 30, 40]}
     assert (result["index_name"], result["index"][0]) == ("date", "2024-02-01 00:00:00")
     assert err.startswith("warning: filled with")
@@ -198,7 +199,8 @@ def test_the_policy_of_the_compile_is_the_default(pasted: ModuleType, tmp_path: 
 
 
 def test_the_commands_offer_the_policies_that_there_are() -> None:
-    assert missing_rows(lambda: None).__click_params__[0].type.choices == filling.POLICIES
+    options = {option.name: option for option in reading_options(lambda: None).__click_params__}
+    assert options["missing"].type.choices == filling.POLICIES
 
 
 def test_empty_cells_are_those_of_pandas() -> None:
