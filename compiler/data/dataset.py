@@ -66,6 +66,9 @@ class Filled:
         ]
 
 
+NOTHING_FILLED = Filled()
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A multivariate series with its splits and scaling.  T rows, D variates.
@@ -97,7 +100,7 @@ class Dataset:
     std: Array
     values: Array
     timestamps: Stamps | None = None
-    filled: Filled = Filled()
+    filled: Filled = NOTHING_FILLED
     reading: str = ""
     notes: tuple[str, ...] = ()
     unmeasured: str = ""
@@ -132,7 +135,7 @@ class Dataset:
             f"{self.name} sha256={self.sha256[:16]} rows={self.rows} variates={len(self.variates)} "
             f"freq={self.frequency or '?'} split={self.splits}"
         )
-        if self.filled != Filled():
+        if self.filled != NOTHING_FILLED:
             text += f" filled={self.filled.cells} cells, {self.filled.rows} rows"
         return f"{text} read={self.reading}" if self.reading else text
 

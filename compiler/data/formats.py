@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from ..base.errors import DataError, UsageError, unknown_name
 from ..base.paths import reason
-from .dialect import PLAIN, Dialect, plain_number
+from .dialect import PLAIN, Dialect, dialect_text, plain_number
 from .limits import Allowance, Limits, LineMeter, data_limits
 from .packed import refuse_padding
 from .remedies import RepairableError, options_text
@@ -126,7 +126,7 @@ class Fingerprint:
     rows: int
 
 
-def fingerprint(path: Path, encoding: str = PLAIN.encoding) -> Fingerprint:
+def fingerprint(path: Path, dialect: Dialect = PLAIN) -> Fingerprint:
     """Read ``path`` to its end once.
 
     Raises:
@@ -134,7 +134,7 @@ def fingerprint(path: Path, encoding: str = PLAIN.encoding) -> Fingerprint:
             broken; or the file cannot be read.
     """
     digest, limits = hashlib.sha256(), data_limits()
-    text = _Text(path.name, limits, encoding) if is_csv(path) else None
+    text = _Text(path.name, limits, dialect.encoding) if is_csv(path) else None
     unpacked, block = 0, b""
     try:
         with path.open("rb") as packed, _unpacking(path, packed) as stream:
@@ -147,7 +147,7 @@ def fingerprint(path: Path, encoding: str = PLAIN.encoding) -> Fingerprint:
             if text:
                 text.end()
     except UnicodeDecodeError as error:
-        raise _undecodable(path.name, encoding, error.reason, block) from error
+        raise _undecodable(path.name, dialect, error.reason, block) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{path.name} is not a whole gzip file: {error}", hint="fetch or pack it again"
@@ -157,14 +157,15 @@ def fingerprint(path: Path, encoding: str = PLAIN.encoding) -> Fingerprint:
     return Fingerprint(digest.hexdigest(), text.meter.lines if text else 0)
 
 
-def _undecodable(file: str, encoding: str, reason: str, block: bytes) -> DataError:
+def _undecodable(file: str, dialect: Dialect, reason: str, block: bytes) -> DataError:
     from .guessing import guess_encoding
 
+    encoding = dialect.encoding
     what = f"{file} is not a CSV file in {encoding.upper()}: {reason}"
     found = guess_encoding(block)
     if found is None or found == encoding:
         return DataError(what, hint=f"expected {encoding.upper()} text; convert it first")
-    remedy = {"csv": f"encoding={found}"}
+    remedy = {"csv": dialect_text(dialect._replace(encoding=found))}
     return RepairableError(what, hint=f"this looks like {found}; add {options_text(remedy)}", remedy=remedy)
 
 

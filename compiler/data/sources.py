@@ -168,7 +168,7 @@ def _recognised(source: Source, dialect: Dialect) -> Source:
     known = KNOWN.get(source.name.lower())
     if known is None or not is_csv(source.path):
         return source
-    content = fingerprint(source.path, dialect.encoding)
+    content = fingerprint(source.path, dialect)
     if content.sha256 != known.sha256:
         return replace(source, content=content)
     return Source(source.path, known.name, known, content)

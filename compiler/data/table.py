@@ -94,7 +94,7 @@ def load_table(
         DataError: the file cannot be used; the message names row and column.
         UsageError: an unknown variate.
     """
-    content = source.content or fingerprint(source.path, reading.dialect.encoding)
+    content = source.content or fingerprint(source.path, reading.dialect)
     if source.known and content.sha256 != source.known.sha256:
         raise DataError(
             f"{source.path} has sha256 {content.sha256}, the published {source.name} "

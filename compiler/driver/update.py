@@ -161,7 +161,7 @@ def _read(
     source: Path, variates: tuple[str, ...], reading: Reading, rename: Mapping[str, str], folder: Path
 ) -> Table:
     found = file_source(source)
-    content = fingerprint(found.path, reading.dialect.encoding)
+    content = fingerprint(found.path, reading.dialect)
     ingest(found, content, list(variates), reading, folder, rename=rename)
     table = open_ingested(folder)
     filled = table.filled
