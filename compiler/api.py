@@ -7,6 +7,7 @@ bench     artifacts -> latency, against a teacher or each other
 sign      artifact + private key -> a signature beside its files
 verify    artifact -> whether it is whole, signed by whom, and computes what it should
 inspect   artifact -> its manifest
+survey    data -> what they are, what is wrong with them, what a compile would cost
 standing  artifact -> whether its files are those that the manifest speaks of
 compare   artifacts -> what each has over the first
 report    a folder of artifacts -> a page
@@ -25,13 +26,15 @@ from .base.errors import UsageError
 from .base.parallel import Processes
 from .base.paths import disk_errors, require_room
 from .base.progress import Progress, Silent
-from .driver.recipe import Recipe, make_recipe
+from .driver.recipe import Recipe, make_recipe, reading_settings
 from .driver.settings import OtherSettings
 
 if TYPE_CHECKING:
     from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from ..targets.artifact.open import Standing
+    from .data.survey import Survey
     from .driver.bench import Bench
+    from .driver.costs import Cost
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
     from .ir.unit import CompileUnit, PassRecord
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
-    "make_recipe", "package", "plan", "report", "sign", "standing", "teach", "transform", "update", "verify",
+    "make_recipe", "package", "plan", "report", "sign", "standing", "survey", "teach", "transform",
+    "update", "verify",
 ]  # fmt: skip
 
 
@@ -200,6 +204,27 @@ def plan(
         "steps": [{"name": step.name, "summary": step.summary, "options": step.config()} for step in steps],
         "data": data_facts(recipe, progress or Silent()),
     }
+
+
+def survey(
+    data: str | Path | object, *, progress: Progress | None = None, **settings: Unpack[OtherSettings]
+) -> tuple[Survey, list[Cost]]:
+    """What a data set is, what is wrong with it and how to read it, and what a compile of it would cost.
+
+    Args:
+        data: as ``compile`` takes it.
+        settings: those of ``compile``: how to read it, and of which compile the cost is asked for.
+
+    Raises:
+        TsfmcError: settings that are not understood, or no such data.
+    """
+    from .data.survey import survey as look
+    from .driver.costs import estimate, total
+
+    recipe = make_recipe(data=data, **settings)
+    found = look(recipe.data, progress=progress, **reading_settings(recipe))
+    costs = estimate(found, recipe)
+    return found, [*costs, total(costs)] if costs else []
 
 
 def load(path: str | Path, threads: int = 1, *, trust: str | Path | None = None) -> ArtifactForecaster:

@@ -49,7 +49,7 @@ def read_numbers(
     """
     numbers = np.empty((len(frame), len(variates)))
     for place, name in enumerate(variates):
-        numbers[:, place] = _column(file, frame, name, chosen=chosen)
+        numbers[:, place] = _column(file, frame, name, () if chosen else variates)
     refused = np.isinf(numbers) if allow_empty else ~np.isfinite(numbers)
     if refused.any():
         index, place = (int(found) for found in np.argwhere(refused)[0])
@@ -188,7 +188,10 @@ def _at_a_change(
     )
 
 
-def _column(file: TableFile, frame: pd.DataFrame, name: str, *, chosen: bool) -> npt.NDArray[np.float64]:
+def _column(
+    file: TableFile, frame: pd.DataFrame, name: str, variates: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """``variates`` are those that a user may choose from, none where that was done."""
     import pandas as pd
 
     cells = frame[name]
@@ -205,17 +208,25 @@ def _column(file: TableFile, frame: pd.DataFrame, name: str, *, chosen: bool) ->
         what = f"{row_name(file, frame, index)}, column {name!r} is {value!r}, expected a number"
         if found := guess_numbers(list(cells.dropna()), file.dialect):
             raise propose(what, found)
-        others = "" if chosen or numbers.notna().any() else _numeric_names(frame)
+        others = "" if numbers.notna().any() else _numeric_names(file, frame, variates)
         if others:
             hint = f"repair the cell, or choose the numeric columns with --variates {others}"
             raise RepairableError(what, hint=hint, remedy={"variates": others})
         raise DataError(
-            what, hint="repair the cell" + ("" if chosen else ", or choose other columns with --variates")
+            what, hint="repair the cell" + (", or choose other columns with --variates" if variates else "")
         )
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _numeric_names(frame: pd.DataFrame) -> str:
-    """The columns of numbers as ``--variates`` takes them."""
-    names = [str(name) for name in frame.select_dtypes("number").columns]
+def _numeric_names(file: TableFile, frame: pd.DataFrame, variates: Sequence[str]) -> str:
+    """The variates that are numbers, as ``--variates`` takes them; empty for none, or a name with a comma."""
+    import pandas as pd
+
+    names = []
+    for name in variates:
+        known = frame[name].dropna()
+        if pd.api.types.is_datetime64_any_dtype(known.dtype) or pd.api.types.is_bool_dtype(known.dtype):
+            continue
+        if not len(known) or pd.to_numeric(plain_texts(known, file.dialect), errors="coerce").notna().all():
+            names.append(name)
     return "" if any("," in name for name in names) else ",".join(names)

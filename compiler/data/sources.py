@@ -136,6 +136,12 @@ class Source:
     content: Fingerprint | None = None
 
 
+def is_data(source: str | Path) -> bool:
+    """Whether ``source`` is a known name, or a file by whose name it is data."""
+    text = str(source).lower()
+    return text == SAMPLE or text in KNOWN or (text.endswith(SUFFIXES) and not Path(source).is_dir())
+
+
 def known_names() -> tuple[str, ...]:
     """Every name that ``--data`` takes besides a file."""
     return (*sorted(known.name for known in KNOWN.values()), SAMPLE)

@@ -26,7 +26,7 @@ from .reading_options import stated_reading
 from .remedies import RepairableError, options_text
 from .seasons import Season, calendar_seasons, other_cycle
 from .shifts import Shift, level_shifts
-from .sources import Source, find_source
+from .sources import SAMPLE, Source, find_source
 from .table import Table, load_table
 from .timeline import Stamps, steps_per_season
 from .zones import stamp_text
@@ -38,7 +38,7 @@ _FEWEST_BLOCK_MEANS = 2000
 _STUCK_SHARE, _MOST_NAMED = 0.05, 5
 _CODES = (99, 99.9, 99.99, 999, 999.9, 999.99, 9999, 9999.9, 99999, 32767, 32768, 65535)
 _CODE_SPREADS = (1.0, 20.0)
-"""How many spreads, from the 1st to the 99th percentile, an extreme is away where it looks like a code, else."""
+"""How many spreads, from the 1st to the 99th percentile, a code is away from them, and any other value."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Survey:
         filled: what reading it so changes.
         options: keywords of ``load_data`` with which it reads, those given among them.
         findings: errors first.
+        known: whether it is a published data set.
         sampled: what was looked at by sample, in words; empty where nothing was.
     """
 
@@ -97,6 +98,7 @@ class Survey:
     filled: Filled = NOTHING_FILLED
     options: Mapping[str, Any] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    known: bool = False
     sampled: str = ""
 
     @property
@@ -152,6 +154,7 @@ def survey(source: str | Path | object, *, progress: Progress | None = None, **o
         findings=tuple(
             sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.level))
         ),
+        known=found.known is not None or found.name == SAMPLE,
         sampled=sampled,
     )
 
@@ -375,7 +378,7 @@ def _codes(facts: Sequence[VariateFacts], values: Array) -> list[Finding]:
             findings.append(
                 Finding(
                     "warning",
-                    f"{facts[at].name!r} is {extreme:g} in {count} rows, far from all else: a code for missing?",
+                    f"{facts[at].name!r} is {extreme:g} in {count} rows, far from the rest: a code?",
                     "empty those cells, then fill them with --missing interpolate",
                 )
             )

@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from ..base.errors import RecipeError, UsageError, unknown_name
 from ..base.paths import checked_path
 from ..base.reading import read_toml
-from ..data.dialect import PLAIN, Dialect, checked_dialect
+from ..data.dialect import PLAIN, Dialect, checked_dialect, dialect_text
 from ..data.filling import MAX_FILLED
 from ..data.reading import Reading, open_zone
 from ..data.synthetic_data import SYNTHETIC
@@ -233,6 +233,22 @@ class Recipe(_Section):
     def to_toml(self) -> str:
         """Stable TOML text; reading it gives an equal recipe."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def reading_settings(recipe: Recipe) -> dict[str, Any]:
+    """How a recipe reads its data, as ``survey`` and ``load_data`` take it; what is as usual is left out."""
+    reading = recipe.reading
+    settings = {**reading._asdict(), "csv": dialect_text(reading.dialect), "variates": recipe.task.variates}
+    del settings["dialect"]
+    usual = {
+        "missing": "error",
+        "duplicates": "error",
+        "sort": False,
+        "zone": "",
+        "csv": "",
+        "variates": "all",
+    }
+    return {name: value for name, value in settings.items() if value != usual[name]}
 
 
 def make_recipe(**settings: Unpack[Settings]) -> Recipe:
