@@ -207,12 +207,17 @@ def plan(
 
 
 def survey(
-    data: str | Path | object, *, progress: Progress | None = None, **settings: Unpack[OtherSettings]
+    data: str | Path | object,
+    *,
+    teacher: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Unpack[OtherSettings],
 ) -> tuple[Survey, list[Cost]]:
     """What a data set is, what is wrong with it and how to read it, and what a compile of it would cost.
 
     Args:
         data: as ``compile`` takes it.
+        teacher: whose labels the cost is to hold; none without one.
         settings: those of ``compile``: how to read it, and of which compile the cost is asked for.
 
     Raises:
@@ -221,9 +226,9 @@ def survey(
     from .data.survey import survey as look
     from .driver.costs import estimate, total
 
-    recipe = make_recipe(data=data, **settings)
+    recipe = make_recipe(data=data, teacher=teacher, **settings)
     found = look(recipe.data, progress=progress, **reading_settings(recipe))
-    costs = estimate(found, recipe)
+    costs = estimate(found, recipe, label=teacher is not None)
     return found, [*costs, total(costs)] if costs else []
 
 

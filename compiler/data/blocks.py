@@ -80,6 +80,18 @@ def read_blocks(
         )
 
 
+def batched(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
+    """The same rows in blocks of at least ``rows``, the last aside: a step is told from a whole block."""
+    held: list[Block] = []
+    for block in blocks:
+        held.append(block)
+        if sum(map(len, held)) >= rows:
+            yield joined(held)
+            held = []
+    if held:
+        yield joined(held)
+
+
 class Order:
     """Rows in the order of time: sorted runs in a folder, merged a few rows of each at a time.
 

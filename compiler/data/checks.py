@@ -210,8 +210,9 @@ def _column(
             raise propose(what, found)
         others = "" if numbers.notna().any() else _numeric_names(file, frame, variates)
         if others:
-            hint = f"repair the cell, or choose the numeric columns with --variates {others}"
-            raise RepairableError(what, hint=hint, remedy={"variates": others})
+            remedy = {"variates": others}
+            hint = f"repair the cell, or choose the numeric columns with {options_text(remedy)}"
+            raise RepairableError(what, hint=hint, remedy=remedy)
         raise DataError(
             what, hint="repair the cell" + (", or choose other columns with --variates" if variates else "")
         )

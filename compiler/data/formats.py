@@ -280,7 +280,7 @@ class CsvFile:
                 if len(lines) == _GUESS_LINES:
                     break
         try:
-            found = guess_layout(lines, self.dialect)
+            found = guess_layout(lines, self.dialect, separator(self._path, PLAIN))
         except csv.Error:
             return None
         return None if found is None or found == self.dialect else propose(what, found)

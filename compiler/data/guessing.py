@@ -33,15 +33,18 @@ _ONLY_TEXT = re.compile(rb"[^\x00-\x08\x0e-\x1f\x7f]*")
 CP1252_ONLY = re.compile(rb"[\x80-\x9f]")
 
 
-def guess_layout(lines: Sequence[str], given: Dialect) -> Dialect | None:
-    """The dialect of some lines, the header first, where one separator splits them all alike; else None."""
+def guess_layout(lines: Sequence[str], given: Dialect, usual: str) -> Dialect | None:
+    """The dialect of some lines, the header first, where one separator splits them all alike; else None.
+
+    ``usual`` is the separator of a file of this name.
+    """
     best: tuple[int, Dialect | None] = (1, None)
     for sign in _SEPARATORS:
         rows = [row for row in csv.reader(lines, delimiter=sign) if row]
         widths = Counter(len(row) for row in rows)
         if len(widths) == 1 and len(rows[0]) > best[0]:
             columns = list(zip(*rows[1:], strict=True))
-            found = given._replace(sep="" if sign == "," else sign)
+            found = given._replace(sep="" if sign == usual else sign)
             numbers = [each for column in columns if (each := guess_numbers(column, found))]
             # A column with thousands says more than one of small numbers.
             best = len(rows[0]), max(numbers, key=lambda each: len(each.thousands), default=found)
@@ -80,7 +83,7 @@ def guess_encoding(block: bytes) -> str | None:
 
 def describe(dialect: Dialect) -> str:
     """``a semicolon table with decimal commas``."""
-    words = [f"a {_SEPARATORS.get(dialect.sep, repr(dialect.sep))} table" if dialect.sep else "a comma table"]
+    words = [f"a {_SEPARATORS.get(dialect.sep, repr(dialect.sep))} table" if dialect.sep else "a table"]
     if dialect.decimal == ",":
         words.append("decimal commas")
     if dialect.thousands:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-_MOST_PHASES, _FEWEST_CYCLES = 168, 3
+_MOST_PHASES, _FEWEST_CYCLES, _FEWEST_OTHER = 168, 3, 10
 _SHARE = 0.15
 """Of the power that a cycle outside the calendar must hold before it is named."""
 
@@ -63,14 +63,13 @@ def other_cycle(rests: Sequence[Array], periods: Sequence[float]) -> tuple[float
     spectra = []
     for rest in rests:
         power = np.abs(np.fft.rfft((rest[-length:] - rest[-length:].mean()) * np.hanning(length))) ** 2
-        power[: _FEWEST_CYCLES + 1] = 0.0
         if power.sum() > 0:
             spectra.append(power / power.sum())
     if not spectra:
         return None
     mean = np.mean(spectra, axis=0)
-    peak = int(np.argmax(mean))
-    share, period = float(mean[max(0, peak - 1) : peak + 2].sum()), length / peak if peak else 0.0
+    peak = _FEWEST_OTHER + int(np.argmax(mean[_FEWEST_OTHER:]))  # slower ones are drift and shifts
+    share, period = float(mean[max(0, peak - 1) : peak + 2].sum()), length / peak
     harmonics = [known / order for known in periods for order in (1, 2, 3, 4)]
     if share < _SHARE or period < 3 or any(abs(period - each) < 0.03 * each for each in harmonics):
         return None

@@ -28,7 +28,7 @@ from ..base.progress import Progress, Silent
 from ..base.reading import open_regular, validated
 from ..base.sealed import mapped, publish, read_sealed, sealed, warn_damaged
 from .array_file import ArrayWriter
-from .blocks import Block, Merge, Order, read_blocks, stamps_of
+from .blocks import Block, Merge, Order, batched, read_blocks, stamps_of
 from .checks import TimeAxis
 from .dataset import Array, Filled
 from .formats import Fingerprint, Renamed, TableFile, fingerprint, is_csv, open_table, separator
@@ -174,7 +174,7 @@ def ingest(
         ArrayWriter(folder / _PRESENT, np.dtype("?"), ()) as present,
         (progress or Silent()).task(f"read {source.name}", file.rows or content.rows) as task,
     ):
-        for block in _in_order(blocks, reading, file.name, order, merge):
+        for block in _in_order(blocks, reading, file.name, order, merge, rows):
             kept += len(block)
             if axis is None:
                 values.append(block.values)
@@ -240,14 +240,14 @@ def _refuse_idle(reading: Reading, time: TimeColumn | None, file: str) -> None:
 
 
 def _in_order(
-    blocks: Iterator[Block], reading: Reading, file: str, order: Order, merge: Merge
+    blocks: Iterator[Block], reading: Reading, file: str, order: Order, merge: Merge, rows: int
 ) -> Iterator[Block]:
     """The rows as the stated policies make of them; untouched where none is stated."""
     if reading.zone:
         blocks = to_utc(blocks, reading.zone, file)
     if reading.sort:
-        blocks = order.sorted(blocks)
-    return merge.distinct(blocks) if reading.duplicates != "error" else blocks
+        blocks = batched(order.sorted(blocks), rows)
+    return batched(merge.distinct(blocks), rows) if reading.duplicates != "error" else blocks
 
 
 def _there(places: Positions, count: int) -> npt.NDArray[np.bool_]:

@@ -53,8 +53,11 @@ class Cost:
     basis: str
 
 
-def estimate(found: Survey, recipe: Recipe) -> list[Cost]:
+def estimate(found: Survey, recipe: Recipe, *, label: bool = True) -> list[Cost]:
     """The stages of compiling ``recipe`` on data that were looked at; none for data that cannot be read.
+
+    Args:
+        label: with what its teacher costs.
 
     Raises:
         DataError: the split needs more rows than there are.
@@ -73,12 +76,8 @@ def estimate(found: Survey, recipe: Recipe) -> list[Cost]:
         8 * rows * (width + 1),
         f"{rows * width:,} numbers at {READ_NUMBERS_PER_S:,.0f} a second; kept in the cache",
     )
-    return [
-        reading,
-        _label(recipe, windows, width, speed),
-        _solve(recipe, windows, width, speed),
-        _measure(recipe),
-    ]
+    teaching = [_label(recipe, windows, width, speed)] if label else []
+    return [reading, *teaching, _solve(recipe, windows, width, speed), _measure(recipe)]
 
 
 def operations_per_second() -> float:
