@@ -109,7 +109,7 @@ def _refuse_bomb(path: Path) -> None:
 
 def _library() -> Any:
     try:
-        import openpyxl
+        import openpyxl  # type: ignore[import-untyped]
     except ImportError:
         raise MissingError(
             "reading .xlsx needs the package openpyxl", hint="pip install 'tsfmc[excel]', or save it as CSV"

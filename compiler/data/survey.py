@@ -163,7 +163,8 @@ def _read(
     place: str | Path, given: Mapping[str, Any], progress: Progress | None
 ) -> tuple[Table | None, Source | None, dict[str, Any], list[Finding]]:
     """The series as far as remedies lead, and what stood in the way."""
-    used, findings, found = dict(given), [], None
+    findings: list[Finding] = []
+    used, found = dict(given), None
     for _ in range(_MOST_REMEDIES):
         stated = {name: value for name, value in used.items() if name not in ("variates", "max_filled")}
         reading = stated_reading(**stated)

@@ -33,7 +33,7 @@ from .checks import TimeAxis
 from .dataset import Array, Filled
 from .formats import Fingerprint, Renamed, TableFile, fingerprint, is_csv, open_table, separator
 from .limits import data_limits
-from .missing import fill_missing, known_span, refuse_invented, refuse_trimmed
+from .missing import checked_policy, fill_missing, known_span, refuse_invented, refuse_trimmed
 from .reading import AS_IT_IS, Reading
 from .remedies import RepairableError
 from .sources import Source
@@ -302,7 +302,7 @@ def _fill(
     if reading.missing == "error":
         return np.zeros(len(names), dtype=np.int64)
     values = np.load(folder / VALUES, mmap_mode="r+")
-    filled = fill_missing(values, reading.missing, names, file, rows)
+    filled = fill_missing(values, checked_policy(reading.missing), names, file, rows)
     values.flush()
     return filled
 

@@ -70,8 +70,8 @@ def find_time_column(head: pd.DataFrame, file: str, dialect: Dialect = PLAIN) ->
         cell = head[column].iloc[0]
         expected = dialect.dates or "2016-07-01 00:00:00"
         what = f"{file}: column {column!r} holds {str(cell)!r}, expected timestamps such as {expected}"
-        if found := guess_dates([str(cell) for cell in head[column].dropna()], dialect):
-            raise propose(what, found)
+        if dates := guess_dates([str(cell) for cell in head[column].dropna()], dialect):
+            raise propose(what, dates)
         raise DataError(
             what,
             hint="write timestamps as ISO 8601 or Unix time, or rename the column if it is a variate",

@@ -65,7 +65,7 @@ class Clock:
         stamps = index.tz_localize(self._zone, ambiguous="NaT", nonexistent="NaT")
         found = stamps.tz_convert(None).to_numpy(dtype="datetime64[us]").copy()
         for place in np.flatnonzero(np.isnat(found)):
-            time = self._clock.at(index[place].to_pydatetime(), backwards=backwards)
+            time = self._clock.at(index[int(place)].to_pydatetime(), backwards=backwards)
             if time is not None:
                 offset = time.utcoffset() or timedelta(0)
                 found[place] = local[place] - np.timedelta64(offset)

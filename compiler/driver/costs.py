@@ -15,7 +15,7 @@ share that such work reaches.  An estimate of time is good to a factor of about 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..base.errors import TsfmcError, UsageError
 from ..base.reading import read_json
 from ..data import PARTS
 from ..data.sources import KNOWN
-from ..data.splits import resolve_split
+from ..data.splits import Part, resolve_split
 from ..data.survey import Survey
 from ..frontends.header import read_headers
 from .recipe import Recipe
@@ -92,7 +92,7 @@ def operations_per_second() -> float:
     return 2 * size**3 / best
 
 
-def _label(recipe: Recipe, windows: dict[str, int], width: int, speed: float) -> Cost:
+def _label(recipe: Recipe, windows: Mapping[Part, int], width: int, speed: float) -> Cost:
     count = sum(windows.values())
     disk = 4 * count * width * recipe.task.horizon
     if recipe.teacher_store is not None:
@@ -114,7 +114,7 @@ def _label(recipe: Recipe, windows: dict[str, int], width: int, speed: float) ->
     )
 
 
-def _solve(recipe: Recipe, windows: dict[str, int], width: int, speed: float) -> Cost:
+def _solve(recipe: Recipe, windows: Mapping[Part, int], width: int, speed: float) -> Cost:
     lookback, horizon = _shape(recipe)
     total = lookback + horizon + 1
     operations = 2.0 * windows["train"] * width * total * lookback

@@ -308,7 +308,8 @@ REAL: dict[str, RealTable] = {
         changed={"trimmed": (20, 0), "begun_by": "a"},
     ),
     "an empty end": RealTable(
-        table(rows=ROWS - 9).rstrip() + "".join(f"\n{hour(row)},," for row in range(291, 300)).encode() + b"\n",
+        table(rows=ROWS - 9)
+        + "".join(f"{hour(row)},,\n" for row in range(291, 300)).encode(),
         f"x.csv: row 293, column 'a' is empty or NaN, expected a number ({FILL})",
         {"missing": "ffill"},
         values=tuple(number(row) for row in range(ROWS - 9)),
