@@ -43,6 +43,8 @@ FORMULA_STARTS = r"=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 FORMULA = re.compile(rf"^(?=\s*[{FORMULA_STARTS}])|(?<=[;|])(?=\s*[{FORMULA_STARTS}])")
 """Where a spreadsheet would see a formula begin; some of them split at semicolons or bars."""
 UNSORTED = "expected a later one: sort the rows with --sort, merge those of one time with --duplicates mean"
+SEPARATORS = {";": "semicolon", "\t": "tab", "|": "bar", ",": "comma"}
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*", re.ASCII)
 SORT_SAMPLE = 1000
 """Rows from which the notation of times is read before rows are put in order."""
 MAX_LINE, MAX_EMPTY_LINES = 1 << 23, 1 << 20
@@ -328,9 +330,16 @@ def _find_columns(table: Table, variates: Sequence[str]) -> list[int]:
             raise InputError(
                 f"{table.name}: column {name!r} occurs {len(found)} times in the header, expected once; "
                 f"the columns are {', '.join(map(repr, table.header[:12])) or 'none'}"
+                f"{_separated(table.header)}"
             )
         columns.append(found[0])
     return columns
+
+
+def _separated(header: Sequence[str]) -> str:
+    """The option for a header that another sign splits; empty for one that is split."""
+    sign = next((sign for sign in SEPARATORS if len(header) == 1 and sign in header[0]), "")
+    return f"; add --csv sep={SEPARATORS[sign]} if that is what separates them" if sign else ""
 
 
 def _check_shape(table: Table) -> None:
@@ -351,7 +360,8 @@ def _read_values(table: Table, columns: Sequence[int], missing: str, dialect: Di
             value = parse_number(cell, dialect)
             if value is None:
                 where = table.where(index, column)
-                raise InputError(f"{where}: expected a number, got {cell[:40]!r}")
+                way = "; for decimal commas add --csv decimal=comma" if DECIMAL_COMMA.fullmatch(cell) else ""
+                raise InputError(f"{where}: expected a number, got {cell[:40]!r}{way}")
             values[place, index] = value
     return values
 

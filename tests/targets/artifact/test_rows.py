@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -109,7 +110,7 @@ def run_both(
         content = case.content if isinstance(case.content, bytes) else case.content.encode()
         Path(case.file).write_bytes(content)
         art = str(artifacts[case.step])
-        more = [*options, *(["--missing", case.missing] if case.missing else [])]
+        more = [*options, *case.options, *(["--missing", case.missing] if case.missing else [])]
         device = pasted.main(["--artifact", art, "forecast", case.file, *more])
         device_out, device_err = capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["tsfmc", "forecast", art, "--input", case.file, *more])
@@ -136,15 +137,28 @@ def test_good_rows(case: Good, run_both: Run) -> None:
     np.testing.assert_allclose([float(line[1]) for line in lines], case.a, rtol=1e-6)
     np.testing.assert_allclose([float(line[2]) for line in lines], case.b, rtol=1e-6)
     filled = f"{case.cells} empty cells and {case.rows} missing rows, of 4 rows with 2 cells; up to "
-    said = f"warning: filled with --missing {case.missing}: {filled}"
-    assert err.startswith(said) and err.count("\n") == 1 if case.cells or case.rows else err == ""
+    said = f"warning: filled with --missing {case.missing}: {filled}" if case.cells or case.rows else ""
+    if case.merged:
+        said = f"merged {case.merged} rows into others of their time"
+    assert err.startswith(said) and err.count("\n") == bool(said)
 
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
-def test_bad_rows(case: Bad, run_both: Run) -> None:
+def test_bad_rows(case: Bad, run_both: Run, pasted: ModuleType) -> None:
     code, out, err = run_both(case)
     assert (code, out) == (2, ""), out
     assert case.says in err and err.startswith("error: ") and err.count("\n") == 1
+    named = set(re.findall(r"(?<![\w'])--[a-z][a-z-]*", err))
+    assert named <= options_of_both(pasted), "a hint names an option that does not exist"
+
+
+def options_of_both(pasted: ModuleType) -> set[str]:
+    """What ``run.py forecast`` and ``tsfmc forecast`` both take."""
+    from tsfmc.compiler.cli.forecast import command
+
+    subcommands = next(action for action in pasted._parser()._actions if action.dest == "command")
+    device = {word for action in subcommands.choices["forecast"]._actions for word in action.option_strings}
+    return device & {word for option in command.params for word in option.opts}
 
 
 @pytest.mark.parametrize(
