@@ -11,7 +11,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
-from ..data.dialect import PLAIN
 from ..data.objects import as_file
 from ..data.reading_options import stated_dialect
 
@@ -164,6 +163,5 @@ def _plain(name: str, value: Any) -> Any:
     if name == "target" and isinstance(value, str):
         return [value]
     if name == "csv":
-        fields = zip(PLAIN._fields, stated_dialect(value), PLAIN, strict=True)
-        return {key: field for key, field, usual in fields if field != usual}
+        return stated_dialect(value)._asdict()  # all of it: what it leaves out is as usual
     return str(as_file(value)) if name == "data" else value
