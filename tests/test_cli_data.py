@@ -1,4 +1,4 @@
-"""The command line on real tables: inspect, --dry-run, recipes, and what the artifact keeps of the reading."""
+"""The command line on real tables: inspect, --dry-run, recipes, and what an artifact keeps of it."""
 
 from __future__ import annotations
 
@@ -103,17 +103,15 @@ def test_a_recipe_holds_it(place: Path) -> None:
     assert resolve(file=Path("lock.toml")) == recipe
     settings = reading_settings(recipe)
     assert make_recipe(recipe="r.toml", **settings).reading == recipe.reading
-    changed = make_recipe(recipe="r.toml", csv="thousands=.", sort=False)
-    assert (
-        changed.reading.dialect == Dialect(sep=";", decimal=",", thousands=".") and not changed.reading.sort
-    )
+    changed = make_recipe(recipe="r.toml", csv="thousands=,", sort=False)
+    assert changed.reading.dialect == Dialect(thousands=",") and not changed.reading.sort  # it says it all
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("data_format.decimal=;", "data_format: got .*expected . or ,"),
-        ("data_format.colour=red", r"unknown recipe field 'data_format.colour'.*data_format.sep"),
+        ("data_format.colour=red", r"unknown recipe field 'data_format.colour'.*sep, sheet"),
         ("task.zone=Mars/Base", "task.zone: got 'Mars/Base': unknown time zone 'mars/base'"),
         ("task.duplicates=last", "task.duplicates: got 'last'"),
     ],
