@@ -100,7 +100,7 @@ def test_defaults() -> None:
 
 
 def test_what_is_kept_follows_from_who_reads_it() -> None:
-    """States for whoever reads them; a tuned teacher as it was loaded where statistics are gathered of both."""
+    """States for whoever reads them; a tuned teacher as it was loaded where both are to be summed."""
     later: Any = frozenset({"data", "teacher_states"})
     gathered: Any = frozenset({"statistics"})
     assert RecordTeacher.follow(RecipeView({}, later)) == {"states": True, "as_loaded": False}
