@@ -31,6 +31,7 @@ from .driver.settings import OtherSettings
 if TYPE_CHECKING:
     from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from ..targets.artifact.open import Standing
+    from ..targets.packages.push import Pushed
     from .driver.bench import Bench
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
-    "make_recipe", "package", "plan", "report", "sign", "standing", "teach", "transform", "update", "verify",
+    "make_recipe", "package", "plan", "push", "report", "sign", "standing", "teach", "transform", "update",
+    "verify",
 ]  # fmt: skip
 
 
@@ -322,19 +324,54 @@ def compare(
 
 @disk_errors()
 def package(
-    artifact: str | Path, *, layout: str = "tsfmc", out: str | Path | None = None, name: str = "forecaster"
+    artifact: str | Path,
+    *,
+    layout: str = "tsfmc",
+    out: str | Path | None = None,
+    name: str = "forecaster",
+    runtime: str | Path | None = None,
 ) -> Path:
     """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
 
+    Args:
+        runtime: for ``web``: the npm package onnxruntime-web, unpacked; None asks npm for it.
+
     Raises:
         VerificationError: the artifact is not intact.
-        UsageError: an unknown layout, one that does not take this target, or ``out`` exists.
+        UsageError: an unknown layout, one that does not take this target or option, or ``out`` exists.
+        MissingError: no runtime is given, and npm does not deliver it.
     """
     from ..targets.packages import LAYOUTS
     from ..targets.packages.layout import write_package
+    from .driver.evaluation import kept_residuals
 
-    chosen = LAYOUTS[layout]()
+    made_by = LAYOUTS[layout]
+    interval = kept_residuals(Path(artifact)) if "interval" in made_by.options else None
+    chosen = made_by.made(runtime=_path(runtime), interval=interval)
     return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
+
+
+def push(
+    artifact: str | Path,
+    repo: str,
+    *,
+    endpoint: str | None = None,
+    private: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """Checks an artifact and uploads it with its model card to the Hugging Face hub.
+
+    See ``targets/packages/push``.
+
+    Raises:
+        VerificationError: the artifact is not intact, or its self-test fails.
+        LicenceError: the teacher's licence is not known to allow sharing, and ``private`` is not asked for.
+        UsageError: ``repo`` is no name, or the hub refuses it.
+        MissingError: no such artifact, no login, or no connection.
+    """
+    from ..targets.packages.push import push_artifact
+
+    return push_artifact(Path(artifact), repo, endpoint=endpoint, private=private, dry_run=dry_run)
 
 
 @disk_errors()

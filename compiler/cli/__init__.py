@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": "Check an artifact's hashes, signature and self-test.",
     "inspect": "Show what an artifact is and what is known about it.",
     "package": "Lay an artifact out for a model server, a registry, the hub, or as one file.",
+    "push": "Upload an artifact and its model card to the Hugging Face hub.",
     "teach": "Write a teacher store: a teacher's outputs over every window.",
     "teachers": "List teachers.",
     "students": "List students.",

@@ -115,6 +115,7 @@ def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
         missing=missing,
         mean=tuple(data.mean.tolist()),
         std=tuple(data.std.tolist()),
+        licence=unit.teacher_info.licence if unit.teacher_info else None,
     )
 
 

@@ -33,6 +33,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         *(teacher_line(each) for each in (teacher, *manifest.get("further_teachers", ()))),
         f"student    {student['name']}, {student['parameters']:,} parameters, "
         f"payload {manifest['size']['payload_bytes']:,} bytes",
+        *metadata_lines(manifest),
         "",
         *choice_part(manifest),
         *accuracy_table(manifest),
@@ -64,6 +65,15 @@ def teacher_line(teacher: Mapping[str, Any]) -> str:
         f"teacher    {teacher.get('as', teacher['name'])}, {teacher['parameters']:,} parameters, "
         f"{teacher['licence']}, pre-training overlap with this data: {teacher['pretraining_overlap']}"
     )
+
+
+def metadata_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What the program's file says of itself where it does, but for the scaling, a number a variate."""
+    said = manifest["target"].get("metadata", {})
+    words = [f"{name} {value}" for name, value in said.items() if "scaling" not in name]
+    head = f"{manifest['target']['entry']} says " if words else ""
+    lines = wrap(head + ", ".join(words), width=89)
+    return [f"{'metadata' if line is lines[0] else '':<11}{line}" for line in lines]
 
 
 def data_words(manifest: Mapping[str, Any]) -> str:
