@@ -11,9 +11,9 @@ import pytest
 import torch
 from artifacts import make_artifact
 
+from tsfmc.compiler.base.content import file_hash
 from tsfmc.compiler.base.errors import VerificationError
 from tsfmc.compiler.base.progress import Silent
-from tsfmc.compiler.base.content import file_hash
 from tsfmc.compiler.driver import evaluation as kept
 from tsfmc.compiler.driver import residuals
 from tsfmc.compiler.driver.accuracy import evaluate_rows, reference_predictors
