@@ -24,7 +24,7 @@ COMMANDS = {
     "forecast": "Forecast with an artifact: CSV or Parquet in, CSV or Parquet out.",
     "sign": "Sign an artifact with a private key.",
     "verify": "Check an artifact's hashes, signature and self-test.",
-    "inspect": "Show what an artifact is and what is known about it.",
+    "inspect": "Show what an artifact or a data set is, what is wrong with it, what to do.",
     "package": "Lay an artifact out for a model server, a registry, the hub, or as one file.",
     "push": "Upload an artifact and its model card to the Hugging Face hub.",
     "teach": "Write a teacher store: a teacher's outputs over every window.",

@@ -60,6 +60,8 @@ class Import(Step):
             notes += check_licence(self.recipe, opened.info)
             notes += () if opened.teacher is None else revision_notes(opened.info)  # a store does not move
         warnings = (*notes, *data.notes)
+        for sentence in data.filled.sentences():
+            context.progress.line(sentence)
         for warning in warnings:
             context.progress.line(f"warning: {warning}")
         names = companion_names([opened.info for opened in others], RESERVED)
@@ -150,6 +152,10 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
         variates=task.variates,
         split=task.split,
         missing=task.missing,
+        duplicates=task.duplicates,
+        sort=task.sort,
+        zone=task.zone,
+        csv=recipe.data_format.dialect,
         max_filled=task.max_filled,
         progress=progress,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from ...targets.base import TaskFacts
 from ...targets.measure.host import host_record
 from ..base.errors import UsageError
+from ..data.reading import reading_fields
 from ..data.timeline import step_seconds
 from ..ir.companions import FIRST
 from ..ir.forecaster import nonzero_count, parameter_count
@@ -37,7 +38,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "variates": list(task.variates),
             "frequency": task.frequency,
             "step_seconds": step_seconds(task.frequency),
-            "missing": job.recipe.task.missing,
+            **reading_fields(job.recipe.reading),
         },
         "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
         "teacher": provenance(info, data.overlap_name),

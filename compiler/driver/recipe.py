@@ -29,7 +29,9 @@ from pydantic_core import PydanticCustomError
 from ..base.errors import RecipeError, UsageError, unknown_name
 from ..base.paths import checked_path
 from ..base.reading import read_toml
+from ..data.dialect import PLAIN, Dialect, checked_dialect, dialect_text
 from ..data.filling import MAX_FILLED
+from ..data.reading import Reading, open_zone
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
 from .settings import Settings, recipe_fields
@@ -52,6 +54,40 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
+def _as_zone(name: str) -> str:
+    try:
+        if name:
+            open_zone(name)
+    except ValueError as error:
+        raise PydanticCustomError("zone", "{what}", {"what": str(error)}) from None
+    return name
+
+
+class FormatSection(_Section):
+    """How a text file is written, as ``--csv`` says it; empty is what is usual."""
+
+    sep: str = PLAIN.sep
+    decimal: str = PLAIN.decimal
+    thousands: str = PLAIN.thousands
+    dates: str = PLAIN.dates
+    encoding: str = PLAIN.encoding
+    time: str = PLAIN.time
+    sheet: str = PLAIN.sheet
+
+    @model_validator(mode="after")
+    def _is_a_dialect(self) -> FormatSection:
+        try:
+            checked_dialect(self.model_dump())
+        except ValueError as error:
+            raise PydanticCustomError("dialect", "{what}", {"what": str(error)}) from None
+        return self
+
+    @property
+    def dialect(self) -> Dialect:
+        """The same for a reader."""
+        return checked_dialect(self.model_dump())
+
+
 class TaskSection(_Section):
     """What is forecast, and how the series is read and split."""
 
@@ -62,6 +98,10 @@ class TaskSection(_Section):
     missing: Literal["error", "ffill", "interpolate"] = "error"
     max_filled: float = Field(default=MAX_FILLED, ge=0, le=1, allow_inf_nan=False)
     """The share of a variate's cells that ``missing`` may fill in; more is refused."""
+    duplicates: Literal["error", "mean", "first"] = "error"
+    sort: bool = False
+    zone: Annotated[str, AfterValidator(_as_zone)] = ""
+    """The zone whose clock the times show; empty for UTC."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
 
@@ -192,6 +232,7 @@ class Recipe(_Section):
     """Put the teacher's portable form into the artifacts, so that a device can measure both."""
     licence_policy: Literal["warn", "commercial"]
     task: TaskSection
+    data_format: FormatSection = FormatSection()
     student: StudentSection
     pipeline: tuple[str, ...]
     passes: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -204,9 +245,31 @@ class Recipe(_Section):
         """The family's options of one of the teachers."""
         return self.teacher_options if len(self.teacher) == 1 else dict(self.teacher_options.get(teacher, {}))
 
+    @property
+    def reading(self) -> Reading:
+        """How the data are read, and new rows at the artifact."""
+        task = self.task
+        return Reading(task.missing, task.duplicates, task.sort, task.zone, self.data_format.dialect)
+
     def to_toml(self) -> str:
         """Stable TOML text; reading it gives an equal recipe."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def reading_settings(recipe: Recipe) -> dict[str, Any]:
+    """How a recipe reads its data, as ``survey`` and ``load_data`` take it; what is as usual is left out."""
+    reading = recipe.reading
+    settings = {**reading._asdict(), "csv": dialect_text(reading.dialect), "variates": recipe.task.variates}
+    del settings["dialect"]
+    usual = {
+        "missing": "error",
+        "duplicates": "error",
+        "sort": False,
+        "zone": "",
+        "csv": "",
+        "variates": "all",
+    }
+    return {name: value for name, value in settings.items() if value != usual[name]}
 
 
 def make_recipe(**settings: Unpack[Settings]) -> Recipe:
