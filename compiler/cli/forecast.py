@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .output import as_json, missing_rows, print_json, print_table, say, trust_key
+from .output import as_json, print_json, print_table, say, trust_key
 from .paths import INPUT, OUTPUT
+from .reading import reading_options
 
 
 @click.command()
 @click.argument("artifact", type=INPUT)
-@click.option("--input", "source", type=INPUT, required=True, help="CSV or Parquet.")
+@click.option("--input", "source", type=INPUT, required=True, help="CSV, TSV, Parquet or .xlsx.")
 @click.option("--output", type=OUTPUT, help="CSV or Parquet; stdout as CSV without it.")
 @click.option("--plot", type=OUTPUT, help="Also draw it: a .png, .svg or .html file.")
-@missing_rows
+@reading_options
 @trust_key
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Default: 1.")
 @as_json
@@ -25,7 +27,8 @@ def command(
     source: Path,
     output: Path | None,
     plot: Path | None,
-    missing: str | None,
+    asked: dict[str, Any],
+    rename: tuple[str, ...],
     trust: Path | None,
     threads: int,
     as_json: bool,
@@ -35,12 +38,15 @@ def command(
     Without --output the forecast is CSV on stdout, and on a terminal a table with sparklines.
     """
     from ...targets.artifact.device.output import Forecast, filled_line
+    from ...targets.artifact.device.rows import renamed_columns
     from ...targets.artifact.open import compiler_errors
     from ...targets.artifact.tables import read_history, save_forecast
     from .. import api
 
     model = api.load(artifact, threads=threads, trust=trust)
-    history = read_history(source, model.manifest, missing)
+    with compiler_errors():
+        names = renamed_columns(rename)
+    history = read_history(source, model.manifest, rename=names, **asked)
     values = model.forecast(history.values)
     with compiler_errors():
         forecast = Forecast(history, values, model.manifest["task"])

@@ -1,6 +1,7 @@
 """Test accuracy: every row of a manifest is computed here.
 
 seasonal_naive, supervised, teacher     once, whatever the targets          ``EvaluateReferences``
+teacher: NAME                           each further teacher, and a tuned one   ``EvaluateReferences``
 student                                 the payload, where it runs here     ``artifact_rows``
 model                                   the model that was lowered, where the payload does not run here
                                         or computes in another precision
@@ -16,10 +17,16 @@ from torch import Tensor
 from ...targets.base import Engine
 from ..base.progress import Progress
 from ..data.levels import MEDIAN
+from ..ir.companions import FIRST
 from ..ir.passes import PassContext, PassResult, Step
+from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
+from ..learning.labels import teacher_stores
 from .quantiles import reference_quantiles
+
+FURTHER = "teacher: "
+"""Before the name of a row of a teacher that is not the first one as it was loaded."""
 
 
 class EvaluateReferences(Step):
@@ -28,12 +35,16 @@ class EvaluateReferences(Step):
     name = "evaluate_references"
     summary = "test accuracy of the seasonal naive forecast, the baseline and the teacher as it was loaded"
     reads = frozenset(
-        {"data", "teacher", "teacher_store", "student", "judged", "head", "plain_head", "supervised"}
+        {
+            *("data", "teacher", "teacher_store", "companions", "supervised"),
+            *("student", "judged", "head", "plain_head"),
+        }
     )
     writes = frozenset({"accuracy", "quantile_accuracy"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
-        rows = evaluate_rows(unit, reference_predictors(unit), context.progress)
+        predictors = {**reference_predictors(unit), **further_predictors(unit)}
+        rows = evaluate_rows(unit, predictors, context.progress)
         quantiles = reference_quantiles(unit, context.progress)
         return PassResult(unit.with_(accuracy=rows, quantile_accuracy=quantiles), True)
 
@@ -45,10 +56,23 @@ def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:
         rows["supervised"] = model_predictor(unit.supervised.judged_point)
     store, original = unit.teacher_store, unit.original_teacher or unit.teacher
     if store is not None and unit.original_teacher is None:
-        rows["teacher"] = lambda indices, past: store.forecast("test", indices)
+        rows["teacher"] = stored_predictor(store)
     elif original is not None:
         rows["teacher"] = model_predictor(original)
     return rows
+
+
+def further_predictors(unit: CompileUnit) -> dict[str, Predict]:
+    """The teachers of a mix beside the first one as it was loaded, where a student is solved for a mix."""
+    if not unit.companions:
+        return {}
+    stores = {name: store for name, store in teacher_stores(unit).items() if name != FIRST}
+    return {f"{FURTHER}{name}": stored_predictor(store) for name, store in stores.items()}
+
+
+def stored_predictor(store: TeacherStore) -> Predict:
+    """What a store has for the test windows."""
+    return lambda indices, past: store.forecast("test", indices)
 
 
 def artifact_rows(
