@@ -88,12 +88,14 @@ class RecipeView:
         written: parts that they write.
         refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
             or ``all``.
+        quantile_levels: of the task; none for a point forecast.
     """
 
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
     refit: str = "none"
     written: frozenset[PartName] = frozenset()
+    quantile_levels: tuple[float, ...] = ()
 
 
 class Step:
