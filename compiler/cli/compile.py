@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @click.command(context_settings={"show_default": False})
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
-    "split", "missing", "max_filled", "recipe", "set", "budget", "teacher_store", "licence_policy",
+    "split", "missing", "max_filled", "id_column", "time_column", "value_columns",
+    "holdout_items", "recipe", "set", "budget", "teacher_store", "licence_policy",
     "baseline", "refit", "with_teacher", "seed", "threads",
 )  # fmt: skip
 @click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")

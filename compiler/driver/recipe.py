@@ -29,6 +29,7 @@ from ..base.errors import RecipeError, UsageError, unknown_name
 from ..base.paths import checked_path
 from ..base.reading import read_toml
 from ..data.filling import MAX_FILLED
+from ..data.panel_columns import guess_columns
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
 from .settings import Settings, recipe_fields
@@ -63,6 +64,13 @@ class TaskSection(_Section):
     """The share of a variate's cells that ``missing`` may fill in; more is refused."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
+    id_column: str | None = None
+    """Of data in the long format, which are read as a panel; found where it has one of the usual names."""
+    time_column: str | None = None
+    value_columns: str | None = None
+    """Of the long format, separated by commas; found by their names."""
+    holdout_items: float = Field(default=0.0, ge=0, le=0.9, allow_inf_nan=False)
+    """Share of a panel's items that is kept out of everything and judged at the end."""
 
 
 class StudentSection(BaseModel):
@@ -257,6 +265,7 @@ def resolve(
     preset = _merge(base, _preset(_merge(base, user).get("student")))
     if user.get("data") == SYNTHETIC:
         preset = _merge(preset, _read(PRESETS / "synthetic.toml"))
+    preset = _of_panel(preset, user)
     merged = _merge(preset, user)
     _refuse_nan(merged)
     _keep_options_of_pipeline(merged, user)
@@ -264,6 +273,21 @@ def resolve(
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, file) from None
+
+
+def _of_panel(preset: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset for what ``user`` names as data: another one where they are many series in one table."""
+    task: Any = user.get("task", {})
+    named = task.get("id_column") if isinstance(task, dict) else None
+    if named is None:
+        guessed = guess_columns(str(user.get("data", "")))
+        named = guessed and guessed.id
+    if named is None:
+        return preset
+    fleet = _read(PRESETS / "panel.toml")
+    if preset["student"]["kind"] != "dlinear":
+        del fleet["pipeline"]  # students that are trained take the windows of a panel as any others
+    return _merge(_merge(preset, fleet), {"task": {"id_column": named}})
 
 
 def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
