@@ -45,8 +45,8 @@ class SolveFleet(Pass):
     summary = "solve a panel: shared basis, heads by item, by cluster or one, chosen by rolling origins"
 
     class Options(PassOptions):
-        """``heads`` that may be chosen; the values tried of the teacher's weight and of the rank; ``blocks`` of
-        time that training is cut into, where they are longer than a horizon."""
+        """``heads`` that may be chosen; the values tried of the teacher's weight and of the rank; ``blocks``
+        of time that training is cut into, where they are longer than a horizon."""
 
         heads: Literal["auto", "fleet", "clusters", "items"] = "auto"
         lambdas: tuple[Weight, ...] = Field(default=Grid.distill, min_length=1)
@@ -56,7 +56,9 @@ class SolveFleet(Pass):
 
     def requires(self, unit: CompileUnit) -> None:
         if not isinstance(unit.data, Panel):
-            raise PassError("the data are no panel", hint="put gather_statistics and solve_affine in its place")
+            raise PassError(
+                "the data are no panel", hint="put gather_statistics and solve_affine in its place"
+            )
         if not isinstance(unit.student, Student) or not unit.objective.active():
             raise PassError("there is no student with an objective", hint="put build_student before it")
         if not unit.student.solvable:
@@ -66,7 +68,9 @@ class SolveFleet(Pass):
             )
         for _, term in unit.objective.active():
             if term.target not in ("truth", TEACHER):
-                raise PassError(f"the term {term.name} aims at neither truth nor teacher", hint="drop its pass")
+                raise PassError(
+                    f"the term {term.name} aims at neither truth nor teacher", hint="drop its pass"
+                )
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         assert isinstance(unit.data, Panel) and unit.student is not None
@@ -90,7 +94,9 @@ class SolveFleet(Pass):
                 progress=context.progress,
             )
         student = fold_low_rank(solution.basis, solution.found.heads).eval()
-        fleet = Fleet(_names(panel, solution.found.chosen.mode, len(solution.found.heads)), solution.found.slot_of)
+        fleet = Fleet(
+            _names(panel, solution.found.chosen.mode, len(solution.found.heads)), solution.found.slot_of
+        )
         metrics = {**table_of(solution), "labelled_windows": 0 if sample is None else len(sample.rows)}
         return PassResult(unit.with_(student=student, objective=Objective(), fleet=fleet), True, metrics)
 

@@ -13,6 +13,7 @@ from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit
 from .build import Build, Job
+from .fleets import program_scale, program_variates
 from .verdict import accuracy_part
 
 
@@ -29,12 +30,12 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         "task": {
             "lookback": task.lookback,
             "horizon": task.horizon,
-            "variates": list(task.variates),
+            "variates": list(program_variates(unit)),
             "frequency": task.frequency,
             "step_seconds": step_seconds(task.frequency),
             "missing": job.recipe.task.missing,
         },
-        "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
+        "input": dict(zip(("mean", "std"), program_scale(unit), strict=True)),
         "teacher": {
             "name": info.name,
             "family": info.family,
@@ -87,14 +88,14 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
 
 def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
     """What a payload may hold of the task; ``missing`` is the recipe's policy."""
-    task, data = unit.task, unit.data
+    task = unit.task
     return TaskFacts(
-        variates=tuple(task.variates),
+        variates=program_variates(unit),
         frequency=task.frequency,
         step_seconds=step_seconds(task.frequency),
         missing=missing,
-        mean=tuple(data.mean.tolist()),
-        std=tuple(data.std.tolist()),
+        mean=tuple(program_scale(unit)[0]),
+        std=tuple(program_scale(unit)[1]),
     )
 
 

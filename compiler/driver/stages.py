@@ -31,6 +31,7 @@ from ..ir.unit import CompileUnit
 from .accuracy import artifact_rows
 from .build import Build, Job, build_of, program_of
 from .evaluation import evaluation_path, observed, save_evaluation
+from .fleets import add_fleet, program_variates, program_windows
 from .keeping import placed_at_the_end
 from .latency import artifact_latency, rotation
 from .manifest import manifest_fields, task_facts
@@ -49,7 +50,7 @@ class Export(Step):
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
-        shape = Shape(len(task.variates), task.lookback, task.horizon)
+        shape = Shape(len(program_variates(unit)), task.lookback, task.horizon)
         program = export_program(unit.model.eval(), shape, calibration(unit))
         return PassResult(unit.with_(program=program), True)
 
@@ -109,6 +110,7 @@ class Lower(Stage):
             calibration=calibration(unit),
             progress=lambda line: context.progress.line(f"    {line}"),
         )
+        add_fleet(unit, directory, self.job.recipe)
         return PassResult(unit.with_(build=build.with_(directory=directory, payload=payload)), True)
 
 
@@ -221,7 +223,7 @@ def target_stages(job: Job) -> Sequence[Stage]:
 
 def calibration(unit: CompileUnit) -> np.ndarray:
     """Training windows for tracing and quantisation: ``[256, D, L]``, evenly spread."""
-    return unit.data.windows("train", unit.task.lookback, unit.task.horizon).spread(CALIBRATION_WINDOWS)
+    return program_windows(unit, "train", CALIBRATION_WINDOWS)
 
 
 def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:

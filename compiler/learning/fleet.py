@@ -104,7 +104,10 @@ def shared_basis(
     """
     lookback = pooled.gram.shape[1]
     relative = setting.ridge / max(pooled.count, 1)
-    mean_gram, mean_product = pooled.gram[0] / pooled.count, target_products(pooled, setting)[0] / pooled.count
+    mean_gram, mean_product = (
+        pooled.gram[0] / pooled.count,
+        target_products(pooled, setting)[0] / pooled.count,
+    )
     whitening = factor(mean_gram, relative)
     truth, teacher = blend(setting, horizon)
     chosen = spread(len(panel.ids), min(len(panel.ids), SHAPING_ITEMS))

@@ -35,7 +35,7 @@ COMPONENTS, ROUNDS = 32, 8
 
 @dataclass(frozen=True)
 class Heads:
-    """A candidate: rank of the basis, clusters (0 for the other modes), windows of the fleet an item leans on."""
+    """A candidate: rank of the basis, clusters or 0, windows of the fleet that an item leans on."""
 
     mode: Mode
     rank: int
@@ -135,8 +135,10 @@ def _judged(sums: ItemSums, candidates: Sequence[Heads], groups: int) -> dict[He
         for each in candidates:
             if each.mode == "clusters":
                 heads = groupings[each.clusters][:, : each.rank]
-                heads = heads if each.rank == groupings[each.clusters].shape[1] else _refitted(
-                    sums, fold, fit, groupings[each.clusters], each.rank
+                heads = (
+                    heads
+                    if each.rank == groupings[each.clusters].shape[1]
+                    else _refitted(sums, fold, fit, groupings[each.clusters], each.rank)
                 )
                 own = heads[closest(fit, groupings[each.clusters])]
             else:
@@ -237,11 +239,13 @@ def clustered(few: Few, fleet: Few, clusters: int) -> Tensor:
 
 
 def _halved(points: Tensor, clusters: int) -> Tensor:
-    """``[M]`` cluster of each point: the widest is cut at the middle of its leading direction, again and again."""
+    """``[M]`` cluster of each point: the widest is cut across its leading direction, again and again."""
     member = torch.zeros(len(points), dtype=torch.long)
     for new in range(1, clusters):
         spreads = [
-            float((points[member == old] - points[member == old].mean(0)).square().sum()) if (member == old).sum() > 1 else 0.0
+            float((points[member == old] - points[member == old].mean(0)).square().sum())
+            if (member == old).sum() > 1
+            else 0.0
             for old in range(new)
         ]
         widest = int(np.argmax(spreads))
@@ -270,7 +274,9 @@ def _fitted(sums: ItemSums, chosen: Heads, table: list[dict[str, Any]]) -> Fleet
     for rows, few in _all(sums, last):
         part = Few(
             torch.zeros(chosen.clusters, dtype=torch.float64).index_add_(0, member[rows], few.count),
-            torch.zeros(chosen.clusters, width, width, dtype=torch.float64).index_add_(0, member[rows], few.gram),
+            torch.zeros(chosen.clusters, width, width, dtype=torch.float64).index_add_(
+                0, member[rows], few.gram
+            ),
             torch.zeros_like(full).index_add_(0, member[rows], few.cross),
             torch.zeros(chosen.clusters, dtype=torch.float64),
         )

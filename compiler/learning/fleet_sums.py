@@ -48,7 +48,7 @@ ITEMS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Stretch:
-    """Windows of every item whose future starts at ``low <= step < high`` of the calendar and ends by ``until``."""
+    """Windows of every item whose future starts at ``low <= step < high`` and ends by ``until``."""
 
     low: int
     high: int
@@ -100,7 +100,9 @@ def pooled_sums(panel: Panel, stretch: Stretch, lookback: int, horizon: int) -> 
     gram, cross, square = centred(products, lookback)
     if np.trace(products[:lookback, :lookback]) > LOST_DIGITS * float(gram.trace()):
         parts = [
-            window_products(_level_free(panel, int(i), int(rows[i]), int(counts[i]) + span - 1), lookback, horizon)
+            window_products(
+                _level_free(panel, int(i), int(rows[i]), int(counts[i]) + span - 1), lookback, horizon
+            )
             for i in there
         ]
         gram, cross, square = (torch.stack(list(each)).sum(0) for each in zip(*parts, strict=True))
@@ -164,7 +166,13 @@ class FleetFolds:
     """
 
     def __init__(
-        self, panel: Panel, lookback: int, horizon: int, found: list[Origin], sample: Sample | None, groups: int
+        self,
+        panel: Panel,
+        lookback: int,
+        horizon: int,
+        found: list[Origin],
+        sample: Sample | None,
+        groups: int,
     ) -> None:
         self.panel, self.size, self.origins, self.sample = panel, (lookback, horizon), found, sample
         self.groups = [np.arange(len(panel.ids))[start::groups] for start in range(groups)]

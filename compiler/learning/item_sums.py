@@ -1,7 +1,7 @@
 """Second pass over a panel: what each item's head is solved from, a few thousand numbers an item.
 
-With the shared basis ``A [K, L]`` the embedding of a window is ``z = A (x - m)``, and a head ``C [H, r]`` on its
-first r numbers needs of an item, for every fold,
+With the shared basis ``A [K, L]`` the embedding of a window is ``z = A (x - m)``, and a head ``C [H, r]`` on
+its first r numbers needs of an item, for every fold,
 
     S = sum z z^T [K, K]      C = sum z (target - m)^T [K, H]      to be fitted
     S, C of the truth, and q = sum (y - m)^2 [H]                   to be judged

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from io import BytesIO
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from ....compiler.data.scaling import Scaling
+from .arrays import read_array
 from .check import find_problems, open_files
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
 from .files import MAX_MANIFEST_BYTES
+from .fleet import Fleet
 from .manifest import MANIFEST, is_number, parse_manifest
 from .signature import check_signature
 from .stream import Stream
@@ -48,6 +48,7 @@ class Forecaster:
         manifest: the manifest as plain dictionaries.
         engine: the program alone, ``[B, D, L] -> [B, D, H]`` float32 in scaled units.
         scaling: from raw to scaled units and back.
+        fleet: who has which slot of the program, None where variates are what they are.
 
     Raises:
         ArtifactError: a file is missing, truncated, edited, not listed or not signed as asked for.
@@ -72,6 +73,7 @@ class Forecaster:
         self.horizon: int = task["horizon"]
         self.variates: tuple[str, ...] = tuple(task["variates"])
         self.scaling = Scaling(self.manifest["input"]["mean"], self.manifest["input"]["std"])
+        self.fleet = Fleet(self.files, self.manifest) if "fleet" in self.manifest else None
         if threads < 1:
             raise InputError(f"threads: expected at least 1, got {threads}")
         try:
@@ -88,15 +90,36 @@ class Forecaster:
                 f"the engine cannot be loaded here: {reason} (this artifact needs {self._needs()})"
             ) from error
 
-    def forecast(self, past: np.ndarray) -> np.ndarray:
+    def forecast(self, past: np.ndarray, id: str | Sequence[str] | None = None) -> np.ndarray:
         """``[D, L]`` -> ``[D, H]`` or ``[B, D, L]`` -> ``[B, D, H]``, float64, in the units of the data.
 
+        Args:
+            id: of a fleet's item, whose window is ``[L]``, or the names of several, ``[N, L]``; an item that
+                nobody has seen gets the fleet's head, scaled by its own window.
+
         Raises:
-            InputError: another shape, or a value that is not a finite number.
+            InputError: another shape, a value that is not a finite number, or an id and no fleet.
         """
+        if id is not None:
+            return self._of_items(past, id)
         windows = self._checked(past)
         forecast = self.scaling.unscale(self._in_scaled_units(self.scaling.scale(windows)))
         result: np.ndarray = forecast[0] if np.ndim(past) == 2 else forecast
+        return result
+
+    def _of_items(self, past: np.ndarray, id: str | Sequence[str]) -> np.ndarray:
+        """``[L] -> [H]`` of one item of a fleet, ``[N, L] -> [N, H]`` of several."""
+        if self.fleet is None:
+            raise InputError("id: this artifact has no items, its windows are [D, L]")
+        names = [id] if isinstance(id, str) else list(id)
+        windows = np.asarray(past, dtype=np.float64)
+        expected = (self.lookback,) if isinstance(id, str) else (len(names), self.lookback)
+        if windows.shape != expected or not names or not np.isfinite(windows).all():
+            raise InputError(
+                f"past has shape {list(windows.shape)}, expected finite numbers of shape {list(expected)}"
+            )
+        values = self.fleet.forecast(self._in_scaled_units, windows.reshape(-1, self.lookback), names)
+        result: np.ndarray = values[0] if isinstance(id, str) else values
         return result
 
     def stream(self, missing: str | None = None) -> Stream:
@@ -185,25 +208,5 @@ class Forecaster:
         return ", ".join(map(str, names))[:300] if names and isinstance(names, list) else "no package"
 
     def _vectors(self, name: str, steps: int) -> np.ndarray:
-        """Self-test vectors ``[N, D, steps]`` float64.  The header says no more than what is there, so that
-        one with a huge shape allocates nothing; pickled objects are refused always."""
-        stream = BytesIO(self.files.read(name, MAX_VECTOR_BYTES))
-        try:
-            version = npy.read_magic(stream)
-            shape, by_columns, dtype = npy.read_array_header_1_0(stream)
-        except Exception as error:  # numpy's reader of headers raises whatever a made-up one trips over
-            raise ArtifactError(f"{name} is not a plain array of numbers: {error}") from None
-        expected = (len(self.variates), steps)
-        if version != (1, 0) or by_columns or dtype != np.float64 or len(shape) != 3 or shape[1:] != expected:
-            raise ArtifactError(
-                f"{name} holds {dtype} {list(shape)}, expected float64 [N, {expected[0]}, {steps}]"
-            )
-        content = stream.read()
-        if shape[0] < 1 or len(content) != 8 * shape[0] * expected[0] * steps:
-            raise ArtifactError(
-                f"{name} holds {len(content)} bytes of {list(shape)} numbers, at least one window"
-            )
-        vectors = np.frombuffer(content, np.float64).reshape(shape)
-        if not np.isfinite(vectors).all():
-            raise ArtifactError(f"{name} holds a number that is not finite")
-        return vectors
+        """Self-test vectors ``[N, D, steps]`` float64."""
+        return read_array(self.files, name, MAX_VECTOR_BYTES, (len(self.variates), steps), "<f8")
