@@ -321,19 +321,35 @@ def compare(
 
 @disk_errors()
 def package(
-    artifact: str | Path, *, layout: str = "tsfmc", out: str | Path | None = None, name: str = "forecaster"
+    artifact: str | Path,
+    *,
+    layout: str = "tsfmc",
+    out: str | Path | None = None,
+    name: str = "forecaster",
+    id: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
 
+    Args:
+        id: an item of a fleet, whose own artifact is cut out and written.
+
     Raises:
         VerificationError: the artifact is not intact.
-        UsageError: an unknown layout, one that does not take this target, or ``out`` exists.
+        UsageError: an unknown layout, one that does not take this target, ``out`` exists, or there is no
+            such item.
     """
     from ..targets.packages import LAYOUTS
     from ..targets.packages.layout import write_package
 
     chosen = LAYOUTS[layout]()
-    return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
+    path = Path(out or name + chosen.suffix)
+    if id is None:
+        return write_package(Path(artifact), chosen, path, name)
+    from .driver.cutting import cut_out
+
+    with cut_out(Path(artifact), id, progress or Silent()) as own:
+        return write_package(own, chosen, path, name)
 
 
 @disk_errors()

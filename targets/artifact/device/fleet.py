@@ -95,7 +95,8 @@ class Fleet:
         own = past.std(axis=1)
         std = np.where(places < 0, np.where(own > 0, own, 1.0), self._table[places, 2])
         scaled = (past - mean[:, None]) / std[:, None]
-        return self._in_slots(run, scaled, slots) * std[:, None] + mean[:, None]
+        values: np.ndarray = self._in_slots(run, scaled, slots) * std[:, None] + mean[:, None]
+        return values
 
     def _in_slots(self, run: Any, scaled: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """Each window in its slot, in as few calls as there are windows of the commonest slot."""
@@ -104,7 +105,7 @@ class Fleet:
             row[at] = seen[slot]
             seen[slot] += 1
         at_once = max(1, NUMBERS_AT_ONCE // (self.slots * scaled.shape[1]))
-        forecast = None
+        forecast: np.ndarray | None = None
         for start in range(0, int(seen.max()), at_once):
             inside = np.flatnonzero((row >= start) & (row < start + at_once))
             rows = row[inside] - start
