@@ -80,6 +80,7 @@ class SolveFleet(Pass):
         modes: tuple[Mode, ...] = HeadGrid.modes if options.heads == "auto" else (options.heads,)
         most = min(task.lookback - 1, task.horizon * len(panel.ids))
         ranks = tuple(rank for rank in self._ranks(unit) if rank <= most) or (most,)
+        context.workspace.mkdir(parents=True, exist_ok=True)
         with one_thread():
             solution = solve_fleet(
                 panel,
@@ -90,7 +91,7 @@ class SolveFleet(Pass):
                 blocks=options.blocks,
                 sample=sample,
                 default=_default(grid),
-                folder=context.workspace.parent,
+                folder=context.workspace,
                 progress=context.progress,
             )
         student = fold_low_rank(solution.basis, solution.found.heads).eval()
