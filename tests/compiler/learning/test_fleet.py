@@ -1,4 +1,4 @@
-"""A fleet's sums are those of its windows, its heads the least-squares ones, and what differs is told apart."""
+"""A fleet's sums are those of its windows, its heads least squares, and what differs is told apart."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def sample_of(panel: Panel, every: int) -> Sample:
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_sample_of_labels_stands_for_all(panel: Panel, every: int) -> None:
-    """All labels give the teacher's sums exactly; some give them where the teacher is linear in the window."""
+    """All labels give the teacher's sums exactly, some nearly, for a teacher that is linear in the window."""
     folds = FleetFolds(panel, L, H, origins(panel, L, H, 8), sample_of(panel, every), 4)
     list(folds.folds())
     assert folds.pooled is not None
