@@ -2,7 +2,7 @@
 
     python benchmarks/fleet.py cost --items 500 2000 10000
     python benchmarks/fleet.py worth weather.csv                wide columns, taken as items of a panel
-    python benchmarks/fleet.py worth meters.csv --most 40       long format; 40 items have a model of their own
+    python benchmarks/fleet.py worth meters.csv --most 40       long; 40 items have a model of their own
 
 cost     a panel of ``fleet_data.py`` is read, checked and solved, without a teacher, in a process of its own.
 worth    on the test part, every window, no teacher:
