@@ -140,7 +140,7 @@ def table_of(solution: FleetSolution) -> dict[str, Any]:
         "slots": len(solution.found.heads),
         "lambda": setting.distill if np.isfinite(setting.distill) else "inf",
         "tau": setting.tau,
-        "selection": solution.selection.table,
+        "weights_judged": solution.selection.table,
         "ridge": setting.ridge,
         "validation_mse_of_one_map": solution.selection.validation_mse,
         "blocks": solution.blocks,

@@ -110,9 +110,7 @@ def test_the_accuracy_of_the_manifest_is_that_of_the_items_own_heads(folder: Pat
     assert told["mse"] == pytest.approx(np.mean(squares), rel=1e-4)
 
 
-def test_the_command_line_and_run_py_read_the_long_format(
-    folder: Path, artifact: Path, tmp_path: Path
-) -> None:
+def test_commands_read_the_long_format(folder: Path, artifact: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(artifact / "run.py"), "forecast", str(folder / "meters.csv")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     found = pd.read_csv(pd.io.common.StringIO(ran.stdout))
@@ -127,18 +125,8 @@ def test_the_command_line_and_run_py_read_the_long_format(
     assert bad.returncode == 2 and "has no row of item 'm99'" in bad.stderr
     parquet, out = tmp_path / "meters.parquet", tmp_path / "out.parquet"
     pd.read_csv(folder / "meters.csv").to_parquet(parquet)
-    given = [
-        sys.executable,
-        "-m",
-        "tsfmc",
-        "forecast",
-        str(artifact),
-        "--data",
-        str(parquet),
-        "--output",
-        str(out),
-    ]
-    subprocess.run(given, check=True, capture_output=True)
+    given = ["forecast", str(artifact), "--data", str(parquet), "--output", str(out)]
+    subprocess.run([sys.executable, "-m", "tsfmc", *given], check=True, capture_output=True)
     np.testing.assert_allclose(pd.read_parquet(out).y, found.y, rtol=1e-6)
 
 
