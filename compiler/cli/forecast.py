@@ -93,16 +93,13 @@ def _forecast_items(
     as_json: bool,
 ) -> None:
     """The long format in and out."""
-    import numpy as np
-
     from ...targets.artifact.device.fleet import FleetForecast
     from ...targets.artifact.device.output import filled_line
     from ...targets.artifact.open import compiler_errors
     from ...targets.artifact.tables import read_item_histories, save_item_forecasts
 
-    histories = read_item_histories(source, model.manifest, fleet.columns, missing, ids)
-    past = np.stack([history.values[0] for history in histories.values()])
-    values = model.forecast(past, list(histories))
+    histories = read_item_histories(source, model.manifest, fleet, missing, ids)
+    values = model.forecast_histories(histories)
     with compiler_errors():
         forecast = FleetForecast(fleet, histories, values, model.manifest["task"])
     for line in (*map(filled_line, histories.values()), forecast.unknown_line()):

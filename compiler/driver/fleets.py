@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...targets.artifact.device.fleet import HISTORY, nearest_slot
 from ...targets.artifact.fleet import write_fleet
 from ..data import Panel, PanelWindows, Part
 from ..ir.fleet import FLEET, Fleet
@@ -67,12 +68,18 @@ def predictor(unit: CompileUnit, model: nn.Module) -> Predict:
     if fleet_of(unit) is None:
         return model_predictor(model)
 
+    return routed(unit, model_run(model))
+
+
+def model_run(model: nn.Module) -> Run:
+    """A model as an engine."""
+
     def run(past: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             forecast: np.ndarray = model(torch.from_numpy(past)).numpy()
         return forecast
 
-    return routed(unit, run)
+    return run
 
 
 def routed(unit: CompileUnit, run: Run, part: Part = "test") -> Predict:
@@ -82,10 +89,15 @@ def routed(unit: CompileUnit, run: Run, part: Part = "test") -> Predict:
         return lambda indices, past: torch.from_numpy(run(past.numpy()))
     windows = unit.data.windows(part, unit.task.lookback, unit.task.horizon)
     assert isinstance(windows, PanelWindows)
+    return _through(run, windows, fleet.slot_of, len(fleet.slots))
+
+
+def _through(run: Run, windows: PanelWindows, slot_of: np.ndarray, slots: int) -> Predict:
+    """Windows of a panel, each through the slot of its item."""
 
     def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-        slots = fleet.slot_of[windows.items(indices)]
-        return torch.from_numpy(in_slots(run, past.numpy()[:, 0], slots, len(fleet.slots)))[:, None]
+        own = slot_of[windows.items(indices)]
+        return torch.from_numpy(in_slots(run, past.numpy()[:, 0], own, slots))[:, None]
 
     return predict
 
@@ -111,11 +123,14 @@ def in_slots(run: Run, past: np.ndarray, slots: np.ndarray, count: int) -> np.nd
 
 
 class JudgeHeldOut(Step):
-    """The second judgement of a fleet: items that nothing was learnt from, with the head for the unknown."""
+    """The second judgement of a fleet: items that nothing was learnt from, forecast as a device does.
+
+    Each has the head that fits its rows before the test part best; beside it stands the fleet's head.
+    """
 
     name = "judge_held_out"
-    summary = "test accuracy on the held-out items of a panel, with the fleet's head"
-    reads = frozenset({"data", "student", "fleet"})
+    summary = "test accuracy on the held-out items of a panel, with the head that fits their earlier rows"
+    reads = frozenset({"data", "student", "judged", "fleet"})
     writes = frozenset({"facts"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
@@ -130,28 +145,34 @@ class JudgeHeldOut(Step):
 
 def _held_out(unit: CompileUnit, held: Panel, context: PassContext) -> dict[str, Any]:
     """Accuracy on items that were kept out."""
-    fleet = fleet_of(unit)
-    assert fleet is not None
+    run, slots = model_run(unit.judged_model), len(program_variates(unit))
     test = PanelWindows(held, "test", unit.task.lookback, unit.task.horizon)
-    slots = np.zeros(BATCH_WINDOWS, dtype=np.int64)
-    model = unit.judged_model
-
-    def run(past: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            forecast: np.ndarray = model(torch.from_numpy(past)).numpy()
-        return forecast
-
-    def unknown(indices: Sequence[int], past: Tensor) -> Tensor:
-        found = in_slots(run, past.numpy()[:, 0], slots[: len(past)], len(fleet.slots))
-        return torch.from_numpy(found)[:, None]
-
-    rows = {"student": unknown, "seasonal_naive": seasonal_naive(unit.data.seasonality, unit.task.horizon)}
-    return {"items": len(held.ids)} | {
-        name: evaluate(
-            predict, test, naive_scale(held), progress=context.progress, title=f"held out {name}"
-        ).to_dict()
-        for name, predict in rows.items()
+    nearest = np.array([_nearest(unit, held, item, run, slots) for item in range(len(held.ids))])
+    rows = {
+        "student": _through(run, test, nearest, slots),
+        "fleet_head": _through(run, test, np.zeros_like(nearest), slots),
+        "seasonal_naive": seasonal_naive(unit.data.seasonality, unit.task.horizon),
     }
+    scale = naive_scale(held)
+    return {"items": len(held.ids)} | {
+        name: evaluate(row, test, scale, batch_windows=BATCH_WINDOWS, title=f"held out {name}").to_dict()
+        for name, row in rows.items()
+    }
+
+
+def _nearest(unit: CompileUnit, held: Panel, item: int, run: Run, slots: int) -> int:
+    """The slot that a device would find for an item with its rows before the test part."""
+    lookback, horizon = unit.task.lookback, unit.task.horizon
+    begin = int(held.begins[item])
+    end = min(int(held.ends[item]), begin + held.splits.span("test")[0] - int(held.starts[item]))
+    first = max(begin, end - HISTORY * (lookback + horizon))
+    if end <= first:
+        return 0
+
+    def at_single(past: np.ndarray) -> np.ndarray:
+        return run(past.astype(np.float32))
+
+    return nearest_slot(at_single, held.scaled(item, first, end), slots, lookback, horizon)
 
 
 def fleet_facts(unit: CompileUnit) -> dict[str, Any]:
@@ -163,7 +184,7 @@ def fleet_facts(unit: CompileUnit) -> dict[str, Any]:
         "items": len(panel.ids),
         "slots": len(fleet.slots),
         "columns": {"id": panel.columns.id, "time": panel.columns.time, "values": list(panel.columns.values)},
-        "unknown": "the first slot, scaled by its own window",
+        "unknown": "the slot that fits its earlier rows best, else the first; scaled by its own rows",
     }
 
 

@@ -92,7 +92,8 @@ def fleet_lines(manifest: Mapping[str, Any]) -> list[str]:
     ]
     if held := fleet.get("held_out"):
         lines.append(
-            f"           {held['items']:,} items held out: MSE {held['student']['mse']:.4f} by its head, "
+            f"           {held['items']:,} held out: MSE {held['student']['mse']:.4f} by the head that fits, "
+            f"{held['fleet_head']['mse']:.4f} by the fleet's, "
             f"seasonal naive {held['seasonal_naive']['mse']:.4f}"
         )
     return lines

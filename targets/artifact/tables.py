@@ -14,7 +14,7 @@ from typing import Any
 
 from ...compiler.base.errors import DataError
 from ...compiler.base.sealed import placed
-from .device.fleet import FleetForecast, items_of, read_items
+from .device.fleet import Fleet, FleetForecast, items_of, read_items
 from .device.output import Forecast, save_rows
 from .device.rows import History, Table, missing_policy, read_csv, read_window, rows_needed
 from .open import compiler_errors
@@ -55,7 +55,7 @@ def save_forecast(forecast: Forecast, path: Path) -> None:
 def read_item_histories(
     path: Path,
     manifest: dict[str, Any],
-    columns: dict[str, Any],
+    fleet: Fleet,
     missing: str | None = None,
     wanted: Sequence[str] = (),
 ) -> dict[str, History]:
@@ -66,9 +66,9 @@ def read_item_histories(
     """
     with compiler_errors():
         if not is_parquet(path):
-            return read_items(path, manifest, columns, missing, wanted)
+            return read_items(path, manifest, fleet, missing, wanted)
         table = _parquet_table(path, sys.maxsize)
-        return items_of(str(path), table.header, table.rows, manifest, columns, missing, wanted)
+        return items_of(str(path), table.header, table.rows, manifest, fleet, missing, wanted)
 
 
 def save_item_forecasts(forecast: FleetForecast, path: Path) -> None:

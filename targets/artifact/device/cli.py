@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ....compiler.base.text import printable
 from ....compiler.data.filling import POLICIES
 from .bench import bench, latency_file
@@ -98,11 +96,8 @@ def _run_forecast(arguments: argparse.Namespace) -> int:
 
 
 def _run_fleet(arguments: argparse.Namespace, forecaster: Forecaster, fleet: Fleet) -> int:
-    histories = read_items(
-        arguments.past, forecaster.manifest, fleet.columns, arguments.missing, arguments.id or ()
-    )
-    past = np.stack([history.values[0] for history in histories.values()])
-    values = forecaster.forecast(past, list(histories))
+    histories = read_items(arguments.past, forecaster.manifest, fleet, arguments.missing, arguments.id or ())
+    values = forecaster.forecast_histories(histories)
     forecast = FleetForecast(fleet, histories, values, forecaster.manifest["task"])
     for line in (
         *filter(None, map(filled_line, histories.values())),

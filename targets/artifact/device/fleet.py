@@ -2,7 +2,8 @@
 
 1.  A table has one row an item and time; columns are found by the names of the compile.
 2.  The rows of each item follow the rules of ``rows.py`` as a table of their own; items come in any order.
-3.  An item that nobody has seen is forecast by the first slot, scaled by its own window, and named as such.
+3.  An item that nobody has seen is forecast by the slot that has the smallest error on its earlier rows, and
+    by the first, that of all items, where it has too few; it is scaled by its own rows, and named as unknown.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ IDS, TABLE = "fleet/ids.json", "fleet/table.npy"
 BASIS, HEADS, RECIPE = "fleet/basis.npy", "fleet/heads.npy", "fleet/recipe.toml"
 MAX_ITEMS, MAX_ID = 1 << 20, 1000
 MAX_IDS_BYTES, MAX_TABLE_BYTES = 64 << 20, 32 << 20
+TRIALS, FEWEST_TRIALS, TRIAL_NUMBERS = 128, 16, 1 << 26
+"""Windows of an unknown item's own rows that its slot is found on: fewer for programs of many slots."""
+HISTORY = 16
+"""Lookbacks and horizons of an unknown item that are read for that."""
 NUMBERS_AT_ONCE = 1 << 24
 """Of windows in their slots: 64 MiB of float32."""
 
@@ -49,7 +54,9 @@ class Fleet:
     """
 
     def __init__(self, files: ArtifactFiles, manifest: dict[str, Any]) -> None:
-        self.columns, self.slots = _columns(manifest), len(manifest["task"]["variates"])
+        task = manifest["task"]
+        self.columns, self.slots = _columns(manifest), len(task["variates"])
+        self.lookback, self.horizon = task["lookback"], task["horizon"]
         ids = parse_json(files.read(IDS, MAX_IDS_BYTES), IDS)
         if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_ITEMS:
             raise ArtifactError(f"{IDS}: expected a list of 1 to {MAX_ITEMS} names")
@@ -84,18 +91,23 @@ class Fleet:
         return int(slot), float(mean), float(std)
 
     def forecast(self, run: Any, past: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """``past [N, L]`` of the items ``names`` to ``[N, H]``, in the units of the data.
+        """``past [N, T]`` of the items ``names`` to ``[N, H]``, in the units of the data.
 
         Args:
             run: the program, ``[B, S, L] -> [B, S, H]`` in scaled units.
+            past: the lookback, and for items that nobody has seen what rows there are before it.
         """
         places = np.array([self._places.get(name, -1) for name in names])
-        slots = np.where(places < 0, 0, self._table[places, 0]).astype(np.int64)
-        mean = np.where(places < 0, past.mean(axis=1), self._table[places, 1])
+        unknown = places < 0
+        mean = np.where(unknown, past.mean(axis=1), self._table[places, 1])
         own = past.std(axis=1)
-        std = np.where(places < 0, np.where(own > 0, own, 1.0), self._table[places, 2])
+        std = np.where(unknown, np.where(own > 0, own, 1.0), self._table[places, 2])
         scaled = (past - mean[:, None]) / std[:, None]
-        values: np.ndarray = self._in_slots(run, scaled, slots) * std[:, None] + mean[:, None]
+        slots = np.where(unknown, 0, self._table[places, 0]).astype(np.int64)
+        for at in np.flatnonzero(unknown):
+            slots[at] = nearest_slot(run, scaled[at], self.slots, self.lookback, self.horizon)
+        found = self._in_slots(run, scaled[:, -self.lookback :], slots)
+        values: np.ndarray = found * std[:, None] + mean[:, None]
         return values
 
     def _in_slots(self, run: Any, scaled: np.ndarray, slots: np.ndarray) -> np.ndarray:
@@ -119,6 +131,26 @@ class Fleet:
         return forecast
 
 
+def nearest_slot(run: Any, history: np.ndarray, slots: int, lookback: int, horizon: int) -> int:
+    """The slot with the smallest error on windows spread over ``history [T]``, scaled; 0 for too short a one.
+
+    Args:
+        run: the program, ``[B, S, L] -> [B, S, H]``.
+    """
+    count = len(history) - lookback - horizon + 1
+    if count < 1 or slots == 1:
+        return 0
+    trials = min(count, TRIALS, max(FEWEST_TRIALS, TRIAL_NUMBERS // (slots * lookback)))
+    starts = np.linspace(0, count - 1, trials).round().astype(np.int64)
+    windows = history[starts[:, None] + np.arange(lookback + horizon)]
+    errors, at_once = np.zeros(slots), max(1, NUMBERS_AT_ONCE // (slots * lookback))
+    for start in range(0, trials, at_once):
+        chunk = windows[start : start + at_once, None]
+        past = np.repeat(chunk[..., :lookback], slots, axis=1)
+        errors += ((run(past) - chunk[..., lookback:]) ** 2).sum(axis=(0, 2))
+    return int(np.argmin(errors))
+
+
 def _columns(manifest: dict[str, Any]) -> dict[str, Any]:
     """``fleet.columns`` of the manifest."""
     fleet = manifest["fleet"]
@@ -135,11 +167,13 @@ def _columns(manifest: dict[str, Any]) -> dict[str, Any]:
 def read_items(
     path: Path,
     manifest: dict[str, Any],
-    columns: dict[str, Any],
+    fleet: Fleet,
     missing: str | None,
     wanted: Sequence[str] = (),
 ) -> dict[str, History]:
     """The window at the end of each item of a CSV, by name; of those ``wanted`` alone where some are.
+
+    That of an item that the artifact does not have is as long as its rows are regular, up to a limit.
 
     Raises:
         InputError: names file, line, column and item.
@@ -149,7 +183,7 @@ def read_items(
             reader = csv.reader(bounded_lines(stream), strict=True)
             header = next(reader, [])
             rows = ((reader.line_num, row) for row in reader if any(map(str.strip, row)) or len(row) > 1)
-            return items_of(str(path), header, rows, manifest, columns, missing, wanted)
+            return items_of(str(path), header, rows, manifest, fleet, missing, wanted)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}") from None
 
@@ -159,11 +193,12 @@ def items_of(
     header: Sequence[str],
     rows: Iterable[tuple[int, list[str]]],
     manifest: dict[str, Any],
-    columns: dict[str, Any],
+    fleet: Fleet,
     missing: str | None,
     wanted: Sequence[str],
 ) -> dict[str, History]:
     """``read_items`` of rows ``(number, cells)``; of each item the last ones are kept."""
+    columns = fleet.columns
     task = manifest["task"]
     policy = missing_policy(task, missing)
     names = [column.strip() for column in header]
@@ -187,7 +222,11 @@ def items_of(
                 continue
             if series not in kept and len(kept) >= MAX_ITEMS:
                 raise InputError(f"{name} has more than {MAX_ITEMS} items")
-            last = kept.setdefault(series, deque(maxlen=rows_needed(task, policy)))
+            if series not in kept:
+                most = rows_needed(task, policy)
+                more = 0 if series in fleet else HISTORY * (task["lookback"] + task["horizon"])
+                kept[series] = deque(maxlen=most + more)
+            last = kept[series]
             last.append((number, [cells[places[columns["time"]]], cells[places[column]]]))
     for series in wanted:
         if series not in kept:
@@ -198,8 +237,19 @@ def items_of(
     for series, last in kept.items():
         column = columns["values"][0] if one else series.rsplit("/", 1)[1]
         table = Table(f"{name} item {series!r}", [columns["time"], column], last)
-        found[series] = read_window(table, {**task, "variates": [column]}, policy)
+        found[series] = _longest_window(table, {**task, "variates": [column]}, policy)
     return found
+
+
+def _longest_window(table: Table, task: dict[str, Any], policy: str) -> History:
+    """All rows of a table as one window where they are regular, else the lookback."""
+    lookback: int = task["lookback"]
+    if len(table.rows) > rows_needed(task, policy):
+        try:
+            return read_window(table, {**task, "lookback": len(table.rows)}, policy)
+        except InputError:  # what is wrong further back is no reason not to forecast
+            table.rows = table.rows[-rows_needed({"lookback": lookback}, policy) :]
+    return read_window(table, task, policy)
 
 
 class FleetForecast:
@@ -253,6 +303,7 @@ class FleetForecast:
             return None
         more = ", ..." if len(self.unknown) > 5 else ""
         return (
-            f"{len(self.unknown)} of {len(self.items)} items are unknown to this artifact and have the "
-            f"fleet's head: {', '.join(self.unknown[:5])}{more}"
+            f"{len(self.unknown)} of {len(self.items)} items are unknown to this artifact and have the head that "
+            f"fits their earlier rows, the fleet's where these are few: "
+            f"{', '.join(self.unknown[:5])}{more}"
         )

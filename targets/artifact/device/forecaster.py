@@ -16,6 +16,7 @@ from .errors import ArtifactError, EngineError, InputError
 from .files import MAX_MANIFEST_BYTES
 from .fleet import Fleet
 from .manifest import MANIFEST, is_number, parse_manifest
+from .rows import History
 from .signature import check_signature
 from .stream import Stream
 
@@ -95,7 +96,7 @@ class Forecaster:
 
         Args:
             id: of a fleet's item, whose window is ``[L]``, or the names of several, ``[N, L]``; an item that
-                nobody has seen gets the fleet's head, scaled by its own window.
+                nobody has seen gets the fleet's head, or with longer windows the one that fits them best.
 
         Raises:
             InputError: another shape, a value that is not a finite number, or an id and no fleet.
@@ -108,19 +109,33 @@ class Forecaster:
         return result
 
     def _of_items(self, past: np.ndarray, id: str | Sequence[str]) -> np.ndarray:
-        """``[L] -> [H]`` of one item of a fleet, ``[N, L] -> [N, H]`` of several."""
+        """``[T] -> [H]`` of one item of a fleet, ``[N, T] -> [N, H]`` of several."""
         if self.fleet is None:
             raise InputError("id: this artifact has no items, its windows are [D, L]")
         names = [id] if isinstance(id, str) else list(id)
         windows = np.asarray(past, dtype=np.float64)
-        expected = (self.lookback,) if isinstance(id, str) else (len(names), self.lookback)
-        if windows.shape != expected or not names or not np.isfinite(windows).all():
+        leading = () if isinstance(id, str) else (len(names),)
+        fits = windows.shape[:-1] == leading and windows.shape[-1:] >= (self.lookback,)
+        if not fits or not names or not np.isfinite(windows).all():
             raise InputError(
-                f"past has shape {list(windows.shape)}, expected finite numbers of shape {list(expected)}"
+                f"past has shape {list(windows.shape)}, expected finite numbers of shape "
+                f"{[*leading, self.lookback]} or longer"
             )
-        values = self.fleet.forecast(self._in_scaled_units, windows.reshape(-1, self.lookback), names)
+        values = self.fleet.forecast(self._in_scaled_units, np.atleast_2d(windows), names)
         result: np.ndarray = values[0] if isinstance(id, str) else values
         return result
+
+    def forecast_histories(self, histories: dict[str, History]) -> np.ndarray:
+        """``[N, H]`` of a fleet's items, of the rows that were read for each."""
+        known = [name for name in histories if self.fleet is not None and name in self.fleet]
+        found = {}
+        if known:
+            past = np.stack([histories[name].values[0] for name in known])
+            found = dict(zip(known, self.forecast(past, known)))
+        for name, history in histories.items():
+            if name not in found:  # each as long as its rows are
+                found[name] = self.forecast(history.values[0], name)
+        return np.stack([found[name] for name in histories])
 
     def stream(self, missing: str | None = None) -> Stream:
         """A window that rows are pushed into one by one; ``missing`` None is the artifact's own policy."""

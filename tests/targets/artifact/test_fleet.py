@@ -81,6 +81,19 @@ def test_an_item_gets_its_head_and_an_unknown_one_the_fleets(folder: Path, artif
     assert not np.allclose(many[0], model.forecast(past[0], "nobody"))
 
 
+def test_an_unknown_item_finds_the_head_that_fits_its_rows(folder: Path, artifact: Path) -> None:
+    """Two kinds of items: with its history a stranger is forecast as its own kind, without as everybody."""
+    model = api.load(artifact)
+    assert model.fleet is not None
+    frame = pd.read_csv(folder / "meters.csv")
+    own = frame[frame.unique_id == next(n for n in ("m1", "m3", "m5") if n in model.fleet)]
+    history = 3 * own.y.to_numpy() + 100
+    expected = model.forecast(own.y.to_numpy()[-L:], own.unique_id.iloc[0]) * 3 + 100
+    long, short = model.forecast(history, "stranger"), model.forecast(history[-L:], "stranger")
+    size = np.abs(history - history.mean()).max()
+    assert np.abs(long - expected).max() < np.abs(short - expected).max() / 2 < size
+
+
 def test_the_manifest_says_what_the_fleet_is_worth_to_items_it_never_saw(artifact: Path) -> None:
     fleet = api.inspect(artifact)["fleet"]
     assert (fleet["items"], fleet["slots"]) == (8, 9)
@@ -115,7 +128,7 @@ def test_commands_read_the_long_format(folder: Path, artifact: Path, tmp_path: P
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     found = pd.read_csv(pd.io.common.StringIO(ran.stdout))
     assert list(found.columns) == ["unique_id", "ds", "y"] and len(found) == 10 * H
-    assert "2 of 10 items are unknown to this artifact and have the fleet's head" in ran.stderr
+    assert "2 of 10 items are unknown to this artifact and have the head that fits" in ran.stderr
     one = subprocess.run([*command, "--id", "m3"], capture_output=True, text=True, check=True)
     own = pd.read_csv(pd.io.common.StringIO(one.stdout))
     pd.testing.assert_frame_equal(own, found[found.unique_id == "m3"].reset_index(drop=True))
