@@ -9,8 +9,8 @@ worth    on the test part, every window, no teacher:
            fleet        one artifact for all items
            each         a solved affine student of each item alone, everything chosen for it by rolling origin
            one map      one dense map for all items
-         and, five times with another quarter of the items held out, the fleet's head and the slot that fits
-         the item's validation rows best, against one dense map of the other items.
+         and, five times with another quarter of the items held out, the fleet's head and the slot that a
+         device finds by the item's rows before the test part, against one dense map of the other items.
 Intervals are paired: over items (a normal one of the mean log ratio) or over blocks of time.
 """
 
@@ -39,6 +39,7 @@ from tsfmc.compiler.learning.fleet_heads import HeadGrid
 from tsfmc.compiler.learning.grid import Grid
 from tsfmc.compiler.learning.rolling_origin import select
 from tsfmc.compiler.learning.statistics import WindowStatistics
+from tsfmc.targets.artifact.device.fleet import HISTORY, nearest_slot
 
 LOOKBACK, HORIZON = 512, 96
 Maps = Sequence[np.ndarray]
@@ -183,13 +184,25 @@ def held_out(path: Path, folder: Path) -> dict[str, Any]:
         maps = slots_maps(found)
         head += errors(held, [maps[0]] * len(held.ids))
         one += errors(held, [found.selection.solution.maps()[0].numpy()] * len(held.ids))
-        judged = np.array([[each.mean() for each in errors(held, [m] * len(held.ids), "val")] for m in maps])
-        nearest += errors(held, [maps[slot] for slot in judged.argmin(axis=0)])
+        nearest += errors(held, [maps[found_slot(held, item, maps)] for item in range(len(held.ids))])
     return {
         "mse": {"fleet's head": mse(head), "nearest slot": mse(nearest), "one map": mse(one)},
         "head_over_one_map": log_ratio(head, one),
         "nearest_over_one_map": log_ratio(nearest, one),
     }
+
+
+def found_slot(held: Panel, item: int, maps: Maps) -> int:
+    """The slot that a device finds for an unknown item, of its rows before the test part."""
+    begin = int(held.begins[item])
+    end = min(int(held.ends[item]), begin + held.splits.span("test")[0] - int(held.starts[item]))
+    first = max(begin, end - HISTORY * (LOOKBACK + HORIZON))
+
+    def run(past: np.ndarray) -> np.ndarray:
+        level = past.mean(axis=-1, keepdims=True)
+        return np.stack([(past - level)[:, s] @ m.T for s, m in enumerate(maps)], axis=1) + level
+
+    return nearest_slot(run, held.scaled(item, first, end), len(maps), LOOKBACK, HORIZON)
 
 
 def _long(wide: Path, path: Path) -> Path:

@@ -303,7 +303,7 @@ class FleetForecast:
             return None
         more = ", ..." if len(self.unknown) > 5 else ""
         return (
-            f"{len(self.unknown)} of {len(self.items)} items are unknown to this artifact and have the head that "
-            f"fits their earlier rows, the fleet's where these are few: "
+            f"{len(self.unknown)} of {len(self.items)} items are unknown to this artifact and have the head "
+            "that fits their earlier rows, the fleet's where these are few: "
             f"{', '.join(self.unknown[:5])}{more}"
         )
