@@ -10,12 +10,13 @@ import numpy as np
 
 from ..base.errors import DataError
 from ..base.progress import Progress
+from .array_file import release
 from .dataset import Array, Filled
 from .filling import MAX_FILLED
 from .missing import checked_policy
 from .panel import MOST_JUDGED, Panel, Places
 from .panel_columns import choose_columns, panel_files, read_head
-from .panel_store import StoredPanel, read_panel
+from .panel_store import ITEMS_AT_ONCE, StoredPanel, read_panel
 from .splits import PARTS, resolve_split
 
 
@@ -131,7 +132,9 @@ def _judged_apart(panel: Panel, share: float, seed: int) -> Panel:
 def _scales(panel: Panel, items: Places) -> Array:
     """``[N, 2]`` mean and deviation of the training rows; 0 and 1 of an item that is not among ``items``."""
     scales = np.tile([0.0, 1.0], (len(panel.ids), 1))
-    for item in items:
+    for place, item in enumerate(items):
+        if not place % ITEMS_AT_ONCE:
+            release(panel.values)
         begin = int(panel.begins[item])
         stop = min(int(panel.ends[item]), begin + panel.splits.train - int(panel.starts[item]))
         rows = np.asarray(panel.values[begin:stop, 0])

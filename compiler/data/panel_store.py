@@ -24,7 +24,7 @@ from ..base.content import cache_root, content_key, file_hash
 from ..base.errors import DataError, VerificationError
 from ..base.progress import Progress, Silent
 from ..base.sealed import load_tensors, publish, save_tensors, warn_damaged
-from .array_file import ArrayWriter
+from .array_file import ArrayWriter, release
 from .cells import EMPTY
 from .filling import FILL_HINT, fill_run
 from .limits import data_limits
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _FORMAT = 1  # goes into the cache key: raise it when the arrays of the same files would differ
 VALUES, ITEMS = "values.npy", "items.safetensors"
 BATCH_ROWS = 1 << 18
+ITEMS_AT_ONCE = 256
+"""After which pages are given back."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,8 @@ def _sort_into_items(
             for at, name in enumerate(columns.values):
                 column = batch.column(batch.schema.get_field_index(name)).to_numpy(zero_copy_only=False)
                 cells[rows, at] = column.astype(np.float64)[order]
+            release(stamps)
+            release(cells)
             task.advance(len(batch))
     return stamps, cells
 
@@ -310,6 +314,9 @@ def _write_items(
                 begin = out.rows
                 out.append(run[:, None])
                 found.append((series, [begin, out.rows, start, empty - gaps, gaps]))
+            if not at % ITEMS_AT_ONCE:
+                release(stamps)
+                release(cells)
             task.advance(1)
     if not found:
         raise DataError(f"{source.name}: no item has a value", hint="expected numbers in the value columns")

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ..data import Panel
+from ..data.array_file import release
 from ..data.panel import Places
 from .affine import DEFAULT_RIDGE, factor
 from .statistics import (
@@ -96,6 +97,7 @@ def pooled_sums(panel: Panel, stretch: Stretch, lookback: int, horizon: int) -> 
             first += np.correlate(values, values[:count], mode="valid")
             starts[place], ends[place] = values[: span - 1], values[count:]
         step += ends.T @ ends - starts.T @ starts
+        release(panel.values)
     products = along_diagonals(first, step)
     gram, cross, square = centred(products, lookback)
     if np.trace(products[:lookback, :lookback]) > LOST_DIGITS * float(gram.trace()):

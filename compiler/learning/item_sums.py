@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ..base.progress import Task
 from ..data import Panel
-from .fleet_sums import Origin, Sample, Stretch
+from ..data.array_file import release
+from .fleet_sums import ITEMS_AT_ONCE, Origin, Sample, Stretch
 from .statistics import CHUNK_WINDOWS, Array
 
 KINDS = ("fit", "judged")
@@ -114,6 +115,7 @@ class ItemSums:
     def few(self, fold: int, kind: str, items: npt.NDArray[np.int64] | slice) -> Few:
         """The sums of some items."""
         both = torch.from_numpy(np.asarray(self._sums[kind][fold, items], dtype=np.float64))
+        self._release()
         squares = self._squares[fold, items] if kind == "judged" else np.zeros(len(both))
         return Few(
             torch.from_numpy(self._counts[kind][fold, items]),
@@ -121,6 +123,10 @@ class ItemSums:
             both[..., self._width :],
             torch.from_numpy(squares),
         )
+
+    def _release(self) -> None:
+        for array in (*self._sums.values(), self.panel.values):
+            release(array)
 
     def _fill(self, task: Task) -> None:
         folds = range(len(self.origins))
@@ -141,6 +147,8 @@ class ItemSums:
                 found, square = self._of_windows(item, *judged, judge=True)
                 self._sums["judged"][fold, item], self._counts["judged"][fold, item] = found, judged[1]
                 self._squares[fold, item] = square
+            if not item % ITEMS_AT_ONCE:
+                self._release()
             task.advance(1)
         for fold in folds:
             both = torch.from_numpy(totals[fold])[None]
