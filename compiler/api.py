@@ -66,7 +66,7 @@ class CompileResult:
 
 def compile(
     teacher: str | Path | None = None,
-    data: str | Path | None = None,
+    data: Any = None,
     target: str | Sequence[str] | None = None,
     *,
     out: str | Path = "out",
@@ -80,7 +80,8 @@ def compile(
 
     Args:
         teacher: short name, hub id or local directory.
-        data: known data set, ``sample``, a CSV or Parquet file, or ``synthetic`` for no data at all.
+        data: known data set, ``sample``, a CSV or Parquet file, or ``synthetic`` for no data at all; a table
+            of pandas, Polars or Arrow; for many series in the long format also a folder or a pattern.
         target: one target or several.
         cache: look up and keep the results of long passes.
         dump_after: names of steps, or ``["all"]``: the unit is written to ``out/dump/`` after them.
@@ -92,8 +93,10 @@ def compile(
         TsfmcError: see ``base/errors.py``; a missed budget is raised after the artifact is in place
             and has the ``CompileResult`` as its ``result``.
     """
+    from .data.in_memory import file_of
+
     return compile_recipe(
-        make_recipe(teacher=teacher, data=data, target=target, **settings),
+        make_recipe(teacher=teacher, data=file_of(data), target=target, **settings),
         out=Path(out),
         cache=cache,
         dump_after=dump_after,
