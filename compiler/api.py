@@ -7,6 +7,7 @@ bench     artifacts -> latency, against a teacher or each other
 sign      artifact + private key -> a signature beside its files
 verify    artifact -> whether it is whole, signed by whom, and computes what it should
 inspect   artifact -> its manifest
+survey    data -> what they are, what is wrong with them, what a compile would cost
 standing  artifact -> whether its files are those that the manifest speaks of
 compare   artifacts -> what each has over the first
 report    a folder of artifacts -> a page
@@ -25,13 +26,16 @@ from .base.errors import UsageError
 from .base.parallel import Processes
 from .base.paths import disk_errors, require_room
 from .base.progress import Progress, Silent
-from .driver.recipe import Recipe, make_recipe
+from .driver.recipe import Recipe, make_recipe, reading_settings
 from .driver.settings import OtherSettings
 
 if TYPE_CHECKING:
     from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from ..targets.artifact.open import Standing
+    from ..targets.packages.push import Pushed
+    from .data.survey import Survey
     from .driver.bench import Bench
+    from .driver.costs import Cost
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
     from .ir.unit import CompileUnit, PassRecord
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
-    "make_recipe", "package", "plan", "report", "sign", "standing", "teach", "transform", "update", "verify",
+    "make_recipe", "package", "plan", "push", "report", "sign", "standing", "survey", "teach",
+    "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -65,8 +70,8 @@ class CompileResult:
 
 
 def compile(
-    teacher: str | Path | None = None,
-    data: Any = None,
+    teacher: str | Path | Sequence[str | Path] | None = None,
+    data: str | Path | object | None = None,
     target: str | Sequence[str] | None = None,
     *,
     out: str | Path = "out",
@@ -79,9 +84,10 @@ def compile(
     """Compiles a teacher to artifacts ``out/<target>/``; arguments left out come from the recipe.
 
     Args:
-        teacher: short name, hub id or local directory.
-        data: known data set, ``sample``, a CSV or Parquet file, or ``synthetic`` for no data at all; a table
-            of pandas, Polars or Arrow; for many series in the long format also a folder or a pattern.
+        teacher: short name, hub id, local directory or teacher store; several are mixed by weights that
+            rolling origins choose.
+        data: known data set, ``sample``, a file (.csv, .tsv, .parquet, .xlsx), a table of pandas, Polars or
+            Arrow, or ``synthetic`` for no data at all.
         target: one target or several.
         cache: look up and keep the results of long passes.
         dump_after: names of steps, or ``["all"]``: the unit is written to ``out/dump/`` after them.
@@ -93,10 +99,8 @@ def compile(
         TsfmcError: see ``base/errors.py``; a missed budget is raised after the artifact is in place
             and has the ``CompileResult`` as its ``result``.
     """
-    from .data.in_memory import file_of
-
     return compile_recipe(
-        make_recipe(teacher=teacher, data=file_of(data), target=target, **settings),
+        make_recipe(teacher=teacher, data=data, target=target, **settings),
         out=Path(out),
         cache=cache,
         dump_after=dump_after,
@@ -202,6 +206,32 @@ def plan(
         "steps": [{"name": step.name, "summary": step.summary, "options": step.config()} for step in steps],
         "data": data_facts(recipe, progress or Silent()),
     }
+
+
+def survey(
+    data: str | Path | object,
+    *,
+    teacher: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Unpack[OtherSettings],
+) -> tuple[Survey, list[Cost]]:
+    """What a data set is, what is wrong with it and how to read it, and what a compile of it would cost.
+
+    Args:
+        data: as ``compile`` takes it.
+        teacher: whose labels the cost is to hold; none without one.
+        settings: those of ``compile``: how to read it, and of which compile the cost is asked for.
+
+    Raises:
+        TsfmcError: settings that are not understood, or no such data.
+    """
+    from .data.survey import survey as look
+    from .driver.costs import estimate, total
+
+    recipe = make_recipe(data=data, teacher=teacher, **settings)
+    found = look(recipe.data, progress=progress, **reading_settings(recipe))
+    costs = estimate(found, recipe, label=teacher is not None)
+    return found, [*costs, total(costs)] if costs else []
 
 
 def load(path: str | Path, threads: int = 1, *, trust: str | Path | None = None) -> ArtifactForecaster:
@@ -329,23 +359,29 @@ def package(
     layout: str = "tsfmc",
     out: str | Path | None = None,
     name: str = "forecaster",
+    runtime: str | Path | None = None,
     id: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
 
     Args:
+        runtime: for ``web``: the npm package onnxruntime-web, unpacked; None asks npm for it.
         id: an item of a fleet, whose own artifact is cut out and written.
 
     Raises:
         VerificationError: the artifact is not intact.
-        UsageError: an unknown layout, one that does not take this target, ``out`` exists, or there is no
-            such item.
+        UsageError: an unknown layout, one that does not take this target or option, ``out`` exists, or there
+            is no such item.
+        MissingError: no runtime is given, and npm does not deliver it.
     """
     from ..targets.packages import LAYOUTS
     from ..targets.packages.layout import write_package
+    from .driver.evaluation import kept_residuals
 
-    chosen = LAYOUTS[layout]()
+    made_by = LAYOUTS[layout]
+    interval = kept_residuals(Path(artifact)) if "interval" in made_by.options else None
+    chosen = made_by.made(runtime=_path(runtime), interval=interval)
     path = Path(out or name + chosen.suffix)
     if id is None:
         return write_package(Path(artifact), chosen, path, name)
@@ -355,28 +391,67 @@ def package(
         return write_package(own, chosen, path, name)
 
 
+def push(
+    artifact: str | Path,
+    repo: str,
+    *,
+    endpoint: str | None = None,
+    private: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """Checks an artifact and uploads it with its model card to the Hugging Face hub.
+
+    See ``targets/packages/push``.
+
+    Raises:
+        VerificationError: the artifact is not intact, or its self-test fails.
+        LicenceError: the teacher's licence is not known to allow sharing, and ``private`` is not asked for.
+        UsageError: ``repo`` is no name, or the hub refuses it.
+        MissingError: no such artifact, no login, or no connection.
+    """
+    from ..targets.packages.push import push_artifact
+
+    return push_artifact(Path(artifact), repo, endpoint=endpoint, private=private, dry_run=dry_run)
+
+
 @disk_errors()
 def update(
     artifact: str | Path,
-    data: str | Path,
+    data: str | Path | object,
     out: str | Path = "out",
     *,
-    missing: str = "error",
+    missing: str | None = None,
+    rename: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    **reading: Any,
 ) -> UpdateResult:
     """Adds new rows to the statistics beside an artifact and solves its student again, in seconds.
 
     Neither the teacher nor the old data are needed.  The rows must follow the last ones that the statistics
     have, one step later.  The new artifact and its statistics are written to ``out``.
 
+    Args:
+        data: a file, or a table of pandas, Polars or Arrow.
+        missing: the policy for empty cells and missing rows; None is that of the compile.
+        rename: name of a column in ``data`` -> its variate.
+        reading: ``duplicates``, ``sort``, ``zone`` and ``csv``, see ``load_data``; absent is as compiled.
+
     Raises:
         MissingError: the compile left no statistics.
         UsageError: statistics of another task; rows that were seen before, or after a gap.
         VerificationError: statistics of another artifact, or a broken file.
     """
+    from .data.objects import as_file
     from .driver.update import update as run
 
-    return run(Path(artifact), Path(data), Path(out), missing=missing, progress=progress or Silent())
+    return run(
+        Path(artifact),
+        Path(as_file(data)),
+        Path(out),
+        asked={"missing": missing, **reading},
+        rename=rename or {},
+        progress=progress or Silent(),
+    )
 
 
 @disk_errors()
@@ -400,6 +475,11 @@ def teach(
     from .driver.room import require_cache
     from .learning.teacher_store import StoreOptions, write_store
 
+    if len(recipe.teacher) > 1:
+        raise UsageError(
+            f"a store holds the outputs of one teacher, and there are {len(recipe.teacher)}",
+            hint="write a store for each, and give all of them to one compile",
+        )
     progress = progress or Silent()
     require_room(folder, 0, "the store's folder", "choose another one with --out")
     require_cache()

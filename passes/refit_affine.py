@@ -17,31 +17,27 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
-
 from ..compiler.base.errors import PassError
 from ..compiler.base.parallel import one_thread
 from ..compiler.data.splits import Part
 from ..compiler.ir.forecaster import Student
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
-from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting, setting_of, solve
-from ..compiler.learning.statistics import STATES, Labels, Sums, WindowStatistics, series_sums
+from ..compiler.learning.labels import stored_labels, teacher_stores
+from ..compiler.learning.statistics import STATES, Sums, WindowStatistics, series_sums
 from .solve_affine import SolveAffine
 
 Until = Literal["train+val", "all"]
 LATER: dict[Until, tuple[Part, ...]] = {"train+val": ("val",), "all": ("val", "test")}
 """The splits after training."""
-TEACHER = "teacher"
-"""What the statistics call the teacher whose outputs are stored."""
 
 
 class RefitAffine(Pass):
     """Replaces the solved student by one that has seen later rows; keeps the former as ``judged``."""
 
     name = "refit_affine"
-    reads = frozenset({"data", "teacher_store", "student", "statistics", "setting"})
+    reads = frozenset({"data", "teacher_store", "companions", "student", "statistics", "setting"})
     writes = frozenset({"student", "judged"})
     summary = "solve the chosen setting again on later rows; what is told of accuracy stays what it was"
 
@@ -83,27 +79,18 @@ class RefitAffine(Pass):
 
 
 def part_sums(unit: CompileUnit, part: Part, setting: Setting, targets: tuple[str, ...]) -> tuple[Sums, bool]:
-    """Sums over all windows of a split, with every one of ``targets``; whether the teacher labelled them."""
+    """Sums over all windows of a split, with every one of ``targets``; whether a teacher labelled them."""
     task = unit.task
     windows = unit.data.windows(part, task.lookback, task.horizon)
     last = windows.first + len(windows)
-    stored = stored_labels(unit.teacher_store, part, windows.first, len(windows))
-    wanted = TEACHER in dict(setting.teachers)
-    labels = [(TEACHER, stored)] if wanted and stored is not None else []
+    wanted, stores = dict(setting.teachers), teacher_stores(unit)
+    labels = [
+        (name, stored_labels(store, part, windows.first))
+        for name, store in stores.items()
+        if name in wanted and store.counts.get(part) == len(windows)
+    ]
     sums = series_sums(unit.data, task.lookback, task.horizon, windows.first, last, labels)
     for name in targets:
         sums.cross.setdefault(name, sums.cross["truth"])
         sums.square.setdefault(name, sums.square["truth"])
     return sums, bool(labels)
-
-
-def stored_labels(store: TeacherStore | None, part: Part, first: int, count: int) -> Labels | None:
-    """Labels by the row where a window starts, as the sums ask for them; None where they are not stored."""
-    if store is None or store.counts.get(part) != count:
-        return None
-    forecasts = store.array(part, "forecast")
-
-    def labels(begin: int, end: int) -> np.ndarray:
-        return np.asarray(forecasts[begin - first : end - first])
-
-    return labels

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import as_json, missing_rows, print_json, print_table, say, trust_key
+from .output import as_json, print_json, print_table, say, trust_key
 from .paths import INPUT, OUTPUT
+from .reading import reading_options
 
 if TYPE_CHECKING:
     from ...targets.artifact.device.fleet import Fleet
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("artifact", type=INPUT)
-@click.option("--input", "--data", "source", type=INPUT, required=True, help="CSV or Parquet.")
+@click.option("--input", "--data", "source", type=INPUT, required=True, help="CSV, TSV, Parquet or .xlsx.")
 @click.option("--id", "ids", multiple=True, help="An item of a fleet, may be repeated. Default: all of them.")
 @click.option("--output", type=OUTPUT, help="CSV or Parquet; stdout as CSV without it.")
 @click.option("--plot", type=OUTPUT, help="Also draw it: a .png, .svg or .html file.")
-@missing_rows
+@reading_options
 @trust_key
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Default: 1.")
 @as_json
@@ -32,7 +33,8 @@ def command(
     ids: tuple[str, ...],
     output: Path | None,
     plot: Path | None,
-    missing: str | None,
+    asked: dict[str, Any],
+    rename: tuple[str, ...],
     trust: Path | None,
     threads: int,
     as_json: bool,
@@ -44,6 +46,7 @@ def command(
     Without --output the forecast is CSV on stdout, and on a terminal a table with sparklines.
     """
     from ...targets.artifact.device.output import Forecast, filled_line
+    from ...targets.artifact.device.rows import renamed_columns
     from ...targets.artifact.open import compiler_errors
     from ...targets.artifact.tables import read_history, save_forecast
     from .. import api
@@ -51,11 +54,13 @@ def command(
 
     model = api.load(artifact, threads=threads, trust=trust)
     if model.fleet is not None:
-        _forecast_items(model, model.fleet, source, ids, output, missing, as_json)
+        _forecast_items(model, model.fleet, source, ids, output, asked.get("missing"), as_json)
         return
     if ids:
         raise UsageError(f"--id {ids[0]}: {artifact} has no items", hint="leave it out")
-    history = read_history(source, model.manifest, missing)
+    with compiler_errors():
+        names = renamed_columns(rename)
+    history = read_history(source, model.manifest, rename=names, **asked)
     values = model.forecast(history.values)
     with compiler_errors():
         forecast = Forecast(history, values, model.manifest["task"])

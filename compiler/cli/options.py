@@ -37,7 +37,9 @@ def _option(
     name: str, setting: Setting, kinds: tuple[Any, ...], *, required: bool
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     flag = f"--{name.replace('_', '-')}"
-    facts: dict[str, Any] = {"help": setting.help, "metavar": setting.metavar, "required": required}
+    # What has to be given has no default.
+    words = setting.help.partition(" Default:")[0] if required else setting.help
+    facts: dict[str, Any] = {"help": words, "metavar": setting.metavar, "required": required}
     if bool in kinds:
         return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, **facts)
     if choices := [kind for kind in kinds if get_origin(kind) is Literal]:

@@ -15,6 +15,7 @@ from .paths import OUTPUT
 @click.command()
 @recipe_options(
     "teacher", "data", "lookback", "horizon", "variates", "split", "missing", "max_filled",
+    "duplicates", "sort", "zone", "csv",
     "licence_policy", "set",
     required=("teacher", "data"),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Test accuracy: every row of a manifest is computed here.
 
 seasonal_naive, supervised, teacher     once, whatever the targets          ``EvaluateReferences``
+teacher: NAME                           each further teacher, and a tuned one   ``EvaluateReferences``
 student                                 the payload, where it runs here     ``artifact_rows``
 model                                   the model that was lowered, where the payload does not run here
                                         or computes in another precision
@@ -12,7 +13,9 @@ from collections.abc import Mapping
 
 from ...targets.base import Engine
 from ..base.progress import Progress
+from ..ir.companions import FIRST
 from ..ir.passes import PassContext, PassResult, Step
+from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import (
     BATCH_WINDOWS,
@@ -23,8 +26,12 @@ from ..learning.evaluate import (
     naive_scale,
     seasonal_naive,
 )
+from ..learning.labels import teacher_stores
 from .fleets import BATCH_WINDOWS as ITEM_WINDOWS
 from .fleets import fleet_of, predictor, routed
+
+FURTHER = "teacher: "
+"""Before the name of a row of a teacher that is not the first one as it was loaded."""
 
 
 class EvaluateReferences(Step):
@@ -32,11 +39,12 @@ class EvaluateReferences(Step):
 
     name = "evaluate_references"
     summary = "test accuracy of the seasonal naive forecast, the baseline and the teacher as it was loaded"
-    reads = frozenset({"data", "teacher", "teacher_store", "supervised"})
+    reads = frozenset({"data", "teacher", "teacher_store", "companions", "supervised"})
     writes = frozenset({"accuracy"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
-        rows = evaluate_rows(unit, reference_predictors(unit), context.progress)
+        predictors = {**reference_predictors(unit), **further_predictors(unit)}
+        rows = evaluate_rows(unit, predictors, context.progress)
         return PassResult(unit.with_(accuracy=rows), True)
 
 
@@ -47,10 +55,23 @@ def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:
         rows["supervised"] = predictor(unit.supervised, unit.supervised.judged_model)
     store, original = unit.teacher_store, unit.original_teacher or unit.teacher
     if store is not None and unit.original_teacher is None:
-        rows["teacher"] = lambda indices, past: store.forecast("test", indices)
+        rows["teacher"] = stored_predictor(store)
     elif original is not None and fleet_of(unit) is None:  # of a panel, only where it was recorded
         rows["teacher"] = model_predictor(original)
     return rows
+
+
+def further_predictors(unit: CompileUnit) -> dict[str, Predict]:
+    """The teachers of a mix beside the first one as it was loaded, where a student is solved for a mix."""
+    if not unit.companions:
+        return {}
+    stores = {name: store for name, store in teacher_stores(unit).items() if name != FIRST}
+    return {f"{FURTHER}{name}": stored_predictor(store) for name, store in stores.items()}
+
+
+def stored_predictor(store: TeacherStore) -> Predict:
+    """What a store has for the test windows."""
+    return lambda indices, past: store.forecast("test", indices)
 
 
 def artifact_rows(

@@ -9,6 +9,7 @@ rows       for each forecaster its error with an interval, by step ahead, over t
 examples   for each of a few variates the windows at three quantiles of the artifact's error, in the units of
            the data: past, truth, and the forecasts of artifact and teacher
 matrix     the artifact's map where it is affine: which lags it looks at
+residuals  quantiles of the artifact's errors on the validation windows, by variate and step ahead
 
 At most ``MAX_NUMBERS`` numbers of the user's data and forecasts are kept, and the file says so.
 """
@@ -26,6 +27,8 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...targets.artifact.open import read_manifest
+from ..base.content import file_hash
 from ..base.errors import VerificationError
 from ..base.sealed import write_text
 from ..base.spread import spread
@@ -33,8 +36,9 @@ from ..ir.unit import CompileUnit
 from ..learning.compare import block_windows, mean_interval
 from ..learning.evaluate import Accuracy, Predict
 from ..learning.impulse import impulse_response
-from .accuracy import reference_predictors
+from .accuracy import FURTHER, reference_predictors
 from .fleets import predictor, program_variates
+from .residuals import Residuals, residual_quantiles
 
 Array = npt.NDArray[np.float64]
 SCHEMA = 1
@@ -116,6 +120,7 @@ class Evaluation(_Part):
         times: where each stretch of ``Curve.times`` starts: a time stamp, or the number of a window.
         rows: by name of the forecaster; ``student`` or ``model`` is the artifact.
         matrix: None where the artifact is not one affine map.
+        residuals: quantiles of the artifact's errors; None where there are none.
     """
 
     schema_number: int = SCHEMA
@@ -125,6 +130,7 @@ class Evaluation(_Part):
     rows: dict[str, Curve]
     examples: tuple[Example, ...]
     matrix: Matrix | None
+    residuals: Residuals | None = None
 
 
 def evaluation_path(artifact: Path) -> Path:
@@ -156,6 +162,18 @@ def load_evaluation(path: Path) -> Evaluation:
         raise VerificationError(f"{path} is not JSON: {error}", hint=hint) from None
 
 
+def kept_residuals(artifact: Path) -> dict[str, Any] | None:
+    """The quantiles of its errors that an artifact's evaluation left beside it, as JSON has them.
+
+    None where there are none, and where the file is not the one that the artifact names.
+    """
+    path, named = evaluation_path(artifact.resolve()), read_manifest(artifact).get("evaluation") or {}
+    if not path.is_file() or file_hash(path) != named.get("sha256"):
+        return None
+    residuals = load_evaluation(path).residuals
+    return None if residuals is None else residuals.model_dump(mode="json")
+
+
 def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | None:
     """What the evaluation of one artifact showed; None on data that nothing is measured on.
 
@@ -165,7 +183,7 @@ def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | No
     mine = rows.get("student", rows.get("model"))
     if unit.data.unmeasured or mine is None:
         return None
-    everyone = {**rows, **unit.accuracy}
+    everyone = {name: row for name, row in {**rows, **unit.accuracy}.items() if not name.startswith(FURTHER)}
     variates = _shown_variates(mine, unit)
     bins = _starts(mine.windows, POINTS)
     examples = tuple(_examples(unit, mine, variates))
@@ -178,6 +196,7 @@ def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | No
         rows={name: _curve(row, unit, variates, bins) for name, row in everyone.items()},
         examples=examples,
         matrix=_matrix(unit, variates),
+        residuals=residual_quantiles(unit),
     )
 
 

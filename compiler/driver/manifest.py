@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ...targets.base import TaskFacts
 from ...targets.measure.host import host_record
 from ..base.errors import UsageError
+from ..data.reading import reading_fields
 from ..data.timeline import step_seconds
+from ..ir.companions import FIRST
 from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit
@@ -23,6 +26,9 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
     task, data, info = unit.task, unit.data, unit.teacher_info
     if info is None:
         raise ValueError("the unit has no provenance of its teacher")
+    # The first teacher as it was loaded, which may stand beside itself once it is tuned, is no further one.
+    others = [each for each in unit.companions if each.name != FIRST]
+    further = [{"as": each.name, **provenance(each.info, data.overlap_name)} for each in others]
     rows = {**unit.accuracy, **build.accuracy}
     counts = {part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")}
     return {
@@ -33,20 +39,11 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "variates": list(program_variates(unit)),
             "frequency": task.frequency,
             "step_seconds": step_seconds(task.frequency),
-            "missing": job.recipe.task.missing,
+            **reading_fields(job.recipe.reading),
         },
         "input": dict(zip(("mean", "std"), program_scale(unit), strict=True)),
-        "teacher": {
-            "name": info.name,
-            "family": info.family,
-            "parameters": info.parameters,
-            "sha256": info.sha256,
-            "licence": info.licence,
-            "source": info.source,
-            "revision": info.revision or None,
-            "commit": info.commit or None,
-            "pretraining_overlap": overlap_with(info, data.overlap_name),
-        },
+        "teacher": provenance(info, data.overlap_name),
+        **({"further_teachers": further} if further else {}),
         "student": {
             "name": job.recipe.student.kind,
             "parameters": parameter_count(unit.model),
@@ -77,13 +74,37 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         "level": "executed" if build.parity is not None and payload.level == "exported" else payload.level,
         "runtime_requirements": [*job.target.runtime_requirements, *payload.requires],
         "environment": host_record()["packages"],
-        "licence": {
-            "spdx": info.licence,
-            "commercial": info.commercial,
-            "warning": None if info.commercial else f"distilled from weights under {info.licence}",
-        },
+        "licence": licence_of([info, *(each.info for each in others)]),
         **unit.facts,
     }
+
+
+def provenance(info: TeacherInfo, data: str) -> dict[str, Any]:
+    """Where a teacher comes from.
+
+    Args:
+        data: what the data are known as.
+    """
+    return {
+        "name": info.name,
+        "family": info.family,
+        "parameters": info.parameters,
+        "sha256": info.sha256,
+        "licence": info.licence,
+        "source": info.source,
+        "revision": info.revision or None,
+        "commit": info.commit or None,
+        "pretraining_overlap": overlap_with(info, data),
+    }
+
+
+def licence_of(infos: Sequence[TeacherInfo]) -> dict[str, Any]:
+    """What follows from the licences of all teachers, whatever share of the mix each one got: all took part
+    in choosing it."""
+    spdx = " AND ".join(dict.fromkeys(info.licence for info in infos))
+    limited = list(dict.fromkeys(info.licence for info in infos if not info.commercial))
+    warning = f"distilled from weights under {' and '.join(limited)}" if limited else None
+    return {"spdx": spdx, "commercial": not limited, "warning": warning}
 
 
 def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
@@ -96,6 +117,7 @@ def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
         missing=missing,
         mean=tuple(program_scale(unit)[0]),
         std=tuple(program_scale(unit)[1]),
+        licence=unit.teacher_info.licence if unit.teacher_info else None,
     )
 
 

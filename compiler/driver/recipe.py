@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -28,8 +29,10 @@ from pydantic_core import PydanticCustomError
 from ..base.errors import RecipeError, UsageError, unknown_name
 from ..base.paths import checked_path
 from ..base.reading import read_toml
+from ..data.dialect import PLAIN, Dialect, checked_dialect, dialect_text
 from ..data.filling import MAX_FILLED
 from ..data.panel_columns import guess_columns
+from ..data.reading import Reading, open_zone
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
 from .settings import Settings, recipe_fields
@@ -52,6 +55,40 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
+def _as_zone(name: str) -> str:
+    try:
+        if name:
+            open_zone(name)
+    except ValueError as error:
+        raise PydanticCustomError("zone", "{what}", {"what": str(error)}) from None
+    return name
+
+
+class FormatSection(_Section):
+    """How a text file is written, as ``--csv`` says it; empty is what is usual."""
+
+    sep: str = PLAIN.sep
+    decimal: str = PLAIN.decimal
+    thousands: str = PLAIN.thousands
+    dates: str = PLAIN.dates
+    encoding: str = PLAIN.encoding
+    time: str = PLAIN.time
+    sheet: str = PLAIN.sheet
+
+    @model_validator(mode="after")
+    def _is_a_dialect(self) -> FormatSection:
+        try:
+            checked_dialect(self.model_dump())
+        except ValueError as error:
+            raise PydanticCustomError("dialect", "{what}", {"what": str(error)}) from None
+        return self
+
+    @property
+    def dialect(self) -> Dialect:
+        """The same for a reader."""
+        return checked_dialect(self.model_dump())
+
+
 class TaskSection(_Section):
     """What is forecast, and how the series is read and split."""
 
@@ -62,6 +99,10 @@ class TaskSection(_Section):
     missing: Literal["error", "ffill", "interpolate"] = "error"
     max_filled: float = Field(default=MAX_FILLED, ge=0, le=1, allow_inf_nan=False)
     """The share of a variate's cells that ``missing`` may fill in; more is refused."""
+    duplicates: Literal["error", "mean", "first"] = "error"
+    sort: bool = False
+    zone: Annotated[str, AfterValidator(_as_zone)] = ""
+    """The zone whose clock the times show; empty for UTC."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
     id_column: str | None = None
@@ -133,6 +174,21 @@ Name = Annotated[str, AfterValidator(_as_path)]
 """The name or the path of something: it will be looked up as a path."""
 
 
+def _listed(value: Any) -> Any:
+    """A teacher alone is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _unlisted(value: tuple[str, ...]) -> str | list[str]:
+    return value[0] if len(value) == 1 else list(value)
+
+
+Teachers = Annotated[
+    tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1, max_length=8), PlainSerializer(_unlisted)
+]
+"""One teacher, ``"A"``, or several, ``["A", "B"]``: the first one is the original."""
+
+
 class BudgetSection(_Section):
     """Gates; a missed one is exit code 4.
 
@@ -169,8 +225,9 @@ class Recipe(_Section):
     """A resolved recipe."""
 
     version: Literal[1]
-    teacher: Name
+    teacher: Teachers
     teacher_options: dict[str, Any] = Field(default_factory=dict)
+    """Of its family; with several teachers a table for each, by the teacher's name."""
     teacher_store: Name | None = None
     data: Name
     seed: int = Field(ge=0, lt=1 << 63)
@@ -183,6 +240,7 @@ class Recipe(_Section):
     """Put the teacher's portable form into the artifacts, so that a device can measure both."""
     licence_policy: Literal["warn", "commercial"]
     task: TaskSection
+    data_format: FormatSection = FormatSection()
     student: StudentSection
     pipeline: tuple[str, ...]
     passes: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -191,9 +249,35 @@ class Recipe(_Section):
     measure: MeasureSection = MeasureSection()
     budget: BudgetSection = BudgetSection()
 
+    def options_of(self, teacher: str) -> dict[str, Any]:
+        """The family's options of one of the teachers."""
+        return self.teacher_options if len(self.teacher) == 1 else dict(self.teacher_options.get(teacher, {}))
+
+    @property
+    def reading(self) -> Reading:
+        """How the data are read, and new rows at the artifact."""
+        task = self.task
+        return Reading(task.missing, task.duplicates, task.sort, task.zone, self.data_format.dialect)
+
     def to_toml(self) -> str:
         """Stable TOML text; reading it gives an equal recipe."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def reading_settings(recipe: Recipe) -> dict[str, Any]:
+    """How a recipe reads its data, as ``survey`` and ``load_data`` take it; what is as usual is left out."""
+    reading = recipe.reading
+    settings = {**reading._asdict(), "csv": dialect_text(reading.dialect), "variates": recipe.task.variates}
+    del settings["dialect"]
+    usual = {
+        "missing": "error",
+        "duplicates": "error",
+        "sort": False,
+        "zone": "",
+        "csv": "",
+        "variates": "all",
+    }
+    return {name: value for name, value in settings.items() if value != usual[name]}
 
 
 def make_recipe(**settings: Unpack[Settings]) -> Recipe:
@@ -204,13 +288,28 @@ def make_recipe(**settings: Unpack[Settings]) -> Recipe:
         UsageError: a device, and no target that has devices.
     """
     file, device = settings.get("recipe"), settings.get("device")
-    budgets = (f"budget.{budget}" for budget in settings.get("budget", ()))
+    budgets = [_budget(text) for text in settings.get("budget", ())]
     resolved = resolve(
         file=None if file is None else checked_path(file, "--recipe"),
         named=recipe_fields(settings),
         settings=(*settings.get("set", ()), *budgets),
     )
     return on_device(resolved, device) if device else resolved
+
+
+def _budget(text: str) -> str:
+    """A gate as the setting that it is short for.
+
+    Raises:
+        RecipeError: it has no value.
+    """
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise RecipeError(
+            f"--budget {text!r}: expected NAME=VALUE, e.g. max_mse_over_teacher=5%",
+            hint=f"gates are {', '.join(BudgetSection.model_fields)}",
+        )
+    return f"budget.{text}"
 
 
 def on_device(recipe: Recipe, device: str) -> Recipe:
@@ -270,9 +369,28 @@ def resolve(
     _refuse_nan(merged)
     _keep_options_of_pipeline(merged, user)
     try:
-        return Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, file) from None
+    _check_several(recipe)
+    return recipe
+
+
+def _check_several(recipe: Recipe) -> None:
+    """What goes with one teacher alone, where there are several."""
+    if len(recipe.teacher) == 1:
+        return
+    if recipe.teacher_store is not None:
+        raise RecipeError(
+            f"teacher_store: the outputs of one teacher, and there are {len(recipe.teacher)} teachers",
+            hint="name the store's folder as one of them: --teacher A --teacher STORE",
+        )
+    for name, options in recipe.teacher_options.items():
+        if name not in recipe.teacher or not isinstance(options, dict):
+            raise RecipeError(
+                f"teacher_options.{name}: with several teachers, expected a table for each of them by name",
+                hint=f"the teachers are {', '.join(recipe.teacher)}",
+            )
 
 
 def _of_panel(preset: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,6 +418,20 @@ def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
         raise RecipeError(
             f"refit: {recipe.refit!r}, and no pass of the pipeline solves a student again",
             hint="put a pass that refits into the pipeline (tsfmc passes), or leave refit out",
+        )
+
+
+def check_teachers(recipe: Recipe, passes: Iterable[Pass]) -> None:
+    """Teachers beside the first one must act.
+
+    Raises:
+        RecipeError: there are several, and no pass sums what they say.
+    """
+    mixes = any("companions" in step.reads and "statistics" in step.writes for step in passes)
+    if len(recipe.teacher) > 1 and not mixes:
+        raise RecipeError(
+            f"teacher: {len(recipe.teacher)} teachers, and this pipeline learns from one",
+            hint="give one, or an affine student, which is solved for a mix of them (--student dlinear)",
         )
 
 

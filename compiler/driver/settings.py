@@ -11,6 +11,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
+from ..data.objects import as_file
+from ..data.reading_options import stated_dialect
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -72,6 +75,23 @@ class OtherSettings(TypedDict, total=False):
         float | None,
         Setting("task.holdout_items", "Share of the items kept out of everything, judged at the end."),
     ]
+    csv: Annotated[
+        str | None,
+        Setting(
+            "data_format",
+            "How a text file is written: sep, decimal, thousands, dates, encoding, time (column), and sheet.",
+            metavar="sep=;,decimal=,",
+        ),
+    ]
+    duplicates: Annotated[
+        Literal["error", "mean", "first"] | None,
+        Setting("task.duplicates", "Rows of one time: refused, averaged, or the first kept. Default: error."),
+    ]
+    sort: Annotated[bool | None, Setting("task.sort", "Take rows in any order.")]
+    zone: Annotated[
+        str | None,
+        Setting("task.zone", "Zone whose clock the times show, such as Europe/Berlin. Default: UTC."),
+    ]
     recipe: Annotated[str | Path | None, Setting("", "A recipe in TOML.")]
     set: Annotated[Iterable[str], Setting("", "Override a field of the recipe.", metavar="KEY.PATH=VALUE")]
     budget: Annotated[
@@ -107,12 +127,18 @@ class Settings(OtherSettings, total=False):
     """All settings."""
 
     teacher: Annotated[
-        str | Path | None,
-        Setting("teacher", "Short name, hub id or directory. Default: the embedded demo teacher."),
+        str | Path | Sequence[str | Path] | None,
+        Setting(
+            "teacher",
+            "Short name, hub id, directory or teacher store; may be repeated: a mix of them is chosen. "
+            "Default: the embedded demo teacher.",
+        ),
     ]
     data: Annotated[
-        str | Path | None,
-        Setting("data", "Known data set, 'sample', 'synthetic', or a CSV or Parquet file. Default: sample."),
+        str | Path | object | None,
+        Setting(
+            "data", "Known data set, 'sample', 'synthetic', or a file (see tsfmc inspect). Default: sample."
+        ),
     ]
     target: Annotated[
         str | Sequence[str] | None,
@@ -150,6 +176,10 @@ def recipe_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if name == "teacher" and not isinstance(value, str):
+        return [str(one) for one in value]
     if name == "target" and isinstance(value, str):
         return [value]
-    return value
+    if name == "csv":
+        return stated_dialect(value)._asdict()  # all of it: what it leaves out is as usual
+    return str(as_file(value)) if name == "data" else value

@@ -85,6 +85,7 @@ class RecipeView:
     Attributes:
         student: ``kind`` and the options of the student.
         read_later: parts of the unit that the passes of the pipeline read, all of them together.
+        written: parts that they write.
         refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
             or ``all``.
     """
@@ -92,6 +93,7 @@ class RecipeView:
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
     refit: str = "none"
+    written: frozenset[PartName] = frozenset()
 
 
 class Step:

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from ..data import Dataset
 from ..data.dataset import NO_DATA
+from .companions import Companion
 from .fleet import Fleet
 from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
@@ -26,6 +29,8 @@ PartName = Literal[
     "data",
     "teacher",
     "tuned",
+    "held_out",
+    "companions",
     "teacher_store",
     "teacher_states",
     "student",
@@ -79,6 +84,17 @@ class Statistics(Protocol):
         """Hash of everything that the sums depend on."""
 
 
+class HeldOut(Protocol):
+    """Forecasts of training windows by teachers that have not seen them, see ``learning/held_out.py``."""
+
+    @property
+    def key(self) -> str:
+        """Hash of the forecasts."""
+
+    def __call__(self, first: int, last: int, /) -> npt.NDArray[np.float32]:
+        """``[last - first, D, H]`` of the training windows ``first .. last - 1``, scaled."""
+
+
 class Build(Protocol):
     """The artifact of one target while it is being made; ``driver/build.py`` has what it holds."""
 
@@ -96,6 +112,8 @@ class CompileUnit:
         teacher: the teacher module, or None when only its stored outputs are at hand.
         original_teacher: the teacher as it was loaded, once a pass has replaced it: what is compared with.
         tuned: whether a pass has fitted the teacher to the training windows, which it then knows.
+        held_out: what teachers tuned on earlier windows alone say of the training windows, else None.
+        companions: further teachers.
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
@@ -127,6 +145,8 @@ class CompileUnit:
     original_teacher: Teacher | None = None
     tuned: bool = False
     fleet: Fleet | None = None
+    held_out: HeldOut | None = None
+    companions: tuple[Companion, ...] = ()
     judged: Forecaster | None = None
     supervised: CompileUnit | None = None
     accuracy: Mapping[str, Any] = field(default_factory=dict)
@@ -168,6 +188,7 @@ class CompileUnit:
             f"  variates  {', '.join(task.variates)}",
             f"  data      {self.data}",
             f"  teacher   {_teacher_line(self)}",
+            *(f"  beside    {_companion_line(companion)}" for companion in self.companions),
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
@@ -205,6 +226,11 @@ def _teacher_line(unit: CompileUnit) -> str:
     name = unit.teacher_info.name if unit.teacher_info else "-"
     body = describe_module(unit.teacher) if unit.teacher else f"stored outputs {unit.teacher_store}"
     return f"{name}: {body}"
+
+
+def _companion_line(companion: Companion) -> str:
+    known = describe_module(companion.teacher) if companion.teacher else f"stored outputs {companion.store}"
+    return f"{companion.name}: {known}"
 
 
 def _parameters(module: nn.Module | None) -> list[str]:

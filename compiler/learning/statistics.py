@@ -363,6 +363,11 @@ class WindowStatistics:
         """``"truth"``, the teachers' names, and ``"states"`` where there are any."""
         return ("truth", *(name for name, _ in self.labels))
 
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers' names, in order."""
+        return tuple(name for name, _ in self.labels if name != STATES)
+
     def folds(self) -> Iterator[Fold]:
         """The folds in order of time, one at a time; afterwards ``final`` holds all of training.
 

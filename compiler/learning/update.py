@@ -55,6 +55,7 @@ class Header:
         rows_added: rows that updates have added.
         recipe: the compile's recipe, as TOML.
         teacher: provenance of the teacher.
+        companions: of each further one.
     """
 
     lookback: int
@@ -66,6 +67,7 @@ class Header:
     rows_added: int
     recipe: str
     teacher: Mapping[str, Any]
+    companions: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def span(self) -> int:
@@ -249,6 +251,7 @@ class Facts(BaseModel, extra="forbid"):
     rows_added: int = Field(ge=0)
     recipe: str
     teacher: dict[str, Any]
+    companions: tuple[dict[str, Any], ...] = ()
 
     def header(self) -> Header:
         fields = {field.name: getattr(self, field.name) for field in dataclass_fields(Header)}

@@ -29,7 +29,8 @@ class TaskPart(_Part):
     """What is forecast.
 
     ``step_seconds`` is None where a step has no fixed length (months); ``missing`` is what the compile did
-    with empty cells and missing rows, and what a forecast does unless it is told otherwise.
+    with empty cells and missing rows, and what a forecast does unless it is told otherwise; so are the other
+    fields of a reading (``compiler/data/reading.py``), absent where they are as usual.
     """
 
     lookback: int = Field(ge=1, le=MAX_STEPS)
@@ -38,6 +39,10 @@ class TaskPart(_Part):
     frequency: str | None = None
     step_seconds: float | None = Field(default=None, gt=0)
     missing: Literal["error", "ffill", "interpolate"] = "error"
+    duplicates: Literal["error", "mean", "first"] = "error"
+    sort: bool = False
+    zone: str = ""
+    data_format: dict[str, str] = Field(default_factory=dict)
 
 
 class InputPart(_Part):
@@ -83,6 +88,7 @@ class Manifest(BaseModel):
     files: dict[str, FilePart] = Field(default_factory=dict)
     size: dict[str, int] = Field(default_factory=dict)
     teacher: dict[str, Any] | None = None
+    further_teachers: list[dict[str, Any]] | None = None
     student: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     passes: list[dict[str, Any]] | None = None

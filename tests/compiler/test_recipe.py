@@ -33,7 +33,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
         'version = 1\nseed = 1\n[student]\nkind = "itransformer"\nwidth = 64\n[passes.distill]\nepochs = 7\n'
     )
     recipe = resolve(file=file, named={"seed": 2, "teacher": None}, settings=["passes.distill.epochs=3"])
-    assert recipe.seed == 2 and recipe.teacher == "fracast"
+    assert recipe.seed == 2 and recipe.teacher == ("fracast",)
     assert recipe.student.config["width"] == 64 and recipe.student.config["heads"] == 4
     assert recipe.passes["distill"]["epochs"] == 3
 

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from tsfmc.compiler.base.errors import DataError, UsageError
 from tsfmc.compiler.data import Panel, load_panel
-from tsfmc.compiler.data.in_memory import file_of
 from tsfmc.compiler.data.panel_columns import guess_columns
 
 L, H = 8, 4
@@ -165,17 +163,3 @@ def test_each_value_column_is_a_series(meters: pd.DataFrame, tmp_path: Path) -> 
     np.testing.assert_array_equal(
         panel.values[: panel.ends[0]], -panel.values[panel.begins[1] : panel.ends[1]]
     )
-
-
-@pytest.mark.parametrize("kind", ["pandas", "arrow", "index"])
-def test_tables_in_memory_are_files_of_the_cache(meters: pd.DataFrame, kind: str) -> None:
-    held = {
-        "pandas": lambda: meters,
-        "arrow": lambda: pa.Table.from_pandas(meters),
-        "index": lambda: meters.set_index("ds"),
-    }[kind]()
-    path = file_of(held)
-    assert path == file_of(held) and load(path).ids == ("a", "b")
-    assert file_of("a.csv") == "a.csv" and file_of(None) is None
-    with pytest.raises(DataError, match="give a file, or a table"):
-        file_of(object())

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ....compiler.base.text import printable
+from ....compiler.data.dialect import DIALECT_EXAMPLE
 from ....compiler.data.filling import POLICIES
+from ....compiler.data.reading import DUPLICATES
 from .bench import bench, latency_file
 from .check import SUMS, find_problems, open_files
 from .engine import Engine
@@ -18,7 +20,7 @@ from .errors import ArtifactError, EngineError, InputError
 from .fleet import Fleet, FleetForecast, read_items
 from .forecaster import Forecaster
 from .output import Forecast, filled_line, save_rows
-from .rows import read_csv
+from .rows import read_csv, renamed_columns
 from .signature import check_signature
 
 
@@ -51,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     forecast.add_argument(
         "--missing", choices=POLICIES, help="empty cells and missing rows (default: as when it was compiled)"
     )
+    forecast.add_argument("--duplicates", choices=DUPLICATES, help="rows of one time (default: as compiled)")
+    forecast.add_argument("--sort", action="store_true", default=None, help="take rows in any order")
+    forecast.add_argument("--zone", help="zone whose clock the times show (default: as compiled)")
+    forecast.add_argument(
+        "--csv", metavar=DIALECT_EXAMPLE, help="how the file is written (default: as compiled)"
+    )
+    forecast.add_argument(
+        "--rename", action="append", default=[], metavar="OLD=NEW", help="a column that has another name now"
+    )
     forecast.add_argument("--json", action="store_true", help="one JSON document on standard output")
     verify = commands.add_parser("verify", help="check every file against its hash; nothing is loaded")
     selftest = commands.add_parser("selftest", help="compare with the forecasts of the original model")
@@ -81,7 +92,16 @@ def _run_forecast(arguments: argparse.Namespace) -> int:
         return _run_fleet(arguments, forecaster, forecaster.fleet)
     if arguments.id:
         raise InputError("--id: this artifact has no items")
-    history = read_csv(arguments.past, forecaster.manifest, arguments.missing)
+    history = read_csv(
+        arguments.past,
+        forecaster.manifest,
+        arguments.missing,
+        renamed_columns(arguments.rename),
+        duplicates=arguments.duplicates,
+        sort=arguments.sort,
+        zone=arguments.zone,
+        csv=arguments.csv,
+    )
     forecast = Forecast(history, forecaster.forecast(history.values), forecaster.manifest["task"])
     filled = filled_line(history)
     if filled:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ....compiler.data.reading import Reading
 from .arrays import read_array
 from .errors import ArtifactError, InputError
 from .files import ArtifactFiles
@@ -26,10 +27,11 @@ from .rows import (
     Table,
     bounded_lines,
     header_cell,
-    missing_policy,
     open_csv,
     read_window,
-    rows_needed,
+    reading_of,
+    rows_kept,
+    separator_of,
 )
 from .strict import parse_json
 
@@ -179,12 +181,14 @@ def read_items(
         InputError: names file, line, column and item.
     """
     try:
-        with open_csv(path, "r", "utf-8-sig") as stream:
-            reader = csv.reader(bounded_lines(stream), strict=True)
+        dialect = reading_of(manifest["task"]).dialect
+        encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+        with open_csv(path, "r", encoding) as stream:
+            reader = csv.reader(bounded_lines(stream), strict=True, delimiter=separator_of(path, dialect))
             header = next(reader, [])
             rows = ((reader.line_num, row) for row in reader if any(map(str.strip, row)) or len(row) > 1)
             return items_of(str(path), header, rows, manifest, fleet, missing, wanted)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+    except (OSError, EOFError, UnicodeError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}") from None
 
 
@@ -200,7 +204,7 @@ def items_of(
     """``read_items`` of rows ``(number, cells)``; of each item the last ones are kept."""
     columns = fleet.columns
     task = manifest["task"]
-    policy = missing_policy(task, missing)
+    reading = reading_of(task, {"missing": missing})
     names = [column.strip() for column in header]
     places = {}
     for column in (columns["id"], columns["time"], *columns["values"]):
@@ -223,7 +227,7 @@ def items_of(
             if series not in kept and len(kept) >= MAX_ITEMS:
                 raise InputError(f"{name} has more than {MAX_ITEMS} items")
             if series not in kept:
-                most = rows_needed(task, policy)
+                most = rows_kept(task, reading)
                 more = 0 if series in fleet else HISTORY * (task["lookback"] + task["horizon"])
                 kept[series] = deque(maxlen=most + more)
             last = kept[series]
@@ -237,19 +241,19 @@ def items_of(
     for series, last in kept.items():
         column = columns["values"][0] if one else series.rsplit("/", 1)[1]
         table = Table(f"{name} item {series!r}", [columns["time"], column], last)
-        found[series] = _longest_window(table, {**task, "variates": [column]}, policy)
+        found[series] = _longest_window(table, {**task, "variates": [column]}, reading)
     return found
 
 
-def _longest_window(table: Table, task: dict[str, Any], policy: str) -> History:
+def _longest_window(table: Table, task: dict[str, Any], reading: Reading) -> History:
     """All rows of a table as one window where they are regular, else the lookback."""
-    lookback: int = task["lookback"]
-    if len(table.rows) > rows_needed(task, policy):
+    most = rows_kept(task, reading)
+    if len(table.rows) > most:
         try:
-            return read_window(table, {**task, "lookback": len(table.rows)}, policy)
+            return read_window(table, {**task, "lookback": len(table.rows)}, reading)
         except InputError:  # what is wrong further back is no reason not to forecast
-            table.rows = table.rows[-rows_needed({"lookback": lookback}, policy) :]
-    return read_window(table, task, policy)
+            table.rows = table.rows[-most:]
+    return read_window(table, task, reading)
 
 
 class FleetForecast:

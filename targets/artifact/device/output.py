@@ -49,7 +49,11 @@ class Forecast:
             "index": self.stamps,
             "forecast": {name: row.tolist() for name, row in zip(self.variates, self.values)},
             "missing": self.history.missing,
-            "filled": {"cells": self.history.filled_cells, "rows": self.history.filled_rows},
+            "filled": {
+                "cells": self.history.filled_cells,
+                "rows": self.history.filled_rows,
+                "merged": self.history.merged_rows,
+            },
         }
 
     def write(self, stream: Any) -> None:
@@ -87,13 +91,16 @@ def save_rows(path: Path, forecast: Any) -> None:
 
 def filled_line(history: History) -> str | None:
     """What was filled into the window, in one line; None for nothing."""
-    if not history.filled_rows and not history.filled_cells:
-        return None
     variates, lookback = history.values.shape
+    merged = f"merged {history.merged_rows} rows into others of their time"
+    if not history.filled_rows and not history.filled_cells:
+        return merged if history.merged_rows else None
     line = (
         f"filled with --missing {history.missing}: {history.filled_cells} empty cells and "
         f"{history.filled_rows} missing rows, of {lookback} rows with {variates} cells"
     )
+    if history.merged_rows:
+        line = f"{line}; {merged}"
     if history.filled_share > WARN_FILLED:
         return f"warning: {line}; up to {history.filled_share:.0%} of what a variate is forecast from"
     return line
