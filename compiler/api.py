@@ -360,15 +360,19 @@ def package(
     out: str | Path | None = None,
     name: str = "forecaster",
     runtime: str | Path | None = None,
+    id: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
 
     Args:
         runtime: for ``web``: the npm package onnxruntime-web, unpacked; None asks npm for it.
+        id: an item of a fleet, whose own artifact is cut out and written.
 
     Raises:
         VerificationError: the artifact is not intact.
-        UsageError: an unknown layout, one that does not take this target or option, or ``out`` exists.
+        UsageError: an unknown layout, one that does not take this target or option, ``out`` exists, or there
+            is no such item.
         MissingError: no runtime is given, and npm does not deliver it.
     """
     from ..targets.packages import LAYOUTS
@@ -378,7 +382,13 @@ def package(
     made_by = LAYOUTS[layout]
     interval = kept_residuals(Path(artifact)) if "interval" in made_by.options else None
     chosen = made_by.made(runtime=_path(runtime), interval=interval)
-    return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
+    path = Path(out or name + chosen.suffix)
+    if id is None:
+        return write_package(Path(artifact), chosen, path, name)
+    from .driver.cutting import cut_out
+
+    with cut_out(Path(artifact), id, progress or Silent()) as own:
+        return write_package(own, chosen, path, name)
 
 
 def push(

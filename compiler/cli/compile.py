@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(context_settings={"show_default": False})
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
-    "split", "missing", "max_filled",
+    "split", "missing", "max_filled", "id_column", "time_column", "value_columns", "holdout_items",
     "duplicates", "sort", "zone", "csv", "quantiles", "recipe", "set", "budget", "teacher_store",
     "licence_policy", "baseline", "refit", "with_teacher", "seed", "threads",
 )  # fmt: skip

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
-
 from ...targets.base import Engine
 from ..base.progress import Progress
 from ..data.levels import MEDIAN
@@ -21,8 +18,18 @@ from ..ir.companions import FIRST
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit
-from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
+from ..learning.evaluate import (
+    BATCH_WINDOWS,
+    Accuracy,
+    Predict,
+    evaluate,
+    model_predictor,
+    naive_scale,
+    seasonal_naive,
+)
 from ..learning.labels import teacher_stores
+from .fleets import BATCH_WINDOWS as ITEM_WINDOWS
+from .fleets import fleet_of, predictor, routed
 from .quantiles import reference_quantiles
 
 FURTHER = "teacher: "
@@ -53,11 +60,11 @@ def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:
     """Forecasts to compare with; of a teacher that passes have replaced, the one that was loaded."""
     rows = {"seasonal_naive": seasonal_naive(unit.data.seasonality, unit.task.horizon)}
     if unit.supervised is not None:
-        rows["supervised"] = model_predictor(unit.supervised.judged_point)
+        rows["supervised"] = predictor(unit.supervised, unit.supervised.judged_point)
     store, original = unit.teacher_store, unit.original_teacher or unit.teacher
     if store is not None and unit.original_teacher is None:
         rows["teacher"] = stored_predictor(store)
-    elif original is not None:
+    elif original is not None and fleet_of(unit) is None:  # of a panel, only where it was recorded
         rows["teacher"] = model_predictor(original)
     return rows
 
@@ -81,23 +88,21 @@ def artifact_rows(
     """The payload's row, and the model's beside it where the two differ or only the model runs here."""
     rows: dict[str, Predict] = {}
     if engine is None or precision != "fp32":
-        rows["model"] = model_predictor(unit.judged_point)
+        rows["model"] = predictor(unit, unit.judged_point)
     if engine is not None and unit.judged is None:
-        rows["student"] = engine_predictor(engine, unit.task.quantile_levels)
+        rows["student"] = median_of(routed(unit, engine), unit.task.quantile_levels)
     elif engine is not None and unit.judged is not None and precision == "fp32":
         # It has seen rows that judge it.  Before that it was this model; parity says no more is lost.
-        rows["student"] = model_predictor(unit.judged_point)
+        rows["student"] = predictor(unit, unit.judged_point)
     return evaluate_rows(unit, rows, progress)
 
 
-def engine_predictor(engine: Engine, levels: Sequence[float] = ()) -> Predict:
-    """Evaluates a loaded payload: its point forecast, the median where it gives quantiles at ``levels``."""
-
-    def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-        forecast = torch.from_numpy(engine(past.numpy()))
-        return forecast[..., levels.index(MEDIAN) :: len(levels)] if levels else forecast
-
-    return predict
+def median_of(predict: Predict, levels: Sequence[float]) -> Predict:
+    """The point forecast of a program that gives quantiles at ``levels``, rows of ``H Q`` numbers."""
+    if not levels:
+        return predict
+    place = levels.index(MEDIAN)
+    return lambda indices, past: predict(indices, past)[..., place :: len(levels)]
 
 
 def evaluate_rows(unit: CompileUnit, rows: Mapping[str, Predict], progress: Progress) -> dict[str, Accuracy]:
@@ -106,7 +111,8 @@ def evaluate_rows(unit: CompileUnit, rows: Mapping[str, Predict], progress: Prog
         return {}
     test = unit.data.windows("test", unit.task.lookback, unit.task.horizon)
     scale = naive_scale(unit.data)
+    batch = BATCH_WINDOWS if fleet_of(unit) is None else ITEM_WINDOWS
     return {
-        name: evaluate(predict, test, scale, progress=progress, title=f"test {name}")
+        name: evaluate(predict, test, scale, batch_windows=batch, progress=progress, title=f"test {name}")
         for name, predict in rows.items()
     }

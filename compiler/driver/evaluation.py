@@ -34,9 +34,10 @@ from ..base.sealed import write_text
 from ..base.spread import spread
 from ..ir.unit import CompileUnit
 from ..learning.compare import block_windows, mean_interval
-from ..learning.evaluate import Accuracy, Predict, model_predictor
+from ..learning.evaluate import Accuracy, Predict
 from ..learning.impulse import impulse_response
 from .accuracy import FURTHER, reference_predictors
+from .fleets import predictor, program_variates
 from .residuals import Residuals, residual_quantiles
 
 Array = npt.NDArray[np.float64]
@@ -202,8 +203,8 @@ def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | No
 def _shown_variates(mine: Accuracy, unit: CompileUnit) -> list[int]:
     """Which variates have examples: all where they are few, else spread from the easiest to the hardest."""
     numbers = len(QUANTILES) * (_past_steps(unit) + 3 * unit.task.horizon)
-    count = min(len(unit.task.variates), MAX_VARIATES, max(1, MAX_NUMBERS // numbers))
-    if count == len(unit.task.variates):
+    count = min(len(unit.data.variates), MAX_VARIATES, max(1, MAX_NUMBERS // numbers))
+    if count == len(unit.data.variates):
         return list(range(count))
     order = np.argsort(mine.variate_mse.mean(axis=0), kind="stable")
     return sorted(int(index) for index in order[spread(len(order), count)])
@@ -224,7 +225,7 @@ def _curve(row: Accuracy, unit: CompileUnit, variates: Sequence[int], bins: npt.
         interval=interval,
         steps=_short(row.step_mse),
         times=_short(np.add.reduceat(row.window_mse, bins) / counts),
-        variates={unit.task.variates[index]: float(of_variates[index]) for index in variates},
+        variates={unit.data.variates[index]: float(of_variates[index]) for index in variates},
     )
 
 
@@ -238,7 +239,7 @@ def _examples(unit: CompileUnit, mine: Accuracy, variates: Sequence[int]) -> Ite
     ]
     chosen = sorted({index for _, _, index in places})
     past, future = unit.data.windows("test", unit.task.lookback, unit.task.horizon).batch(chosen)
-    predictors: dict[str, Predict] = {"student": model_predictor(unit.judged_point)}
+    predictors: dict[str, Predict] = {"student": predictor(unit, unit.judged_point)}
     predictors |= {name: row for name, row in reference_predictors(unit).items() if name == "teacher"}
     with torch.inference_mode():
         found = {name: _raw(unit, predict(chosen, past).numpy()) for name, predict in predictors.items()}
@@ -247,7 +248,7 @@ def _examples(unit: CompileUnit, mine: Accuracy, variates: Sequence[int]) -> Ite
     for variate, kind, index in places:
         at = chosen.index(index)
         yield Example(
-            variate=unit.task.variates[variate],
+            variate=unit.data.variates[variate],
             kind=kind,
             mse=float(mine.variate_mse[index, variate]),
             starts=_stamp(unit, index),
@@ -273,10 +274,10 @@ def _stamp(unit: CompileUnit, index: int) -> str:
 
 
 def _matrix(unit: CompileUnit, variates: Sequence[int]) -> Matrix | None:
-    maps = impulse_response(unit.judged_model, len(unit.task.variates), unit.task.lookback, variates)
+    maps = impulse_response(unit.judged_model, len(program_variates(unit)), unit.task.lookback, variates)
     if maps is None:
         return None
-    names = [unit.task.variates[index] for index in variates]
+    names = [unit.data.variates[index] for index in variates]
     largest = float(np.abs(maps).max()) or 1.0
     if all(np.allclose(each, maps[0], rtol=0, atol=1e-5 * largest) for each in maps):
         maps, names = maps[:1], ["all variates"]

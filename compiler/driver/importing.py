@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..base.errors import LicenceError, TsfmcError, UsageError
 from ..base.progress import Progress
-from ..data import SYNTHETIC, Dataset, load_data, synthetic_data
+from ..data import SYNTHETIC, Dataset, load_data, load_panel, synthetic_data
 from ..frontends import Licence, open_teacher, published_licence, revision_notes
 from ..ir.companions import FIRST, TUNED, Companion, companion_names
 from ..ir.forecaster import Teacher
@@ -145,6 +145,21 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
         )
     if task.step is not None:
         raise UsageError(f"--step {task.step} with --data {recipe.data}", hint="a file says its own step")
+    if task.id_column is not None:
+        return load_panel(
+            recipe.data,
+            lookback=task.lookback,
+            horizon=task.horizon,
+            id_column=task.id_column,
+            time_column=task.time_column,
+            value_columns=[name.strip() for name in (task.value_columns or "").split(",") if name.strip()],
+            split=task.split,
+            missing=task.missing,
+            max_filled=task.max_filled,
+            holdout_items=task.holdout_items,
+            seed=recipe.seed,
+            progress=progress,
+        )
     return load_data(
         recipe.data,
         lookback=task.lookback,

@@ -14,6 +14,7 @@ from ...targets.measure.latency import Candidate, LatencyReport, measure_each
 from ..base.errors import UsageError
 from ..data import Part
 from ..ir.unit import CompileUnit
+from .fleets import fleet_of, program_windows
 from .recipe import Recipe
 
 WINDOWS = 64
@@ -57,7 +58,7 @@ class TeacherForms:
     def _of_unit(self, unit: CompileUnit, windows: np.ndarray) -> Iterator[tuple[str, Model]]:
         """The teacher as it was loaded, and as passes left it where that is not what is lowered."""
         original = unit.original_teacher or unit.teacher
-        if original is None:
+        if original is None or (fleet_of(unit) is not None and unit.teacher_store is None):
             return
         yield "", self._models.setdefault(id(original), Model(original, windows))
         if unit.teacher is not None and unit.teacher is not original and unit.student is not None:
@@ -75,7 +76,7 @@ def split_forms(
 
 def rotation(unit: CompileUnit, part: Part = "test") -> np.ndarray:
     """The windows that calls rotate over: ``[64, D, L]``, evenly spread."""
-    return unit.data.windows(part, unit.task.lookback, unit.task.horizon).spread(WINDOWS)
+    return program_windows(unit, part, WINDOWS)
 
 
 def artifact_latency(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base.errors import DataError
 from ..base.progress import Progress
-from ..data import PARTS, SYNTHETIC, Dataset, Filled
+from ..data import PARTS, SYNTHETIC, Dataset, Filled, Panel
 from ..data.sources import KNOWN, is_here
 from ..data.survey import Survey, survey
 from .costs import estimate, total
@@ -59,6 +59,7 @@ def _facts(data: Dataset, recipe: Recipe) -> dict[str, Any]:
         "name": data.name,
         "rows": data.rows,
         "variates": list(data.variates),
+        "items": len(data.ids) if isinstance(data, Panel) else None,
         "step": data.frequency,
         "first": None if data.timestamps is None else str(data.timestamps[0]),
         "last": None if data.timestamps is None else str(data.timestamps[-1]),
@@ -75,9 +76,10 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     if "fetched_from" in facts:
         return [f"data       {facts['name']}, {facts['rows']:,} rows, not here: fetched by a compile"]
     variates = facts["variates"]
+    items = f"{facts['items']:,} items of " if facts["items"] else ""
     shown = ", ".join(variates[:8]) + (", ..." if len(variates) > 8 else "")
     lines = [
-        f"data       {facts['name']}: {facts['rows']:,} rows, {len(variates)} variates ({shown}), "
+        f"data       {facts['name']}: {items}{facts['rows']:,} rows, {len(variates)} variates ({shown}), "
         f"step {facts['step'] or 'unknown'}"
     ]
     if facts["first"]:

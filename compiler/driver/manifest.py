@@ -16,6 +16,7 @@ from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, Task
 from .build import Build, Job
+from .fleets import program_scale, program_variates
 from .quantiles import quantile_part
 from .verdict import accuracy_part
 
@@ -36,13 +37,13 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         "task": {
             "lookback": task.lookback,
             "horizon": task.horizon,
-            "variates": list(task.variates),
+            "variates": list(program_variates(unit)),
             "frequency": task.frequency,
             "step_seconds": step_seconds(task.frequency),
             **reading_fields(job.recipe.reading),
             **quantile_fields(task),
         },
-        "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
+        "input": dict(zip(("mean", "std"), program_scale(unit), strict=True)),
         "teacher": provenance(info, data.overlap_name),
         **({"further_teachers": further} if further else {}),
         "student": {
@@ -122,14 +123,14 @@ def licence_of(infos: Sequence[TeacherInfo]) -> dict[str, Any]:
 
 def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
     """What a payload may hold of the task; ``missing`` is the recipe's policy."""
-    task, data = unit.task, unit.data
+    task = unit.task
     return TaskFacts(
-        variates=tuple(task.variates),
+        variates=program_variates(unit),
         frequency=task.frequency,
         step_seconds=step_seconds(task.frequency),
         missing=missing,
-        mean=tuple(data.mean.tolist()),
-        std=tuple(data.std.tolist()),
+        mean=tuple(program_scale(unit)[0]),
+        std=tuple(program_scale(unit)[1]),
         licence=unit.teacher_info.licence if unit.teacher_info else None,
         quantile_levels=task.quantile_levels,
     )

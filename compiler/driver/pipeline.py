@@ -26,6 +26,7 @@ from .baseline import TrainBaseline
 from .budgets import check_judgeable
 from .cache import PassCache
 from .costing import CostInstrument
+from .fleets import JudgeHeldOut
 from .importing import Import, empty_unit
 from .instruments import DumpInstrument, Instrument, ReportInstrument
 from .jobs import target_job
@@ -64,6 +65,7 @@ def target_steps(recipe: Recipe, out: Path) -> list[Step]:
     for kind in recipe.target_options:
         TARGETS[kind]
     steps: list[Step] = [KeepStatistics(recipe, out)] if recipe.statistics else []
+    steps += [JudgeHeldOut()] if recipe.task.id_column is not None else []
     steps += [EvaluateReferences(), Export()]
     teacher = TeacherForms()
     for kind in recipe.targets:

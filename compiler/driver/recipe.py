@@ -32,6 +32,7 @@ from ..base.reading import read_toml
 from ..data.dialect import PLAIN, Dialect, checked_dialect, dialect_text
 from ..data.filling import MAX_FILLED
 from ..data.levels import levels_problem
+from ..data.panel_columns import guess_columns
 from ..data.reading import Reading, open_zone
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
@@ -119,6 +120,13 @@ class TaskSection(_Section):
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
     quantiles: Annotated[tuple[float, ...], BeforeValidator(_levels)] = ()
     """Levels of the forecast, ascending, 0.5 among them; none is a point forecast."""
+    id_column: str | None = None
+    """Of data in the long format, which are read as a panel; found where it has one of the usual names."""
+    time_column: str | None = None
+    value_columns: str | None = None
+    """Of the long format, separated by commas; found by their names."""
+    holdout_items: float = Field(default=0.0, ge=0, le=0.9, allow_inf_nan=False)
+    """Share of a panel's items that is kept out of everything and judged at the end."""
 
 
 class StudentSection(BaseModel):
@@ -377,6 +385,7 @@ def resolve(
     preset = _merge(base, _preset(_merge(base, user).get("student")))
     if user.get("data") == SYNTHETIC:
         preset = _merge(preset, _read(PRESETS / "synthetic.toml"))
+    preset = _of_panel(preset, user)
     merged = _merge(preset, user)
     _refuse_nan(merged)
     _keep_options_of_pipeline(merged, user)
@@ -403,6 +412,21 @@ def _check_several(recipe: Recipe) -> None:
                 f"teacher_options.{name}: with several teachers, expected a table for each of them by name",
                 hint=f"the teachers are {', '.join(recipe.teacher)}",
             )
+
+
+def _of_panel(preset: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset for what ``user`` names as data: another one where they are many series in one table."""
+    task: Any = user.get("task", {})
+    named = task.get("id_column") if isinstance(task, dict) else None
+    if named is None:
+        guessed = guess_columns(str(user.get("data", "")))
+        named = guessed and guessed.id
+    if named is None:
+        return preset
+    fleet = _read(PRESETS / "panel.toml")
+    if preset["student"]["kind"] != "dlinear":
+        del fleet["pipeline"]  # students that are trained take the windows of a panel as any others
+    return _merge(_merge(preset, fleet), {"task": {"id_column": named}})
 
 
 def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:

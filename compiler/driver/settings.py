@@ -63,6 +63,18 @@ class OtherSettings(TypedDict, total=False):
         float | None,
         Setting("task.max_filled", "Share of a variate that --missing may fill. Default: 0.25."),
     ]
+    id_column: Annotated[
+        str | None,
+        Setting("task.id_column", "Of long tables, one row a series and time. Default: by its usual names."),
+    ]
+    time_column: Annotated[str | None, Setting("task.time_column", "Of long tables. Default: by its name.")]
+    value_columns: Annotated[
+        str | None, Setting("task.value_columns", "Of long tables: 'a' or a,b,c. Default: by their names.")
+    ]
+    holdout_items: Annotated[
+        float | None,
+        Setting("task.holdout_items", "Share of the items kept out of everything, judged at the end."),
+    ]
     csv: Annotated[
         str | None,
         Setting(

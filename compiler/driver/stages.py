@@ -31,6 +31,7 @@ from ..ir.unit import CompileUnit
 from .accuracy import artifact_rows
 from .build import Build, Job, build_of, program_of
 from .evaluation import evaluation_path, observed, save_evaluation
+from .fleets import add_fleet, program_variates, program_windows
 from .keeping import placed_at_the_end
 from .latency import artifact_latency, rotation
 from .manifest import manifest_fields, task_facts
@@ -51,7 +52,7 @@ class Export(Step):
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
         quantiles = max(1, len(task.quantile_levels))
-        shape = Shape(len(task.variates), task.lookback, task.horizon, quantiles)
+        shape = Shape(len(program_variates(unit)), task.lookback, task.horizon, quantiles)
         program = export_program(unit.shipped.eval(), shape, calibration(unit))
         return PassResult(unit.with_(program=program), True)
 
@@ -111,6 +112,7 @@ class Lower(Stage):
             calibration=calibration(unit),
             progress=lambda line: context.progress.line(f"    {line}"),
         )
+        add_fleet(unit, directory, self.job.recipe)
         return PassResult(unit.with_(build=build.with_(directory=directory, payload=payload)), True)
 
 
@@ -227,7 +229,7 @@ def target_stages(job: Job) -> Sequence[Stage]:
 
 def calibration(unit: CompileUnit) -> np.ndarray:
     """Training windows for tracing and quantisation: ``[256, D, L]``, evenly spread."""
-    return unit.data.windows("train", unit.task.lookback, unit.task.horizon).spread(CALIBRATION_WINDOWS)
+    return program_windows(unit, "train", CALIBRATION_WINDOWS)
 
 
 def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:

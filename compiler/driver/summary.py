@@ -30,6 +30,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"step {task['frequency'] or 'unknown'}",
         f"data       {data_words(manifest)}",
         *filled_lines(manifest),
+        *fleet_lines(manifest),
         *(teacher_line(each) for each in (teacher, *manifest.get("further_teachers", ()))),
         f"student    {student['name']}, {student['parameters']:,} parameters, "
         f"payload {manifest['size']['payload_bytes']:,} bytes",
@@ -96,6 +97,24 @@ def filled_lines(manifest: Mapping[str, Any]) -> list[str]:
         line += f", at most {share:.1%} of a variate ({filled['variate']})"
     warning = "; warning: accuracy on invented values" if share > WARN_FILLED else ""
     return [f"filled     {line}{warning}"]
+
+
+def fleet_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """How many items share how many heads, and what the fleet's head is worth to items it never saw."""
+    fleet = manifest.get("fleet")
+    if not fleet:
+        return []
+    heads = fleet["slots"]
+    lines = [
+        f"fleet      {fleet['items']:,} items, {heads:,} head{'s' if heads > 1 else ''}, one for the unknown"
+    ]
+    if held := fleet.get("held_out"):
+        lines.append(
+            f"           {held['items']:,} held out: MSE {held['student']['mse']:.4f} by the head that fits, "
+            f"{held['fleet_head']['mse']:.4f} by the fleet's, "
+            f"seasonal naive {held['seasonal_naive']['mse']:.4f}"
+        )
+    return lines
 
 
 def update_lines(manifest: Mapping[str, Any]) -> list[str]:

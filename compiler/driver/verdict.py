@@ -69,10 +69,11 @@ def teacher_weight(record: Sequence[PassRecord]) -> float | None:
     """The weight of the teacher where one was chosen; None where nothing was chosen between, and where the
     teacher came in by synthetic windows as well."""
     for entry in reversed(record):
-        if "selection" in entry.metrics:
+        table = entry.metrics.get("selection") or entry.metrics.get("weights_judged")
+        if table:
             if entry.metrics.get("prior"):
                 return None
-            tried = {float(row["lambda"]) for row in entry.metrics["selection"]}
+            tried = {float(row["lambda"]) for row in table}
             return float(entry.metrics["lambda"]) if len(tried) > 1 else None
     return None
 

@@ -113,5 +113,6 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "build": lambda unit: unit.build and unit.build.lines(),
     "facts": lambda unit: dict(unit.facts),
     "artifacts": lambda unit: sorted(unit.artifacts),
+    "fleet": lambda unit: unit.fleet and [list(unit.fleet.slots), unit.fleet.slot_of.tolist()],
     "setting": lambda unit: unit.setting and dict(unit.setting),
 }

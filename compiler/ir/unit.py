@@ -17,6 +17,7 @@ from torch import nn
 from ..data import Dataset
 from ..data.dataset import NO_DATA
 from .companions import Companion
+from .fleet import Fleet
 from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
 from .program import Program
@@ -39,6 +40,7 @@ PartName = Literal[
     "objective",
     "statistics",
     "setting",
+    "fleet",
     "judged",
     "supervised",
     "accuracy",
@@ -131,6 +133,7 @@ class CompileUnit:
         judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         setting: what an affine student was solved for, the fields of ``learning.affine.Setting``.
+        fleet: which slot of the student forecasts which item of a panel, once that is known.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
         accuracy: the rows of test accuracy that no target changes, by name.
@@ -157,6 +160,7 @@ class CompileUnit:
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
     tuned: bool = False
+    fleet: Fleet | None = None
     held_out: HeldOut | None = None
     companions: tuple[Companion, ...] = ()
     judged: Forecaster | None = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,9 @@ DEPARTURE = 1.0
 
 TRIMMED_FROM = 5
 """Folds from which on the most extreme two are left out of a mean."""
+
+
+Candidate = TypeVar("Candidate")
 
 
 class Folds(Protocol):
@@ -216,7 +219,7 @@ def judgements(ratios: Mapping[Setting, Tensor], default: Setting | None = None)
     }
 
 
-def near_best(ratios: Mapping[Setting, Tensor], scores: Mapping[Setting, float]) -> set[Setting]:
+def near_best(ratios: Mapping[Candidate, Tensor], scores: Mapping[Candidate, float]) -> set[Candidate]:
     """The best candidate, and those that tie with it.
 
     A tie is a gap of at most ``TIE`` that is no larger than the standard error of the paired differences.

@@ -156,16 +156,16 @@ def hankel_sums(series: Array, lookback: int, horizon: int) -> Sums:
         values = np.ascontiguousarray(series[:, variate] - series[0, variate])
         values -= values.mean()
         products = _hankel(values, count, span)
-        sums = _centre(products, lookback)
+        sums = centred(products, lookback)
         # Centring loses the digits by which uncentred sums exceed centred ones (a level that drifts far
         # against the spread inside a window); such a segment goes through plain products.
         if np.trace(products[:lookback, :lookback]) > LOST_DIGITS * float(sums[0].trace()):
-            sums = _products(values, lookback, horizon)
+            sums = window_products(values, lookback, horizon)
         gram[variate], cross[variate], square[variate] = sums
     return Sums(count, gram, {"truth": cross}, {"truth": square})
 
 
-def _products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+def window_products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
     """The centred sums of one series by products of its windows, some thousand at a time."""
     view = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon)
     total: Sums | None = None
@@ -251,16 +251,21 @@ def _scaled(data: Dataset, first: int, last: int) -> Array:
 
 def _hankel(values: Array, count: int, span: int) -> Array:
     """The uncentred Gram ``[L+H, L+H]`` of all windows of one series."""
-    gram = np.empty((span, span))
-    gram[0] = np.correlate(values, values[:count], mode="valid")  # lag 0 .. span - 1
-    gram[:, 0] = gram[0]
+    first = np.correlate(values, values[:count], mode="valid")  # lag 0 .. span - 1
     step = np.outer(values[count:], values[count:]) - np.outer(values[: span - 1], values[: span - 1])
-    for row in range(span - 1):
+    return along_diagonals(first, step)
+
+
+def along_diagonals(first: Array, step: Array) -> Array:
+    """``K [n, n]`` from its first row ``[n]`` and ``K[i+1, j+1] - K[i, j]``, ``step [n-1, n-1]``."""
+    gram = np.empty((len(first), len(first)))
+    gram[0] = gram[:, 0] = first
+    for row in range(len(first) - 1):
         gram[row + 1, 1:] = gram[row, :-1] + step[row]
     return gram
 
 
-def _centre(gram: Array, lookback: int) -> tuple[Tensor, Tensor, Tensor]:
+def centred(gram: Array, lookback: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of the centred windows from the uncentred Gram of ``[x; y]``."""
     xx, xy, yy = gram[:lookback, :lookback], gram[:lookback, lookback:], np.diag(gram)[lookback:]
     x_mean, mean_y = xx.mean(axis=1), xy.mean(axis=0)

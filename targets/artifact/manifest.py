@@ -101,6 +101,8 @@ class Manifest(BaseModel):
     statistics: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     updated: dict[str, Any] | None = None
+    fleet: dict[str, Any] | None = None
+    fleet_member: dict[str, Any] | None = None
     cold_start: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
     licence: LicencePart | None = None

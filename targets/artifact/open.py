@@ -50,9 +50,9 @@ class Forecaster(forecaster.Forecaster):
 
     unpacked: ExitStack
 
-    def forecast(self, past: np.ndarray) -> np.ndarray:
+    def forecast(self, past: np.ndarray, id: str | Sequence[str] | None = None) -> np.ndarray:
         with compiler_errors():
-            return super().forecast(past)
+            return super().forecast(past, id)
 
     def selftest(self) -> dict[str, Any]:
         with compiler_errors():

@@ -5,7 +5,7 @@ What a cell, a row and a step are is said once, in ``device/rows.py`` and what i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from ...compiler.base.sealed import placed
 from ...compiler.data.dialect import PLAIN, Dialect
 from ...compiler.data.excel import ExcelFile
 from ...compiler.data.formats import is_excel
-from .device.output import Forecast
+from .device.fleet import Fleet, FleetForecast, items_of, read_items
+from .device.output import Forecast, save_rows
 from .device.rows import History, Table, last_rows, read_csv, read_window, reading_of, rows_kept
 from .open import compiler_errors
 
@@ -65,6 +66,39 @@ def save_forecast(forecast: Forecast, path: Path) -> None:
             _save_parquet(forecast, path)
         else:
             forecast.save(path)
+
+
+def read_item_histories(
+    path: Path,
+    manifest: dict[str, Any],
+    fleet: Fleet,
+    missing: str | None = None,
+    wanted: Sequence[str] = (),
+) -> dict[str, History]:
+    """The window at the end of each item of a CSV or Parquet file in the long format, by name.
+
+    Raises:
+        DataError: names file, row, column and item.
+    """
+    with compiler_errors():
+        if not is_parquet(path):
+            return read_items(path, manifest, fleet, missing, wanted)
+        header, rows = _parquet_rows(path, None)
+        return items_of(str(path), header, rows, manifest, fleet, missing, wanted)
+
+
+def save_item_forecasts(forecast: FleetForecast, path: Path) -> None:
+    """Writes forecasts of items as a CSV, packed or not, or as Parquet; complete or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with compiler_errors():
+        if not is_parquet(path):
+            save_rows(path, forecast)
+            return
+    columns = (list(column) for column in zip(*forecast.rows(), strict=True))
+    _write_parquet(path, dict(zip(forecast.columns, columns, strict=True)))
 
 
 def is_parquet(path: Path) -> bool:
@@ -129,14 +163,18 @@ def _text(cell: Any) -> str:
 
 
 def _save_parquet(forecast: Forecast, path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     unix = forecast.history.notation is not None and forecast.history.notation.unit is not None
     index = forecast.stamps if unix or forecast.times is None else forecast.times
     columns = [index, *forecast.rows().T]
+    _write_parquet(path, dict(zip(forecast.columns, columns, strict=True)))
+
+
+def _write_parquet(path: Path, columns: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with placed(path) as partial, partial.open("wb") as stream:
-            pq.write_table(pa.table(dict(zip(forecast.columns, columns, strict=True))), stream)
+            pq.write_table(pa.table(columns), stream)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error

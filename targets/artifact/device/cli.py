@@ -17,8 +17,9 @@ from .bench import bench, latency_file
 from .check import SUMS, find_problems, open_files
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
+from .fleet import Fleet, FleetForecast, read_items
 from .forecaster import Forecaster
-from .output import Forecast, filled_line
+from .output import Forecast, filled_line, save_rows
 from .rows import read_csv, renamed_columns
 from .signature import check_signature
 
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     forecast = commands.add_parser("forecast", help="forecast from the last rows of a CSV")
     forecast.add_argument("past", type=Path)
+    forecast.add_argument("--id", action="append", help="an item of a fleet; may be repeated (default: all)")
     forecast.add_argument("-o", "--output", type=Path, help="a CSV file instead of standard output")
     forecast.add_argument(
         "--missing", choices=POLICIES, help="empty cells and missing rows (default: as when it was compiled)"
@@ -86,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_forecast(arguments: argparse.Namespace) -> int:
     forecaster = _loaded(arguments)
+    if forecaster.fleet is not None:
+        return _run_fleet(arguments, forecaster, forecaster.fleet)
+    if arguments.id:
+        raise InputError("--id: this artifact has no items")
     history = read_csv(
         arguments.past,
         forecaster.manifest,
@@ -102,6 +108,24 @@ def _run_forecast(arguments: argparse.Namespace) -> int:
         print(filled, file=sys.stderr)
     if arguments.output is not None:
         forecast.save(arguments.output)
+    if arguments.json:
+        _print_json(forecast.to_json())
+    elif arguments.output is None:
+        forecast.write(sys.stdout)
+    return 0
+
+
+def _run_fleet(arguments: argparse.Namespace, forecaster: Forecaster, fleet: Fleet) -> int:
+    histories = read_items(arguments.past, forecaster.manifest, fleet, arguments.missing, arguments.id or ())
+    values = forecaster.forecast_histories(histories)
+    forecast = FleetForecast(fleet, histories, values, forecaster.manifest["task"])
+    for line in (
+        *filter(None, map(filled_line, histories.values())),
+        *filter(None, [forecast.unknown_line()]),
+    ):
+        print(printable(line), file=sys.stderr)
+    if arguments.output is not None:
+        save_rows(arguments.output, forecast)
     if arguments.json:
         _print_json(forecast.to_json())
     elif arguments.output is None:

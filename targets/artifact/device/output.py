@@ -93,24 +93,29 @@ class Forecast:
         }
 
     def save(self, path: Path) -> None:
-        """A CSV, packed where its name ends in ``.gz``, complete or not at all.
+        """See ``save_rows``."""
+        save_rows(path, self)
 
-        Raises:
-            InputError: it cannot be written.
-        """
-        plain = path.is_file() or not path.exists()  # a pipe or a device is written to directly
-        target = path.with_name(f"{os.getpid()}.part.{path.name}") if plain else path
+
+def save_rows(path: Path, forecast: Any) -> None:
+    """``forecast.write`` to a CSV, packed where its name ends in ``.gz``, complete or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    plain = path.is_file() or not path.exists()  # a pipe or a device is written to directly
+    target = path.with_name(f"{os.getpid()}.part.{path.name}") if plain else path
+    try:
         try:
-            try:
-                with open_csv(target, "w") as stream:
-                    self.write(stream)
-                if plain:
-                    target.replace(path)
-            finally:
-                if plain and target.exists():
-                    target.unlink()
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+            with open_csv(target, "w") as stream:
+                forecast.write(stream)
+            if plain:
+                target.replace(path)
+        finally:
+            if plain and target.exists():
+                target.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def quantile_name(variate: str, level: float, taken: Sequence[str]) -> str:
