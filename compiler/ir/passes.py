@@ -182,3 +182,8 @@ class TeacherPass(Pass):
             raise PassError(
                 "the teacher's outputs are already recorded", hint=f"put {self.name} before record_teacher"
             )
+        if unit.held_out is not None:
+            raise PassError(
+                "training windows are labelled already by teachers that were tuned on earlier ones",
+                hint=f"put {self.name} before what tunes the teacher, or tune without cross_fit",
+            )
