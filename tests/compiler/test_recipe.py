@@ -87,7 +87,8 @@ def test_settings_and_recipe_are_one_table() -> None:
         "teacher": "t", "data": "d", "target": "tvm", "student": "itransformer", "lookback": 7, "horizon": 3,
         "variates": "a", "step": "h", "split": "1,1,1", "missing": "ffill", "max_filled": 0.4, "refit": "all",
         "teacher_store": Path("s"), "licence_policy": "commercial",
-        "quantiles": (0.1, 0.5, 0.9), "baseline": False, "with_teacher": True, "seed": 5, "threads": 2, "pipeline": ("build_student",),
+        "quantiles": (0.1, 0.5, 0.9), "baseline": False, "with_teacher": True, "seed": 5, "threads": 2,
+        "pipeline": ("build_student",),
         "passes": {"build_student": {"lambda_kd": 2.0}},
     }  # fmt: skip
     fields = {name: setting.path for name, (setting, _) in known_settings().items() if setting.path}
