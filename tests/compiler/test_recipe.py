@@ -89,7 +89,8 @@ def test_settings_and_recipe_are_one_table() -> None:
         "id_column": "meter", "time_column": "when", "value_columns": "a,b", "holdout_items": 0.2,
         "duplicates": "mean", "sort": True, "zone": "Europe/Berlin", "csv": "sep=;",
         "teacher_store": Path("s"), "licence_policy": "commercial",
-        "baseline": False, "with_teacher": True, "seed": 5, "threads": 2, "pipeline": ("build_student",),
+        "quantiles": (0.1, 0.5, 0.9), "baseline": False, "with_teacher": True, "seed": 5, "threads": 2,
+        "pipeline": ("build_student",),
         "passes": {"build_student": {"lambda_kd": 2.0}},
     }  # fmt: skip
     fields = {name: setting.path for name, (setting, _) in known_settings().items() if setting.path}
