@@ -18,8 +18,9 @@ from ..compiler.ir.effects import content_of
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.pieces import Labels
 from ..compiler.learning.state_targets import reduced_states
-from ..compiler.learning.statistics import STATES, Labels, WindowStatistics
+from ..compiler.learning.statistics import STATES, WindowStatistics
 
 
 class GatherStatistics(Pass):
@@ -69,6 +70,7 @@ class GatherStatistics(Pass):
             blocks=self.options.blocks,
             key=key,
             tuned=bool(labels) and unit.tuned,
+            executor=context.executor,
         )
         metrics = {"windows": statistics.windows, "targets": ", ".join(statistics.targets)}
         return PassResult(unit.with_(statistics=statistics), True, metrics)

@@ -20,7 +20,8 @@ from ..compiler.base.sealed import warn_damaged
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
-from ..compiler.learning.teacher_store import StoreOptions, store_key, write_store
+from ..compiler.learning.labelling import StoreOptions
+from ..compiler.learning.teacher_store import store_key, write_store
 
 
 class RecordTeacher(Pass):
@@ -77,6 +78,7 @@ class RecordTeacher(Pass):
             options=options,
             progress=context.progress,
             processes=Processes.current(),
+            executor=context.executor,
             replace=True,
         )
         return PassResult(unit.with_(teacher_store=store), True, {"windows": sum(store.counts.values())})

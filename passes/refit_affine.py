@@ -27,7 +27,8 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, Rec
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting, setting_of, solve
-from ..compiler.learning.statistics import STATES, Labels, Sums, WindowStatistics, series_sums
+from ..compiler.learning.pieces import Labels
+from ..compiler.learning.statistics import STATES, Sums, WindowStatistics, series_sums
 from .solve_affine import SolveAffine
 
 Until = Literal["train+val", "all"]

@@ -32,7 +32,7 @@ from ..data.table import Table, ingest, open_ingested
 from ..data.timeline import steps_per_season
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, PassRecord, Task
-from ..learning.statistics import Array
+from ..learning.pieces import Array
 from ..learning.update import (
     FILE,
     State,
