@@ -46,11 +46,14 @@ ANSWER_S = 20.0
 """How long an address may take to answer."""
 PATIENCE_S = 30.0
 """How long no worker has started before the user is told what is waited for."""
-_QUIET = {
+SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what it has to say of dead workers goes to stdout, which is data
+    "RAY_worker_niceness": "0",  # 15 otherwise: a worker beside a busy program would hardly run
 }
+"""Of the environment, where the user has not set them."""
 _PROBE = (
     "import logging, sys, ray; ray.init(sys.argv[1], logging_level=logging.ERROR, log_to_driver=False); "
     "ray.shutdown()"
@@ -73,7 +76,7 @@ class Ray:
                 f"{Processes.current().world} processes were started, and --engine ray starts its own",
                 hint="start one process, without accelerate or torchrun, or leave --engine out",
             )
-        for name, value in _QUIET.items():
+        for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         ray = _ray()
         if self.address is not None and not ray.is_initialized():
@@ -200,10 +203,9 @@ class _Crew:
         return task
 
     def _unfinished(self, seat: _Seat) -> int:
-        references = [task.reference for task in seat.tasks]
-        if not references:
-            return 0
-        return len(self.ray.wait(references, num_returns=len(references), timeout=0)[1])
+        sent = [task.reference for task in seat.tasks if task.reference is not None]
+        done = self.ray.wait(sent, num_returns=len(sent), timeout=0)[0] if sent else []
+        return len(seat.tasks) - len(done)
 
     def _hire(self) -> Any:
         return self.kind.remote(software(), self.shipped)
@@ -214,6 +216,8 @@ class _Crew:
     def _result(self, task: _Task) -> Any:
         """What a task gives; its worker has no other that comes before it."""
         while True:
+            if task.reference is None:
+                self._send(task)
             try:
                 if not self.looked:
                     self._say_if_full()
@@ -251,8 +255,9 @@ class _Crew:
         with suppress(Exception):
             self.ray.kill(seat.actor)
         seat.actor = self._hire()
+        # One at a time: of two, the first could be finished and its result still be lost with the second.
         for each in seat.tasks:
-            self._send(each)
+            each.reference = None
 
     def dismiss(self) -> None:
         """Ends every worker, whatever it does."""
