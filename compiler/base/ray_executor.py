@@ -18,16 +18,13 @@ import logging
 import os
 import pickle
 import platform
-import shutil
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import chain, islice
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,6 +33,7 @@ from .errors import EngineError, MissingError, UsageError, one_line
 from .executors import Item, Result
 from .parallel import Processes, cores, thread_counts
 from .processes import run_process
+from .ray_local import local_cluster
 
 _LOG = logging.getLogger("tsfmc.engine")
 AHEAD = 3
@@ -67,8 +65,7 @@ class Ray:
         if workers is not None and workers < 1:
             raise UsageError(f"{workers} workers", hint="expected at least 1")
         self.address, self.workers = address, workers
-        self._folder: Path | None = None
-        self._owned = False
+        self._cluster = ExitStack()
 
     def __enter__(self) -> Self:
         if Processes.current().world > 1:
@@ -90,12 +87,7 @@ class Ray:
 
     def rest(self) -> None:
         """Leaves the cluster; one that was started here ends."""
-        if self._owned:
-            _ray().shutdown()
-            self._owned = False
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._cluster.close()
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of the items, ``AHEAD`` tasks a worker under way."""
@@ -115,19 +107,13 @@ class Ray:
         ray = _ray()
         if ray.is_initialized():
             return
-        self._owned = True  # also of a start that is interrupted in the middle
-        options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-        if self.address is None:
-            # Paths of sockets are limited to 107 characters, which a folder for temporary files may use up.
-            short = "/tmp" if Path("/tmp").is_dir() else None
-            self._folder = Path(tempfile.mkdtemp(prefix="tsfmc-ray-", dir=short))
-            options |= {
-                "num_cpus": max(cores(), (self.workers or 1) * threads),
-                "include_dashboard": False,
-                "_temp_dir": str(self._folder),
-            }
         try:
-            ray.init(self.address or "local", **options)
+            if self.address is None:
+                cpus = max(cores(), (self.workers or 1) * threads)
+                self._cluster.enter_context(local_cluster(ray, cpus))
+            else:
+                self._cluster.callback(ray.shutdown)
+                ray.init(self.address, logging_level=logging.CRITICAL, log_to_driver=False)
         except (Exception, SystemExit) as error:
             where = self.address or "this machine"
             raise EngineError(f"ray does not start on {where}: {_last_line(error)}") from error
