@@ -3,7 +3,7 @@
     python benchmarks/ray_labelling.py [--teacher DIR] [--data NAME] [--rounds 5] [--windows 2048]
 
 Everything computes in one thread.  A round labels the same windows in this process and on a local cluster in
-turn.  Compared is the time from the first finished shard to the last, in which two workers have one shard less
+turn.  Compared is the time from the first finished shard to the last, in which two workers have a shard less
 to do; the whole, with the start of the cluster and of its workers that a run pays once, is given beside it.
 Without arguments: a TTM of random weights and the published size on a drawn series.
 """

@@ -304,9 +304,15 @@ def _ray() -> Any:
 
 def _require_answer(address: str) -> None:
     """Left to itself, Ray waits two minutes for an address and then ends the process."""
-    tried = run_process([sys.executable, "-c", _PROBE, address], seconds=ANSWER_S)
+    loud = {"RAY_BACKEND_LOG_LEVEL": "warning"}
+    tried = run_process([sys.executable, "-c", _PROBE, address], seconds=ANSWER_S, environment=loud)
     if tried.ok:
         return
+    if "InvalidAuthToken" in tried.stderr:
+        raise EngineError(
+            f"the Ray cluster at {address} asks for a token that was not given or is not its own",
+            hint="set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as Ray's manual says",
+        )
     if tried.code is None:
         why = f"no answer in {ANSWER_S:.0f} s"
     else:
