@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .base.errors import UsageError
+from .base.executors import Executor, executor_of
 from .base.parallel import Processes
 from .base.paths import disk_errors, require_room
 from .base.progress import Progress, Silent
@@ -79,6 +80,7 @@ def compile(
     dump_after: Sequence[str] = (),
     stop_after: str | None = None,
     progress: Progress | None = None,
+    engine: str | Executor = "local",
     **settings: Unpack[OtherSettings],
 ) -> CompileResult:
     """Compiles a teacher to artifacts ``out/<target>/``; arguments left out come from the recipe.
@@ -92,6 +94,8 @@ def compile(
         cache: look up and keep the results of long passes.
         dump_after: names of steps, or ``["all"]``: the unit is written to ``out/dump/`` after them.
         stop_after: name of the last step to run; what is not packed by then is not written.
+        engine: where labels and statistics are computed: ``"local"``, ``"ray"``, or one with an address such
+            as ``EXECUTORS["ray"]("auto")``; the artifact is the same.
         settings: the options of ``tsfmc compile``, see ``driver/settings.py``: ``student``, ``lookback``,
             ``horizon``, ``recipe``, ``set`` (``key.path=value`` strings) and so on.
 
@@ -106,6 +110,7 @@ def compile(
         dump_after=dump_after,
         stop_after=stop_after,
         progress=progress or Silent(),
+        engine=engine,
     )
 
 
@@ -118,6 +123,7 @@ def compile_recipe(
     dump_after: Sequence[str] = (),
     stop_after: str | None = None,
     progress: Progress,
+    engine: str | Executor = "local",
 ) -> CompileResult:
     """``compile`` for a resolved recipe."""
     from .driver import pipeline
@@ -131,15 +137,17 @@ def compile_recipe(
     require_disks(recipe, out, cache=cache)
     if not Processes.current().is_main:
         steps = pipeline.learning_steps(recipe, cache=cache)
-    unit = pipeline.run_steps(
-        recipe,
-        steps,
-        cache=cache,
-        dump=out / "dump",
-        dump_after=dump_after,
-        stop_after=stop_after,
-        progress=progress,
-    )
+    with executor_of(engine) as executor:
+        unit = pipeline.run_steps(
+            recipe,
+            steps,
+            cache=cache,
+            dump=out / "dump",
+            dump_after=dump_after,
+            stop_after=stop_after,
+            progress=progress,
+            executor=executor,
+        )
     artifacts = {kind: out / kind for kind in unit.artifacts}
     if len(artifacts) < len(recipe.targets):
         return CompileResult(artifacts, None, unit.artifacts, unit.record, unit.warnings)
@@ -464,8 +472,12 @@ def teach(
     state_positions: int = 0,
     train_windows: int = 0,
     progress: Progress | None = None,
+    engine: str | Executor = "local",
 ) -> TeacherStore:
     """Writes a teacher store for the recipe's teacher, data and task, with the teacher's latency record.
+
+    Args:
+        engine: where the labels are computed, as for ``compile``.
 
     Raises:
         TsfmcError: see ``teacher_store.write_store``.
@@ -473,7 +485,8 @@ def teach(
     from .driver import pipeline
     from .driver.latency import teacher_latency
     from .driver.room import require_cache
-    from .learning.teacher_store import StoreOptions, write_store
+    from .learning.labelling import StoreOptions
+    from .learning.teacher_store import write_store
 
     if len(recipe.teacher) > 1:
         raise UsageError(
@@ -483,28 +496,30 @@ def teach(
     progress = progress or Silent()
     require_room(folder, 0, "the store's folder", "choose another one with --out")
     require_cache()
-    steps = pipeline.learning_steps(recipe)
-    unit = pipeline.run_steps(recipe, steps, stop_after=steps[0].name, progress=progress)
-    if unit.teacher is None or unit.teacher_info is None:
-        raise UsageError("a teacher store is written from a teacher", hint="give --teacher")
-    options = StoreOptions(
-        states=("train",) if states else (),
-        states_dtype=states_dtype,  # type: ignore[arg-type]
-        state_positions=state_positions,
-        train_windows=train_windows,
-    )
-    return write_store(
-        folder,
-        unit.teacher,
-        unit.teacher_info,
-        unit.data,
-        lookback=unit.task.lookback,
-        horizon=unit.task.horizon,
-        options=options,
-        progress=progress,
-        processes=Processes.current(),
-        measure_latency=lambda: teacher_latency(recipe, unit),
-    )
+    with executor_of(engine) as executor:
+        steps = pipeline.learning_steps(recipe)
+        unit = pipeline.run_steps(recipe, steps, stop_after=steps[0].name, progress=progress)
+        if unit.teacher is None or unit.teacher_info is None:
+            raise UsageError("a teacher store is written from a teacher", hint="give --teacher")
+        options = StoreOptions(
+            states=("train",) if states else (),
+            states_dtype=states_dtype,  # type: ignore[arg-type]
+            state_positions=state_positions,
+            train_windows=train_windows,
+        )
+        return write_store(
+            folder,
+            unit.teacher,
+            unit.teacher_info,
+            unit.data,
+            lookback=unit.task.lookback,
+            horizon=unit.task.horizon,
+            options=options,
+            progress=progress,
+            processes=Processes.current(),
+            executor=executor,
+            measure_latency=lambda: teacher_latency(recipe, unit),
+        )
 
 
 def bench(

@@ -72,6 +72,7 @@ class GatherStatistics(Pass):
             blocks=self.options.blocks,
             key=key,
             tuned=bool(labels) and tuned,
+            executor=context.executor,
         )
         metrics = {"windows": statistics.windows, "targets": ", ".join(statistics.targets)}
         return PassResult(unit.with_(statistics=statistics), True, metrics)

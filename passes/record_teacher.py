@@ -25,8 +25,9 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, Rec
 from ..compiler.ir.provenance import TeacherInfo
 from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.labelling import StoreOptions
 from ..compiler.learning.labels import teacher_stores
-from ..compiler.learning.teacher_store import StoreOptions, store_key, write_store
+from ..compiler.learning.teacher_store import store_key, write_store
 
 
 class RecordTeacher(Pass):
@@ -117,6 +118,7 @@ def recorded(
         options=options,
         progress=context.progress,
         processes=Processes.current(),
+        executor=context.executor,
         replace=True,
     )
 

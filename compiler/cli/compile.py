@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import recipe_options
+from .options import engine_options, recipe_options
 from .output import as_json, print_json, print_table, say
 from .paths import OUTPUT
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..api import CompileResult, Recipe
+    from ..base.executors import Executor
 
 
 @click.command(context_settings={"show_default": False})
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--stop-after", metavar="STEP", help="Run up to this pass or stage and pack nothing after it.")
 @click.option("--report", "wants_report", is_flag=True, help="Also write OUT/report.html, see tsfmc report.")
 @click.option("--no-cache", is_flag=True, help="Neither look up nor keep results of passes.")
+@engine_options
 @as_json
 def command(
     settings: dict[str, Any],
@@ -41,6 +43,7 @@ def command(
     wants_report: bool,
     no_cache: bool,
     as_json: bool,
+    engine: Executor,
 ) -> None:
     """Compile a teacher to artifacts OUT/<target>/.
 
@@ -62,6 +65,7 @@ def command(
             dump_after=dump_after,
             stop_after=stop_after,
             progress=for_stderr(),
+            engine=engine,
         )
     except BudgetError as error:
         if isinstance(error.result, api.CompileResult):

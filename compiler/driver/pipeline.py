@@ -17,6 +17,7 @@ from ...passes import PASSES
 from ...targets import TARGETS
 from ..base.content import cache_root
 from ..base.errors import unknown_name
+from ..base.executors import Executor, Local
 from ..base.progress import Progress
 from ..ir.passes import Pass, PassContext, RecipeView, Step
 from ..ir.unit import CompileUnit
@@ -28,7 +29,7 @@ from .cache import PassCache
 from .costing import CostInstrument
 from .fleets import JudgeHeldOut
 from .importing import Import, empty_unit
-from .instruments import DumpInstrument, Instrument, ReportInstrument
+from .instruments import DumpInstrument, Instrument, ReportInstrument, RestInstrument
 from .jobs import target_job
 from .keeping import KeepStatistics
 from .latency import TeacherForms
@@ -109,6 +110,7 @@ def run_steps(
     dump_after: Sequence[str] = (),
     stop_after: str | None = None,
     progress: Progress,
+    executor: Executor | None = None,
 ) -> CompileUnit:
     """The unit after ``steps``; whatever was left unfinished on disk is removed, also after an error.
 
@@ -116,8 +118,10 @@ def run_steps(
         unit: where to start; by default before the import.
         dump: folder for the texts of ``dump_after``.
         dump_after, stop_after: names that ``check_names`` has seen.
+        executor: where tasks run; by default here.
     """
-    instruments: list[Instrument] = [ReportInstrument(progress)]
+    executor = executor or Local()
+    instruments: list[Instrument] = [ReportInstrument(progress), RestInstrument(executor)]
     if any("teacher" in step.writes for step in steps if isinstance(step, Pass)):
         instruments.append(CostInstrument(threads=recipe.threads, progress=progress))
     if dump_after:
@@ -130,7 +134,7 @@ def run_steps(
         check_purity=purity_is_checked(),
     )
     with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace, ExitStack() as cleanup:
-        context = PassContext(recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe))
+        context = PassContext(recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe), executor)
         return manager.run(unit or empty_unit(recipe), context)
 
 

@@ -35,7 +35,7 @@ from ..data.timeline import steps_per_season
 from ..ir.companions import Companion, companion_names
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, PassRecord, Task
-from ..learning.statistics import Array
+from ..learning.pieces import Array
 from ..learning.update import (
     FILE,
     Header,

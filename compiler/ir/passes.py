@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from ..base.errors import PassError
+from ..base.executors import Executor, Local
 from ..base.progress import Progress, Silent
 from .forecaster import Forecaster
 from .unit import CompileUnit, PartName
@@ -60,6 +61,7 @@ class PassContext:
         progress: where to report.
         cleanup: what has to be undone when the run ends, however it ends, such as unfinished folders.
         clock: times students, for a pass that chooses by latency; None where there is no recipe.
+        executor: where tasks run.
     """
 
     seed: int = 0
@@ -67,6 +69,7 @@ class PassContext:
     progress: Progress = field(default_factory=Silent)
     cleanup: ExitStack = field(default_factory=ExitStack)
     clock: Clock | None = None
+    executor: Executor = field(default_factory=Local)
 
 
 @dataclass(frozen=True)

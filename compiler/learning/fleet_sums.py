@@ -30,10 +30,9 @@ from ..data import Panel
 from ..data.array_file import release
 from ..data.panel import Places
 from .affine import DEFAULT_RIDGE, factor
+from .pieces import CHUNK_WINDOWS, Array
 from .statistics import (
-    CHUNK_WINDOWS,
     LOST_DIGITS,
-    Array,
     Fold,
     Sums,
     along_diagonals,

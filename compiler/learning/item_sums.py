@@ -25,7 +25,7 @@ from ..base.progress import Task
 from ..data import Panel
 from ..data.array_file import release
 from .fleet_sums import ITEMS_AT_ONCE, Origin, Sample, Stretch
-from .statistics import CHUNK_WINDOWS, Array
+from .pieces import CHUNK_WINDOWS, Array
 
 KINDS = ("fit", "judged")
 

@@ -13,7 +13,7 @@ from ..ir.companions import FIRST, TUNED
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit
 from .affine import setting_of
-from .statistics import Labels
+from .pieces import Labels
 
 Mix = Sequence[tuple[str, float]]
 

@@ -32,7 +32,8 @@ from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.reading import read_model
 from ..base.sealed import hashed, placed
 from .affine import DEFAULT_PRIOR, AffineSolution, Setting, solve, squared_error, target_products
-from .statistics import Array, Sums, hankel_sums
+from .pieces import Array
+from .statistics import Sums, hankel_sums
 from .synthetic import TEACHER
 
 FILE = "statistics.safetensors"
