@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tsfmc.compiler.base.errors import RecipeError, UsageError
+from tsfmc.compiler.data.dialect import Dialect
 from tsfmc.compiler.driver.pipeline import build_passes
 from tsfmc.compiler.driver.recipe import make_recipe, resolve
 from tsfmc.compiler.driver.settings import known_settings
@@ -85,6 +86,7 @@ def test_settings_and_recipe_are_one_table() -> None:
     given = {
         "teacher": "t", "data": "d", "target": "tvm", "student": "itransformer", "lookback": 7, "horizon": 3,
         "variates": "a", "step": "h", "split": "1,1,1", "missing": "ffill", "max_filled": 0.4, "refit": "all",
+        "duplicates": "mean", "sort": True, "zone": "Europe/Berlin", "csv": "sep=;,decimal=,",
         "teacher_store": Path("s"), "licence_policy": "commercial",
         "baseline": False, "with_teacher": True, "seed": 5, "threads": 2, "pipeline": ("build_student",),
         "passes": {"build_student": {"lambda_kd": 2.0}},
@@ -96,7 +98,8 @@ def test_settings_and_recipe_are_one_table() -> None:
         value = recipe
         for part in path.split("."):
             value = value[part]
-        expected = {"target": ("tvm",), "teacher_store": "s"}.get(name, given[name])
+        dialect = Dialect(sep=";", decimal=",")._asdict()
+        expected = {"target": ("tvm",), "teacher_store": "s", "csv": dialect}.get(name, given[name])
         assert value == expected, name
 
 
