@@ -20,6 +20,7 @@ PASSES = Registry(
         "refit_affine": "passes.refit_affine:RefitAffine",
         "distill": "passes.distill:Distill",
         "fold_affine": "passes.fold_affine:FoldAffine",
+        "add_quantiles": "passes.add_quantiles:AddQuantiles",
     },
     plural="passes",
     contract="compiler.ir.passes:Pass",

@@ -65,6 +65,7 @@ class TaskFacts:
         missing: policy for missing values, see ``compiler/data/filling.py``.
         mean, std: of each variate ``[D]``: ``scaled = (raw - mean) / std``.
         licence: of the teacher, SPDX; None where unknown.
+        quantile_levels: of the forecast, ascending; none where a step has one number.
     """
 
     variates: tuple[str, ...]
@@ -74,6 +75,7 @@ class TaskFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     licence: str | None = None
+    quantile_levels: tuple[float, ...] = ()
 
     def contract(self, shape: Shape) -> dict[str, dict[str, Any]]:
         """``task`` and ``input`` as a manifest has them, as far as they are known here."""
@@ -85,6 +87,7 @@ class TaskFacts:
                 "frequency": self.frequency,
                 "step_seconds": self.step_seconds,
                 "missing": self.missing,
+                **({"quantile_levels": list(self.quantile_levels)} if self.quantile_levels else {}),
             },
             "input": {"mean": list(self.mean), "std": list(self.std)},
         }

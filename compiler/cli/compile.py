@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @recipe_options(
     "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
     "split", "missing", "max_filled",
-    "duplicates", "sort", "zone", "csv", "recipe", "set", "budget", "teacher_store", "licence_policy",
-    "baseline", "refit", "with_teacher", "seed", "threads",
+    "duplicates", "sort", "zone", "csv", "quantiles", "recipe", "set", "budget", "teacher_store",
+    "licence_policy", "baseline", "refit", "with_teacher", "seed", "threads",
 )  # fmt: skip
 @click.option("-o", "--out", type=OUTPUT, default=Path("out"), help="Default: out.")
 @click.option("--dry-run", is_flag=True, help="Read the data, print the resolved plan and stop.")

@@ -18,8 +18,6 @@ from .timeline import Stamps
 
 if TYPE_CHECKING:
     from .dataset import Array
-    from .formats import TableFile
-    from .timestamps import TimeColumn
 
 _MOST_OF_ONE_TIME = 100_000
 
@@ -54,30 +52,6 @@ def stamps_of(block: Block) -> Stamps:
     """The times of a block that has some."""
     assert block.stamps is not None
     return block.stamps
-
-
-def read_blocks(
-    file: TableFile,
-    names: Sequence[str],
-    time: TimeColumn | None,
-    rows: int,
-    *,
-    allow_empty: bool,
-    chosen: bool,
-) -> Iterator[Block]:
-    """The rows of a file, in its order.
-
-    Raises:
-        DataError: a cell is no number or no time; see ``checks.py``.
-    """
-    from .checks import read_numbers, read_timestamps
-
-    for frame in file.chunks([*names, *([time.name] if time else [])], rows):
-        yield Block(
-            frame.index.to_numpy(dtype=np.int64) + file.first_row,
-            None if time is None else read_timestamps(file, frame, time),
-            read_numbers(file, frame, names, allow_empty=allow_empty, chosen=chosen),
-        )
 
 
 def batched(blocks: Iterator[Block], rows: int) -> Iterator[Block]:

@@ -6,7 +6,7 @@ column, says what was expected, and what to do: where an option reads the file, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +16,10 @@ from ..base.errors import DataError
 from .blocks import Block, stamps_of
 from .filling import FILL_HINT
 from .formats import plain_texts
-from .guessing import guess_dates, guess_numbers, propose
+from .guessing import guess_numbers, propose
 from .remedies import RepairableError, options_text
 from .timeline import Positions, Stamps, Timeline, infer_timeline
+from .timestamps import guess_dates
 from .zones import clock_change, stamp_text
 
 if TYPE_CHECKING:
@@ -231,3 +232,25 @@ def _numeric_names(file: TableFile, frame: pd.DataFrame, variates: Sequence[str]
         if not len(known) or pd.to_numeric(plain_texts(known, file.dialect), errors="coerce").notna().all():
             names.append(name)
     return "" if any("," in name for name in names) else ",".join(names)
+
+
+def read_blocks(
+    file: TableFile,
+    names: Sequence[str],
+    time: TimeColumn | None,
+    rows: int,
+    *,
+    allow_empty: bool,
+    chosen: bool,
+) -> Iterator[Block]:
+    """The rows of a file, in its order.
+
+    Raises:
+        DataError: a cell is no number or no time.
+    """
+    for frame in file.chunks([*names, *([time.name] if time else [])], rows):
+        yield Block(
+            frame.index.to_numpy(dtype=np.int64) + file.first_row,
+            None if time is None else read_timestamps(file, frame, time),
+            read_numbers(file, frame, names, allow_empty=allow_empty, chosen=chosen),
+        )

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from .cells import is_empty
 from .dialect import PLAIN, Dialect, dialect_text, plain_number
 from .remedies import RepairableError, options_text
-from .timestamps import is_time_of
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _NUMBERS = (
@@ -27,8 +26,6 @@ _NUMBERS = (
 """Notations of numbers, the usual ones first: a column is read by the first that reads all of it."""
 _GROUPED = (PLAIN, PLAIN._replace(thousands=","), *_NUMBERS[1:])
 """The same where a comma is more likely between thousands, as in 1,234 where no semicolon splits cells."""
-_DATES = ("mm/dd/yyyy", "dd/mm/yyyy", "dd.mm.yyyy", "dd-mm-yyyy", "mm-dd-yyyy", "yyyy/mm/dd", "yyyymmdd",
-          "dd.mm.yy", "dd/mm/yy", "mm/dd/yy")  # fmt: skip
 _ONLY_TEXT = re.compile(rb"[^\x00-\x08\x0e-\x1f\x7f]*")
 CP1252_ONLY = re.compile(rb"[\x80-\x9f]")
 
@@ -60,15 +57,6 @@ def guess_numbers(cells: Sequence[str], given: Dialect) -> Dialect | None:
         found = given._replace(decimal=notation.decimal, thousands=notation.thousands)
         if all(plain_number(text, found) is not None for text in texts):
             return found
-    return None
-
-
-def guess_dates(cells: Sequence[str], given: Dialect) -> Dialect | None:
-    """``given`` with the order of dates that reads all cells; None where there is none, or it is given."""
-    texts = [cell for cell in cells if isinstance(cell, str) and not is_empty(cell)]
-    for dates in _DATES:
-        if texts and dates != given.dates and all(is_time_of(text, dates) for text in texts):
-            return given._replace(dates=dates)
     return None
 
 

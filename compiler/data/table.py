@@ -28,8 +28,8 @@ from ..base.progress import Progress, Silent
 from ..base.reading import open_regular, validated
 from ..base.sealed import mapped, publish, read_sealed, sealed, warn_damaged
 from .array_file import ArrayWriter
-from .blocks import Block, Merge, Order, batched, read_blocks, stamps_of
-from .checks import TimeAxis
+from .blocks import Block, Merge, Order, batched, stamps_of
+from .checks import TimeAxis, read_blocks
 from .dataset import Array, Filled
 from .formats import Fingerprint, Renamed, TableFile, fingerprint, is_csv, open_table, separator
 from .limits import data_limits

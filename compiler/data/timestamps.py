@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base.errors import DataError, unknown_name
-from .cells import DATES, TIME_NAMES, TIME_OF_DAY, UnixUnit, unix_unit
+from .cells import DATES, TIME_NAMES, TIME_OF_DAY, UnixUnit, is_empty, unix_unit
 from .dialect import PLAIN, Dialect, date_pattern
+from .guessing import propose
 from .timeline import Stamps
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ _ISO = "ISO8601"
 _DIRECTIVES = {
     "month": "%m", "day": "%d", "minute": "%M", "second": "%S", "part": "%f", "half": "%p", "zone": "%z",
 }  # fmt: skip
+_DATES = ("mm/dd/yyyy", "dd/mm/yyyy", "dd.mm.yyyy", "dd-mm-yyyy", "mm-dd-yyyy", "yyyy/mm/dd", "yyyymmdd",
+          "dd.mm.yy", "dd/mm/yy", "mm/dd/yy")  # fmt: skip
+"""Orders of dates that are proposed, the usual ones first."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,6 @@ def find_time_column(head: pd.DataFrame, file: str, dialect: Dialect = PLAIN) ->
         if found := _as_time(head[column], column, dialect.dates, named=column in named):
             return found
     for column in named:
-        from .guessing import guess_dates, propose
-
         cell = head[column].iloc[0]
         expected = dialect.dates or "2016-07-01 00:00:00"
         what = f"{file}: column {column!r} holds {str(cell)!r}, expected timestamps such as {expected}"
@@ -176,3 +178,12 @@ def _format_of(found: re.Match[str]) -> str:
 def is_time_of(text: str, dates: str) -> bool:
     """Whether ``text`` is a time whose date is written in the order ``dates``."""
     return _stated_format([text], (date_pattern(dates),)) is not None
+
+
+def guess_dates(cells: Sequence[str], given: Dialect) -> Dialect | None:
+    """``given`` with the order of dates that reads all cells; None where there is none, or it is given."""
+    texts = [cell for cell in cells if isinstance(cell, str) and not is_empty(cell)]
+    for dates in _DATES:
+        if texts and dates != given.dates and all(is_time_of(text, dates) for text in texts):
+            return given._replace(dates=dates)
+    return None

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from ...targets.base import Engine
 from ..base.progress import Progress
+from ..data.levels import MEDIAN
 from ..ir.companions import FIRST
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy, Predict, evaluate, model_predictor, naive_scale, seasonal_naive
 from ..learning.labels import teacher_stores
+from .quantiles import reference_quantiles
 
 FURTHER = "teacher: "
 """Before the name of a row of a teacher that is not the first one as it was loaded."""
@@ -32,20 +34,26 @@ class EvaluateReferences(Step):
 
     name = "evaluate_references"
     summary = "test accuracy of the seasonal naive forecast, the baseline and the teacher as it was loaded"
-    reads = frozenset({"data", "teacher", "teacher_store", "companions", "supervised"})
-    writes = frozenset({"accuracy"})
+    reads = frozenset(
+        {
+            *("data", "teacher", "teacher_store", "companions", "supervised"),
+            *("student", "judged", "head", "plain_head"),
+        }
+    )
+    writes = frozenset({"accuracy", "quantile_accuracy"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         predictors = {**reference_predictors(unit), **further_predictors(unit)}
         rows = evaluate_rows(unit, predictors, context.progress)
-        return PassResult(unit.with_(accuracy=rows), True)
+        quantiles = reference_quantiles(unit, context.progress)
+        return PassResult(unit.with_(accuracy=rows, quantile_accuracy=quantiles), True)
 
 
 def reference_predictors(unit: CompileUnit) -> dict[str, Predict]:
     """Forecasts to compare with; of a teacher that passes have replaced, the one that was loaded."""
     rows = {"seasonal_naive": seasonal_naive(unit.data.seasonality, unit.task.horizon)}
     if unit.supervised is not None:
-        rows["supervised"] = model_predictor(unit.supervised.judged_model)
+        rows["supervised"] = model_predictor(unit.supervised.judged_point)
     store, original = unit.teacher_store, unit.original_teacher or unit.teacher
     if store is not None and unit.original_teacher is None:
         rows["teacher"] = stored_predictor(store)
@@ -73,20 +81,21 @@ def artifact_rows(
     """The payload's row, and the model's beside it where the two differ or only the model runs here."""
     rows: dict[str, Predict] = {}
     if engine is None or precision != "fp32":
-        rows["model"] = model_predictor(unit.judged_model)
+        rows["model"] = model_predictor(unit.judged_point)
     if engine is not None and unit.judged is None:
-        rows["student"] = engine_predictor(engine)
+        rows["student"] = engine_predictor(engine, unit.task.quantile_levels)
     elif engine is not None and unit.judged is not None and precision == "fp32":
         # It has seen rows that judge it.  Before that it was this model; parity says no more is lost.
-        rows["student"] = model_predictor(unit.judged)
+        rows["student"] = model_predictor(unit.judged_point)
     return evaluate_rows(unit, rows, progress)
 
 
-def engine_predictor(engine: Engine) -> Predict:
-    """Evaluates a loaded payload."""
+def engine_predictor(engine: Engine, levels: Sequence[float] = ()) -> Predict:
+    """Evaluates a loaded payload: its point forecast, the median where it gives quantiles at ``levels``."""
 
     def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-        return torch.from_numpy(engine(past.numpy()))
+        forecast = torch.from_numpy(engine(past.numpy()))
+        return forecast[..., levels.index(MEDIAN) :: len(levels)] if levels else forecast
 
     return predict
 

@@ -21,6 +21,9 @@ RIVALS = {
 """Budget -> the row that the test MSE is judged against, and its name in words."""
 
 
+QUANTILE_BUDGETS = ("min_coverage", "max_wql_increase")
+
+
 def check_judgeable(recipe: Recipe) -> None:
     """Refuses, before anything long starts, a budget against a row that the recipe leaves out.
 
@@ -31,6 +34,11 @@ def check_judgeable(recipe: Recipe) -> None:
     if given and recipe.data == SYNTHETIC:
         raise RecipeError(
             f"budget.{given[0]}: nothing is measured on synthetic windows", hint="leave it out, or give data"
+        )
+    asked = [name for name in QUANTILE_BUDGETS if getattr(recipe.budget, name) is not None]
+    if asked and not recipe.task.quantiles:
+        raise RecipeError(
+            f"budget.{asked[0]}: there are no quantiles to judge", hint="ask for them with --quantiles"
         )
     if recipe.budget.max_mse_over_supervised is not None and not recipe.baseline:
         raise RecipeError(
@@ -58,6 +66,7 @@ def check_budgets(
 
 def _missed(budget: BudgetSection, manifest: Mapping[str, Any]) -> Iterator[str]:
     yield from _missed_accuracy(budget, manifest["accuracy"])
+    yield from _missed_quantiles(budget, manifest["accuracy"].get("quantiles"))
     latency = manifest.get("latency") or {}
     for name in SCENARIOS if budget.scenario == "both" else (budget.scenario,):
         for line in missed_latency(
@@ -70,6 +79,25 @@ def _missed(budget: BudgetSection, manifest: Mapping[str, Any]) -> Iterator[str]
     size = manifest["size"]["payload_bytes"]
     if budget.max_payload_bytes is not None and size > budget.max_payload_bytes:
         yield f"payload {size} bytes, budget {budget.max_payload_bytes}"
+
+
+def _missed_quantiles(budget: BudgetSection, part: Mapping[str, Any] | None) -> Iterator[str]:
+    for name in QUANTILE_BUDGETS:
+        if getattr(budget, name) is not None and part is None:
+            yield f"{name} cannot be judged, the quantiles were not evaluated here"
+    if part is None:
+        return
+    mine = part["test"].get("student", part["test"].get("model"))
+    if budget.min_coverage is not None and mine["coverage"] < budget.min_coverage:
+        found, nominal = f"coverage {mine['coverage']:.1%}", f"{mine['nominal']:.0%}"
+        yield f"{found} where {nominal} was asked for, min_coverage {budget.min_coverage:.1%}"
+    rival = "teacher" if "teacher" in part["comparisons"] else "empirical_residuals"
+    against = part["comparisons"].get(rival)
+    allowed = budget.max_wql_increase
+    if allowed is not None and against is not None and against["relative"] > allowed:
+        words = "the teacher's quantiles" if rival == "teacher" else "the quantiles of its residuals"
+        figures = signed(against["relative"], against["relative_interval"])
+        yield f"test WQL {figures} over {words}, max_wql_increase {allowed:+.1%}"
 
 
 def missed_latency(

@@ -16,6 +16,7 @@ from ..base.errors import PassError
 from ..ir.program import Program, program_key
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Accuracy
+from ..learning.quantiles import QuantileAccuracy
 from .latency import TeacherForms
 from .recipe import Recipe
 
@@ -51,6 +52,7 @@ class Build:
         engine: the payload, loaded, where it runs here.
         parity: what ``check`` found.
         accuracy: test accuracy of the payload, or of the model where it does not run here.
+        quantiles: the same of its quantile forecasts.
         latency: for the manifest.
     """
 
@@ -61,6 +63,7 @@ class Build:
     engine: Engine | None = None
     parity: Mapping[str, Any] | None = None
     accuracy: Mapping[str, Accuracy] = field(default_factory=dict)
+    quantiles: Mapping[str, QuantileAccuracy] = field(default_factory=dict)
     latency: Mapping[str, Any] | None = None
 
     @property

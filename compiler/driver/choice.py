@@ -62,23 +62,28 @@ def mix_lines(chosen: Row, teacher: str) -> list[str]:
     """Which teachers the student learnt from, and what each mix was judged to bring; nothing for one."""
     mixes: Sequence[Row] = chosen.get("mixes", ())
     names = chosen.get("teachers") or {}
+    tuned = any(TUNED in row["teachers"] for row in mixes)
+    called = {FIRST: f"{teacher} as loaded" if tuned else teacher, TUNED: f"{teacher} tuned"}
     if len(mixes) < 2:
-        return [f"teachers   {mix_words(names, teacher)}"] if len(names) > 1 else []
+        return [f"teachers   {mix_words(names, called)}"] if len(names) > 1 else []
     picked = next(row for row in mixes if row["chosen"])
-    used = mix_words(picked["teachers"], teacher) if names else "none: lambda 0 was chosen"
+    used = mix_words(picked["teachers"], called) if names else "none: lambda 0 was chosen"
     lines = [f"teachers   {used}", "           each mix with one shared map, MSE against no teacher:"]
     for row in sorted(mixes, key=lambda row: float(row["log_ratio"])):
         change = f"{_percent(row['log_ratio'])} +- {100 * row['standard_error']:.1f}"
         lines.append(
-            f"           {'*' if row['chosen'] else ' '} {mix_words(row['teachers'], teacher)}: {change}, "
+            f"           {'*' if row['chosen'] else ' '} {mix_words(row['teachers'], called)}: {change}, "
             f"lambda {_short(float(row['lambda']))}, tau {_short(row['tau'])}"
         )
     return lines
 
 
-def mix_words(teachers: Mapping[str, float], first: str) -> str:
-    """``ttm-r2 0.75 + fracast 0.25``; the first teacher by its name, and whether it is the tuned one."""
-    called = {FIRST: f"{first} as loaded" if TUNED in teachers else first, TUNED: f"{first} tuned"}
+def mix_words(teachers: Mapping[str, float], called: Mapping[str, str]) -> str:
+    """``ttm-r2 0.75 + fracast 0.25``.
+
+    Args:
+        called: what some names are for a reader.
+    """
     parts = [(called.get(name, name), share) for name, share in teachers.items()]
     return " + ".join(name if share == 1 else f"{name} {_short(share)}" for name, share in parts)
 

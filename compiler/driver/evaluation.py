@@ -238,7 +238,7 @@ def _examples(unit: CompileUnit, mine: Accuracy, variates: Sequence[int]) -> Ite
     ]
     chosen = sorted({index for _, _, index in places})
     past, future = unit.data.windows("test", unit.task.lookback, unit.task.horizon).batch(chosen)
-    predictors: dict[str, Predict] = {"student": model_predictor(unit.judged_model)}
+    predictors: dict[str, Predict] = {"student": model_predictor(unit.judged_point)}
     predictors |= {name: row for name, row in reference_predictors(unit).items() if name == "teacher"}
     with torch.inference_mode():
         found = {name: _raw(unit, predict(chosen, past).numpy()) for name, predict in predictors.items()}

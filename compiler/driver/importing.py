@@ -66,7 +66,7 @@ class Import(Step):
             context.progress.line(f"warning: {warning}")
         names = companion_names([opened.info for opened in others], RESERVED)
         imported = unit.with_(
-            task=Task(unit.task.lookback, unit.task.horizon, data.variates, data.frequency),
+            task=replace(unit.task, variates=data.variates, frequency=data.frequency),
             data=data,
             teacher=first.teacher,
             teacher_info=first.info,
@@ -163,7 +163,8 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
 
 def empty_unit(recipe: Recipe) -> CompileUnit:
     """The unit before anything is loaded."""
-    return CompileUnit(Task(recipe.task.lookback, recipe.task.horizon, ()))
+    task = recipe.task
+    return CompileUnit(Task(task.lookback, task.horizon, (), quantile_levels=task.quantiles))
 
 
 def check_licence(recipe: Recipe, info: TeacherInfo) -> tuple[str, ...]:

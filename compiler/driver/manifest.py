@@ -14,8 +14,9 @@ from ..data.timeline import step_seconds
 from ..ir.companions import FIRST
 from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.provenance import TeacherInfo
-from ..ir.unit import CompileUnit
+from ..ir.unit import CompileUnit, Task
 from .build import Build, Job
+from .quantiles import quantile_part
 from .verdict import accuracy_part
 
 
@@ -39,14 +40,15 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "frequency": task.frequency,
             "step_seconds": step_seconds(task.frequency),
             **reading_fields(job.recipe.reading),
+            **quantile_fields(task),
         },
         "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
         "teacher": provenance(info, data.overlap_name),
         **({"further_teachers": further} if further else {}),
         "student": {
             "name": job.recipe.student.kind,
-            "parameters": parameter_count(unit.model),
-            "nonzero_parameters": nonzero_count(unit.model),
+            "parameters": parameter_count(unit.shipped),
+            "nonzero_parameters": nonzero_count(unit.shipped),
             "config": dict(unit.model.config),
         },
         "data": {
@@ -68,7 +70,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             for entry in unit.record
         ],
         "parity": build.parity and dict(build.parity),
-        "accuracy": accuracy_part(rows, unit),
+        "accuracy": {**accuracy_part(rows, unit), **_quantile_rows(unit, build)},
         "latency": build.latency,
         "level": "executed" if build.parity is not None and payload.level == "exported" else payload.level,
         "runtime_requirements": [*job.target.runtime_requirements, *payload.requires],
@@ -76,6 +78,18 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         "licence": licence_of([info, *(each.info for each in others)]),
         **unit.facts,
     }
+
+
+def _quantile_rows(unit: CompileUnit, build: Build) -> dict[str, Any]:
+    part = quantile_part({**unit.quantile_accuracy, **build.quantiles}, unit)
+    return {"quantiles": part} if part else {}
+
+
+def quantile_fields(task: Task) -> dict[str, Any]:
+    """What a step's numbers are: with levels its quantiles, the median among them; else its mean."""
+    if not task.quantile_levels:
+        return {"point": "mean"}
+    return {"quantile_levels": list(task.quantile_levels), "point": "median"}
 
 
 def provenance(info: TeacherInfo, data: str) -> dict[str, Any]:
@@ -117,6 +131,7 @@ def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
         mean=tuple(data.mean.tolist()),
         std=tuple(data.std.tolist()),
         licence=unit.teacher_info.licence if unit.teacher_info else None,
+        quantile_levels=task.quantile_levels,
     )
 
 

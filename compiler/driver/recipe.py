@@ -31,6 +31,7 @@ from ..base.paths import checked_path
 from ..base.reading import read_toml
 from ..data.dialect import PLAIN, Dialect, checked_dialect, dialect_text
 from ..data.filling import MAX_FILLED
+from ..data.levels import levels_problem
 from ..data.reading import Reading, open_zone
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
@@ -52,6 +53,18 @@ MAX_DEPTH = 32
 class _Section(BaseModel):
     # TOML has infinity, which the weight of a teacher alone is; JSON alone would make it null.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+def _levels(value: Any) -> Any:
+    """Quantile levels of a list or of a text such as ``0.1,0.5,0.9``."""
+    listed = [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+    try:
+        levels = tuple(float(each) for each in listed)
+    except (TypeError, ValueError):
+        raise PydanticCustomError("levels", "expected numbers such as 0.1,0.5,0.9") from None
+    if problem := levels_problem(levels):
+        raise PydanticCustomError("levels", "{problem}", {"problem": problem})
+    return levels
 
 
 def _as_zone(name: str) -> str:
@@ -104,6 +117,8 @@ class TaskSection(_Section):
     """The zone whose clock the times show; empty for UTC."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
+    quantiles: Annotated[tuple[float, ...], BeforeValidator(_levels)] = ()
+    """Levels of the forecast, ascending, 0.5 among them; none is a point forecast."""
 
 
 class StudentSection(BaseModel):
@@ -188,6 +203,10 @@ class BudgetSection(_Section):
     teacher, the teacher, and the seasonal naive forecast.  The point estimate is judged, not an end of its
     interval: a gate must not pass because a test split is short.  Of a speed-up the lower end is judged.
 
+    Of quantile forecasts ``min_coverage`` is the share of truths between the outermost levels, and
+    ``max_wql_increase`` is relative to the teacher's own quantiles, or where it has none to the point student
+    with the quantiles of its residuals.
+
     ``scenario`` says where ``max_p90_us`` and ``min_speedup`` must hold; a noisy measurement holds nothing
     unless ``allow_noisy``.
     """
@@ -195,6 +214,8 @@ class BudgetSection(_Section):
     max_mse_over_supervised: Share | None = None
     max_mse_over_teacher: Share | None = None
     max_mse_over_naive: Share | None = None
+    min_coverage: Share | None = None
+    max_wql_increase: Share | None = None
     max_p90_us: Finite | None = None
     min_speedup: Finite | None = None
     scenario: Literal["stream", "interval", "both"] = "stream"
@@ -394,6 +415,24 @@ def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
         raise RecipeError(
             f"refit: {recipe.refit!r}, and no pass of the pipeline solves a student again",
             hint="put a pass that refits into the pipeline (tsfmc passes), or leave refit out",
+        )
+
+
+def check_quantiles(recipe: Recipe, passes: Iterable[Pass]) -> None:
+    """What a user asks for must act.
+
+    Raises:
+        RecipeError: quantiles are asked for and no pass makes any, or none could be judged.
+    """
+    if recipe.task.quantiles and recipe.data == SYNTHETIC:
+        raise RecipeError(
+            "task.quantiles: synthetic windows have no truth to take quantiles from",
+            hint="leave quantiles out, or give data",
+        )
+    if recipe.task.quantiles and not any("head" in step.writes for step in passes):
+        raise RecipeError(
+            "task.quantiles: no pass of the pipeline makes quantiles",
+            hint="put add_quantiles at the end of the pipeline, or leave quantiles out",
         )
 
 

@@ -80,6 +80,10 @@ class OtherSettings(TypedDict, total=False):
         str | None,
         Setting("task.zone", "Zone whose clock the times show, such as Europe/Berlin. Default: UTC."),
     ]
+    quantiles: Annotated[
+        str | tuple[float, ...] | None,
+        Setting("task.quantiles", "Levels such as 0.1,0.5,0.9, 0.5 among them. Default: a point forecast."),
+    ]
     recipe: Annotated[str | Path | None, Setting("", "A recipe in TOML.")]
     set: Annotated[Iterable[str], Setting("", "Override a field of the recipe.", metavar="KEY.PATH=VALUE")]
     budget: Annotated[

@@ -34,6 +34,7 @@ from .evaluation import evaluation_path, observed, save_evaluation
 from .keeping import placed_at_the_end
 from .latency import artifact_latency, rotation
 from .manifest import manifest_fields, task_facts
+from .quantiles import artifact_quantiles
 
 CALIBRATION_WINDOWS = 256
 SELFTEST_WINDOWS = 3
@@ -44,13 +45,14 @@ class Export(Step):
 
     name = "export"
     summary = "torch.export of the student, or of the teacher where there is none, batch symbolic"
-    reads = frozenset({"data", "teacher", "student"})
+    reads = frozenset({"data", "teacher", "student", "head"})
     writes = frozenset({"program"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
-        shape = Shape(len(task.variates), task.lookback, task.horizon)
-        program = export_program(unit.model.eval(), shape, calibration(unit))
+        quantiles = max(1, len(task.quantile_levels))
+        shape = Shape(len(task.variates), task.lookback, task.horizon, quantiles)
+        program = export_program(unit.shipped.eval(), shape, calibration(unit))
         return PassResult(unit.with_(program=program), True)
 
 
@@ -145,7 +147,7 @@ class Measure(Stage):
 
     verb = "measure"
     summary = "test accuracy of the payload, latency beside the teacher's forms in one run"
-    reads = frozenset({"data", "teacher", "student", "judged", "build"})
+    reads = frozenset({"data", "teacher", "student", "head", "judged", "build"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         build = build_of(unit)
@@ -154,7 +156,9 @@ class Measure(Stage):
         if build.engine is not None:
             job = self.job
             latency = artifact_latency(job.recipe, unit, build.engine, build.precision, job.teacher)
-        return PassResult(unit.with_(build=build.with_(accuracy=rows, latency=latency)), True)
+        quantiles = artifact_quantiles(unit, build.engine, build.precision, context.progress)
+        measured = build.with_(accuracy=rows, quantiles=quantiles, latency=latency)
+        return PassResult(unit.with_(build=measured), True)
 
 
 class Keep(Stage):
@@ -163,7 +167,7 @@ class Keep(Stage):
     verb = "keep"
     summary = "leave errors and a few example windows beside the artifact, for report"
     reads = frozenset(
-        {"data", "teacher", "teacher_store", "student", "judged", "supervised", "accuracy", "build"}
+        {"data", "teacher", "teacher_store", "student", "head", "judged", "supervised", "accuracy", "build"}
     )
     writes = frozenset({"facts"})
 
@@ -185,7 +189,9 @@ class Pack(Stage):
 
     verb = "pack"
     summary = "manifest, self-test, runner and hashes; renamed into place"
-    reads = frozenset({"data", "teacher", "student", "accuracy", "facts", "build"})
+    reads = frozenset(
+        {"data", "teacher", "student", "head", "accuracy", "quantile_accuracy", "facts", "build"}
+    )
     writes = frozenset({"build", "artifacts"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
@@ -225,7 +231,7 @@ def calibration(unit: CompileUnit) -> np.ndarray:
 
 
 def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H]``."""
+    """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H Q]``."""
     windows = rotation(unit)
     past = windows[:: max(1, len(windows) // SELFTEST_WINDOWS)][:SELFTEST_WINDOWS]
     scaling = unit.data.scaling
@@ -233,7 +239,7 @@ def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def forecast_of(unit: CompileUnit, past: np.ndarray) -> np.ndarray:
-    """The model's forecast ``[B, D, H]`` of ``past [B, D, L]``."""
+    """The model's forecast ``[B, D, H Q]`` of ``past [B, D, L]``."""
     with torch.inference_mode():
-        forecast: np.ndarray = unit.model(torch.from_numpy(past)).numpy()
+        forecast: np.ndarray = unit.shipped(torch.from_numpy(past)).flatten(2).numpy()
     return forecast

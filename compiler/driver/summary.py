@@ -37,6 +37,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         "",
         *choice_part(manifest),
         *accuracy_table(manifest),
+        *quantile_table(manifest),
         *verdict_lines(manifest),
         "",
         *latency_table(manifest),
@@ -145,6 +146,43 @@ def further_rows(manifest: Mapping[str, Any]) -> list[str]:
         label = f"teacher, {name}"
         label = label if len(label) < 24 else f"{label[:20]}..."
         lines.append(f"{label:<24}{''.join(cells)}")
+    return lines
+
+
+QUANTILE_LABELS = {
+    "student": "artifact",
+    "model": "model before lowering",
+    "empirical_residuals": "its residuals' own",
+    "supervised": "supervised, no teacher",
+    "teacher": "teacher",
+    "seasonal_naive": "seasonal naive",
+}
+
+
+def quantile_table(manifest: Mapping[str, Any]) -> list[str]:
+    """The rows of quantile forecasts; none for a point forecast.
+
+    The difference is that of the weighted quantile loss, as in ``accuracy_table``.
+    """
+    part = manifest["accuracy"].get("quantiles")
+    if not part:
+        return []
+    low, high = (f"P{100 * level:g}" for level in (part["levels"][0], part["levels"][-1]))
+    head = f"quantiles {low} to {high}"
+    lines = [f"{head:<24}{'WQL':>8}{'cover':>8}{'width':>8}{'artifact against it':>28}"]
+    for name, label in QUANTILE_LABELS.items():
+        if (row := part["test"].get(name)) is None:
+            continue
+        found = part["comparisons"].get(name)
+        against = signed(found["relative"], found["relative_interval"]) if found else ""
+        cells = f"{row['wql']:>8.4f}{row['coverage']:>8.3f}{row['width']:>8.3f}"
+        lines.append(f"{label:<24}{cells}  {against:>26}".rstrip())
+    if interval := part["coverage_interval"]:
+        row = part["test"].get("student", part["test"].get("model"))
+        lines.append(
+            f"coverage   {row['coverage']:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], "
+            f"expected {row['nominal']:.3f}"
+        )
     return lines
 
 

@@ -190,7 +190,7 @@ def prequential(model: Forecaster, state: State, rows: Array) -> dict[str, Any] 
     for start in range(0, len(windows), BATCH_WINDOWS):
         piece = windows[start : start + BATCH_WINDOWS]
         past, future = piece[..., :lookback], piece[..., lookback:]
-        squares += float((((model.forecast(past) - future) / deviation) ** 2).sum())
+        squares += float((((model.point(past) - future) / deviation) ** 2).sum())
         naive += float((((past[..., naive_at] - future) / deviation) ** 2).sum())
     cells = len(windows) * len(deviation) * horizon
     return {"mse": squares / cells, "seasonal_naive_mse": naive / cells, "windows": len(windows)}

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..base.content import code_key, content_key, folder_key
 from ..base.errors import PassError
+from .quantiles import QuantileHead
 from .unit import PARTS, CompileUnit, PartName, fingerprint
 
 
@@ -73,7 +74,13 @@ def _objective(unit: CompileUnit) -> Any:
 
 
 def _task(unit: CompileUnit) -> Any:
-    return asdict(unit.task)
+    task = asdict(unit.task)
+    del task["quantile_levels"]  # the head alone depends on them: teacher and student are found again
+    return task
+
+
+def _head(head: QuantileHead | None) -> Any:
+    return head and [*head.levels, asdict(head.spread), fingerprint(head)]
 
 
 def _data(unit: CompileUnit) -> Any:
@@ -94,11 +101,14 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "teacher_store": lambda unit: unit.teacher_store and unit.teacher_store.key,
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),
+    "head": lambda unit: _head(unit.head),
+    "plain_head": lambda unit: _head(unit.plain_head),
     "judged": lambda unit: _module(unit.judged),
     "objective": _objective,
     "statistics": lambda unit: unit.statistics and unit.statistics.key,
     "supervised": lambda unit: unit.supervised and content_of(unit.supervised, "student"),
     "accuracy": lambda unit: {name: str(row) for name, row in unit.accuracy.items()},
+    "quantile_accuracy": lambda unit: {name: str(row) for name, row in unit.quantile_accuracy.items()},
     "program": lambda unit: unit.program and unit.program.key,
     "build": lambda unit: unit.build and unit.build.lines(),
     "facts": lambda unit: dict(unit.facts),

@@ -88,12 +88,14 @@ class RecipeView:
         written: parts that they write.
         refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
             or ``all``.
+        quantile_levels: of the task; none for a point forecast.
     """
 
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
     refit: str = "none"
     written: frozenset[PartName] = frozenset()
+    quantile_levels: tuple[float, ...] = ()
 
 
 class Step:
@@ -179,4 +181,9 @@ class TeacherPass(Pass):
         if unit.teacher_store is not None:
             raise PassError(
                 "the teacher's outputs are already recorded", hint=f"put {self.name} before record_teacher"
+            )
+        if unit.held_out is not None:
+            raise PassError(
+                "training windows are labelled already by teachers that were tuned on earlier ones",
+                hint=f"put {self.name} before what tunes the teacher, or tune without cross_fit",
             )

@@ -2,7 +2,8 @@
 
     model --export_program--> Program, batch symbolic --at(batch)--> the same with one batch size
 
-A target takes the program, not the model: what all of them lower is one graph of ATen operators.
+A target takes the program, not the model: what all of them lower is one graph of ATen operators.  It is rows
+in, rows out: a variate's quantile forecasts ``[H, Q]`` are one row of ``H Q`` numbers, step by step.
 """
 
 from __future__ import annotations
@@ -28,22 +29,36 @@ TRACED = 2
 
 @dataclass(frozen=True)
 class Shape:
-    """Static sizes of the program: D variates, L lookback, H horizon; the batch is dynamic unless fixed."""
+    """Static sizes of the program: D variates, L lookback, H horizon; the batch is dynamic unless fixed.
+
+    ``quantiles`` is how many numbers a step has, 1 for a point forecast.
+    """
 
     variates: int
     lookback: int
     horizon: int
+    quantiles: int = 1
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of a variate's row of the input."""
+        return self.lookback
+
+    @property
+    def outputs(self) -> int:
+        """Numbers of a variate's row of the forecast, ``H Q``."""
+        return self.horizon * self.quantiles
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """``past [B, D, L] -> forecast [B, D, H]``, fp32, scaled; ``exported`` has a symbolic batch."""
+    """``past [B, D, L] -> forecast [B, D, H Q]``, fp32, scaled; ``exported`` has a symbolic batch."""
 
     exported: ExportedProgram
     shape: Shape
 
     def __call__(self, past: np.ndarray) -> np.ndarray:
-        """The forecast ``[B, D, H]`` of ``past [B, D, L]``: what every form of the program is held to."""
+        """The forecast ``[B, D, H Q]`` of ``past [B, D, L]``: what every form of the program is held to."""
         with torch.inference_mode():
             forecast: np.ndarray = self.module(torch.from_numpy(past)).numpy()
         return forecast
@@ -61,7 +76,7 @@ class Program:
         """
         if batch is None:
             return self.exported
-        example = torch.zeros(batch, self.shape.variates, self.shape.lookback)
+        example = torch.zeros(batch, self.shape.variates, self.shape.inputs)
         with _tracing():
             try:
                 exported = torch.export.export(self.module, (example,))
@@ -78,28 +93,44 @@ class Program:
         return program_key(self.exported)
 
     def __str__(self) -> str:
-        variates, lookback, horizon = self.shape.variates, self.shape.lookback, self.shape.horizon
+        variates, inputs, outputs = self.shape.variates, self.shape.inputs, self.shape.outputs
         return (
-            f"past [{BATCH}, {variates}, {lookback}] -> forecast [{BATCH}, {variates}, {horizon}] "
+            f"past [{BATCH}, {variates}, {inputs}] -> forecast [{BATCH}, {variates}, {outputs}] "
             f"operators={operator_count(self.exported)} sha256={self.key[:16]}"
         )
+
+
+class Rows(nn.Module):
+    """A model's quantile forecasts ``[B, D, H, Q]`` as rows ``[B, D, H Q]``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, past: torch.Tensor) -> torch.Tensor:
+        """``past [B, D, L]`` to ``[B, D, H Q]``."""
+        forecast: torch.Tensor = self.model(past).flatten(2)
+        return forecast
 
 
 def export_program(model: nn.Module, shape: Shape, windows: np.ndarray) -> Program:
     """``torch.export`` of ``model`` with a symbolic batch.
 
     Args:
-        model: eval mode, fp32, CPU, ``past [B, D, L] -> [B, D, H]``.
+        model: eval mode, fp32, CPU, ``past [B, D, L] -> [B, D, H]``, or ``[B, D, H, Q]``.
         windows: real windows ``[N, D, L]`` float32; the first ones are traced.
 
     Raises:
         LoweringError: the model branches on data, bakes the batch size in or returns another shape.
     """
-    if windows.ndim != 3 or windows.shape[1:] != (shape.variates, shape.lookback):
+    if windows.ndim != 3 or windows.shape[1:] != (shape.variates, shape.inputs):
         raise LoweringError(
             f"calibration windows have shape {list(windows.shape)}, "
-            f"expected [N, D, L] = [N, {shape.variates}, {shape.lookback}]"
+            f"expected [N, D, L] = [N, {shape.variates}, {shape.inputs}]"
         )
+    name = type(model).__name__
+    if shape.quantiles > 1:
+        model = Rows(model).eval()
     rows = np.resize(np.arange(len(windows)), TRACED)
     example = torch.from_numpy(np.ascontiguousarray(windows[rows], dtype=np.float32))
     with _tracing():
@@ -108,14 +139,14 @@ def export_program(model: nn.Module, shape: Shape, windows: np.ndarray) -> Progr
             exported = torch.export.export(model, (example,), dynamic_shapes=({0: Dim(BATCH, min=1)},))
         except Exception as error:  # torch.export has no common base class for what a model may do wrong
             raise LoweringError(
-                f"{type(model).__name__} cannot be exported by torch.export: {first_line(error)}",
+                f"{name} cannot be exported by torch.export: {first_line(error)}",
                 hint="write the forward pass without branches on data and without fixed batch sizes",
             ) from error
-    expected = (TRACED, shape.variates, shape.horizon)
+    expected = (TRACED, shape.variates, shape.outputs)
     if got != expected:
         raise LoweringError(
-            f"{type(model).__name__} returns shape {list(got)}, expected [B, D, H] = {list(expected)}",
-            hint="a target takes a point forecast for every variate and step",
+            f"{name} returns shape {list(got)}, expected [B, D, H] = {list(expected)}",
+            hint="a target takes a point forecast for every variate and step, or its quantiles",
         )
     _forget_traces(exported)
     return Program(exported, shape)

@@ -21,6 +21,7 @@ from .forecaster import Forecaster, Teacher, parameter_count
 from .objective import Objective
 from .program import Program
 from .provenance import TeacherInfo
+from .quantiles import MedianForecaster, QuantileForecaster, QuantileHead
 from .teacher_store import TeacherStore
 
 PartName = Literal[
@@ -33,12 +34,15 @@ PartName = Literal[
     "teacher_store",
     "teacher_states",
     "student",
+    "head",
+    "plain_head",
     "objective",
     "statistics",
     "setting",
     "judged",
     "supervised",
     "accuracy",
+    "quantile_accuracy",
     "program",
     "build",
     "facts",
@@ -53,6 +57,8 @@ class Task:
     """What is forecast: ``lookback`` steps in, ``horizon`` steps out, for these ``variates``.
 
     ``frequency`` is a pandas offset alias such as ``"h"`` or ``"15min"``, or None when unknown.
+    ``quantile_levels`` ascend and have 0.5 among them, the point forecast; without any, a forecast is one
+    number a step, the mean.
     """
 
     lookback: int
@@ -60,6 +66,11 @@ class Task:
     variates: tuple[str, ...]
     frequency: str | None = None
     quantile_levels: tuple[float, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Numbers of a variate's forecast: a step has one, or one a quantile level."""
+        return self.horizon * max(1, len(self.quantile_levels))
 
 
 @dataclass(frozen=True)
@@ -115,12 +126,15 @@ class CompileUnit:
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
+        head: what makes quantiles of the point forecast of whatever is lowered, where the task has levels.
+        plain_head: the quantiles of its residuals, as wide for every window: what ``head`` is compared with.
         judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         setting: what an affine student was solved for, the fields of ``learning.affine.Setting``.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
         accuracy: the rows of test accuracy that no target changes, by name.
+        quantile_accuracy: the same of quantile forecasts.
         program: the model as every target takes it, once it is exported.
         build: the artifact that is being made, between a target's first stage and its last.
         facts: fields for every manifest that no other part holds, such as the statistics that are kept.
@@ -135,6 +149,8 @@ class CompileUnit:
     teacher_info: TeacherInfo | None = None
     teacher_store: TeacherStore | None = None
     student: Forecaster | None = None
+    head: QuantileHead | None = None
+    plain_head: QuantileHead | None = None
     objective: Objective = field(default_factory=Objective)
     statistics: Statistics | None = None
     setting: Mapping[str, Any] | None = None
@@ -146,6 +162,7 @@ class CompileUnit:
     judged: Forecaster | None = None
     supervised: CompileUnit | None = None
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    quantile_accuracy: Mapping[str, Any] = field(default_factory=dict)
     program: Program | None = None
     build: Build | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -177,10 +194,23 @@ class CompileUnit:
         """Whose accuracy may be told: ``model``, or what it was before it saw the rows that judge it."""
         return self.judged if self.judged is not None else self.model
 
+    @property
+    def shipped(self) -> Forecaster:
+        """What targets lower: ``model``, with its quantiles where there is a head."""
+        return self.model if self.head is None else QuantileForecaster(self.model, self.head)
+
+    @property
+    def judged_point(self) -> Forecaster:
+        """The point forecast of what is shipped, as it may be judged: its median where there is a head."""
+        if self.head is None:
+            return self.judged_model
+        return MedianForecaster(QuantileForecaster(self.judged_model, self.head))
+
     def __str__(self) -> str:
         task = self.task
         lines = [
-            f"unit L={task.lookback} H={task.horizon} D={len(task.variates)} freq={task.frequency or '?'}",
+            f"unit L={task.lookback} H={task.horizon} D={len(task.variates)} freq={task.frequency or '?'}"
+            + (f" quantiles={','.join(map(str, task.quantile_levels))}" if task.quantile_levels else ""),
             f"  variates  {', '.join(task.variates)}",
             f"  data      {self.data}",
             f"  teacher   {_teacher_line(self)}",
@@ -188,6 +218,7 @@ class CompileUnit:
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
+        lines += [f"  head      {describe_module(self.head)}"] if self.head is not None else []
         lines += [f"  judged    {describe_module(self.judged)}"] if self.judged is not None else []
         lines += ["  objective"] + [f"    {line}" for line in self.objective.lines()]
         lines += ["  record"] + [

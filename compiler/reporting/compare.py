@@ -300,7 +300,7 @@ def _predictor(model: Forecaster, series: Dataset) -> Predict:
     """In the scale of the data, whatever the artifact's own is."""
 
     def predict(indices: Sequence[int], past: Tensor) -> Tensor:
-        forecast = model.forecast(series.scaling.unscale(past.double().numpy()))
+        forecast = model.point(series.scaling.unscale(past.double().numpy()))
         return torch.from_numpy(np.asarray(series.scaling.scale(forecast)))
 
     return predict

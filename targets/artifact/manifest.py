@@ -30,7 +30,8 @@ class TaskPart(_Part):
 
     ``step_seconds`` is None where a step has no fixed length (months); ``missing`` is what the compile did
     with empty cells and missing rows, and what a forecast does unless it is told otherwise; so are the other
-    fields of a reading (``compiler/data/reading.py``), absent where they are as usual.
+    fields of a reading (``compiler/data/reading.py``), absent where they are as usual.  A point
+    forecast is the mean, or where there are ``quantile_levels`` the ``median``.
     """
 
     lookback: int = Field(ge=1, le=MAX_STEPS)
@@ -39,6 +40,8 @@ class TaskPart(_Part):
     frequency: str | None = None
     step_seconds: float | None = Field(default=None, gt=0)
     missing: Literal["error", "ffill", "interpolate"] = "error"
+    quantile_levels: tuple[float, ...] | None = None
+    point: Literal["mean", "median"] = "mean"
     duplicates: Literal["error", "mean", "first"] = "error"
     sort: bool = False
     zone: str = ""

@@ -29,6 +29,7 @@ PARTS = (
     SHARED / "dialect.py",
     SHARED / "cells.py",
     SHARED / "filling.py",
+    SHARED / "levels.py",
     SHARED / "reading.py",
     SHARED / "scaling.py",
     SHARED / "packed.py",

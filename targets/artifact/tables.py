@@ -134,7 +134,7 @@ def _save_parquet(forecast: Forecast, path: Path) -> None:
 
     unix = forecast.history.notation is not None and forecast.history.notation.unit is not None
     index = forecast.stamps if unix or forecast.times is None else forecast.times
-    columns = [index, *forecast.values]
+    columns = [index, *forecast.rows().T]
     try:
         with placed(path) as partial, partial.open("wb") as stream:
             pq.write_table(pa.table(dict(zip(forecast.columns, columns, strict=True))), stream)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...compiler.base.errors import unknown_name
 from ..native import devices as native
-from ..native.boards import Board
+from ..native.devices import Board
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def synthetic_window(variates: int, lookback: int) -> np.ndarray:
 
 def _task_fields(graph: Graph, task: TaskFacts) -> dict[str, str]:
     names = [json.dumps(name) for name in task.variates]
+    levels = task.quantile_levels
     about = json.dumps(
         [task.variates, graph.lookback, graph.horizon, task.step_seconds, task.missing, task.mean, task.std]
     )
@@ -109,7 +110,10 @@ def _task_fields(graph: Graph, task: TaskFacts) -> dict[str, str]:
     return {
         "VARIATES": str(graph.variates),
         "LOOKBACK": str(graph.lookback),
-        "HORIZON": str(graph.horizon),
+        "HORIZON": str(graph.horizon // max(1, len(levels))),
+        "QUANTILES": str(max(1, len(levels))),
+        "LEVELS": ", ".join(map(number, levels)) or number(0.5),
+        "POINT": "the median" if levels else "the mean",
         "NAMES": ", ".join(names),
         "STEP_SECONDS": f"{int(step)}" if step and step == int(step) else "0",
         "FREQUENCY": json.dumps(task.frequency or ""),

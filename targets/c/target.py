@@ -161,8 +161,8 @@ class _Lowering:
             "machine": device.row.system,
             "cpu_features": list(device.row.needs),
             "flags": list(device.flags),
-            "input_shape": [1, shape.variates, shape.lookback],
-            "output_shape": [1, shape.variates, shape.horizon],
+            "input_shape": [1, shape.variates, shape.inputs],
+            "output_shape": [1, shape.variates, shape.outputs],
             "precision": self.options.precision,
             "sizes": {
                 "weight_bytes": self.graph.weights.size_bytes,
@@ -181,7 +181,7 @@ class _Lowering:
     def selftest(self) -> Selftest:
         """Numbers of the original program's forecast."""
         shape = self.program.shape
-        past = synthetic_window(shape.variates, shape.lookback)
+        past = synthetic_window(shape.variates, shape.inputs)
         forecast = self.program(past)[0].reshape(-1)
         places = sorted({int(place) for place in np.linspace(0, len(forecast) - 1, PROBES)})
         allowed = self.tolerance * float(np.abs(past).max() + np.abs(forecast).max())
@@ -203,7 +203,7 @@ class _Lowering:
         reports: list[Measured] = []
 
         def engine(past: np.ndarray) -> np.ndarray:
-            output = (self.program.shape.variates, self.program.shape.horizon)
+            output = (self.program.shape.variates, self.program.shape.outputs)
             forecast, report = build.run_example(device, binary, past, output, self.options.time_limit_s)
             reports.extend([report] if report else [])
             return forecast

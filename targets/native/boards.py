@@ -11,45 +11,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...compiler.base.errors import VerificationError
 from ...compiler.base.processes import Finished, run_process
-
-if TYPE_CHECKING:
-    from .devices import Device
+from .devices import Board, Device
 
 TEMPLATES = Path(__file__).parent / "board"
 FILES = ("main.c", "start.c", "board.ld", "Makefile")
 ELF = "predict.elf"
 SECTIONS = ("-ffunction-sections", "-fdata-sections")
 LINK = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--build-id=none", "-T", "board.ld", "-lm")
-
-
-@dataclass(frozen=True)
-class Board:
-    """An emulated board.
-
-    Attributes:
-        core, library: gcc's flags, of its core and of the C library.
-        start: the template with the first instructions and the way out to the emulator.
-        flash, ram: (address, bytes) of its memories, for the linker.
-        pulse: instructions that one tick of its counter stands for, under ``-icount shift=0``.
-    """
-
-    core: tuple[str, ...]
-    start: str
-    flash: tuple[int, int]
-    ram: tuple[int, int]
-    pulse: int
-    library: tuple[str, ...] = ()
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """To compile and to link with."""
-        return self.core + self.library
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
     f(x) = f(x - m) + m g        m the mean of each variate's window,  g = f(1) - f(0)
 
-This is exact for a map that is affine in each variate's window (what a DLinear folds into).  Rounding the
+This is exact for a map that is affine in each variate's window (what a DLinear folds into), and for one that
+adds to it what no shift of the window changes (quantiles at distances in units of its spread).  Rounding the
 weights of ``f`` to int8 changes the sums of its rows by some percent, and with them every forecast by that
 share of the window's level: 0.88 to 1.14 of it for sums that were one.  After the change of form only the
-deviations ``x - m`` meet rounded weights, and the level meets ``g``, kept in float32.  Nonlinear students are
-no such maps and stay as they are: those that normalise by the instance take the mean out themselves.
+deviations ``x - m`` meet rounded weights, and the level meets ``g``, kept in float32.  Other nonlinear
+students stay as they are: those that normalise by the instance take the mean out themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from torch.export import ExportedProgram
 from torch.func import functional_call
 
 from .static import export_static
+
+PRODUCTS = ("aten.matmul", "aten.mm", "aten.bmm", "aten.linear", "aten.addmm", "aten.baddbmm")
+"""Operators whose constant operand is rounded."""
+VIEWS = ("aten.view", "aten.reshape", "aten.unsqueeze", "aten.squeeze", "aten.transpose", "aten.permute")
 
 EXACT = 1e-9
 """Relative error within which the equations above hold in float64, or they do not hold."""
@@ -47,7 +52,8 @@ def centre(exported: ExportedProgram, shape: tuple[int, int, int]) -> ExportedPr
 def gain_of(exported: ExportedProgram, shape: tuple[int, int, int]) -> Tensor | None:
     """``g [D, H]`` of a program at input ``shape [B, D, L]``, in float64.
 
-    None where the program is no affine map of each variate's window.
+    None where the program neither is an affine map of each variate's window nor multiplies the window as it
+    is, or where the equation does not hold.
     """
     module = exported.module()
     weights = {name: each.double() for name, each in module.state_dict().items() if each.is_floating_point()}
@@ -69,4 +75,17 @@ def gain_of(exported: ExportedProgram, shape: tuple[int, int, int]) -> Tensor | 
     scale = EXACT * (past.abs().max() + at.abs().max())
     same = (through_mean - at).abs().max() <= scale
     affine = (at_twice - 2 * at + start).abs().max() <= scale
-    return gain if bool(same and affine) else None
+    return gain if bool(same and (affine or multiplies_window(exported))) else None
+
+
+def multiplies_window(exported: ExportedProgram) -> bool:
+    """Whether a product takes the window itself, level and all."""
+    (name,) = exported.graph_signature.user_inputs
+    waiting = [node for node in exported.graph.nodes if node.name == name]
+    while waiting:
+        for user in waiting.pop().users:
+            if str(user.target).startswith(PRODUCTS):
+                return True
+            if str(user.target).startswith(VIEWS):
+                waiting.append(user)
+    return False

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ...compiler.base.errors import UsageError, unknown_name
-from .boards import Board
 from .processor import Processor
 
 AVX512 = Processor(lanes=16, registers=32, pipes=2, loads=2, latency=4, broadcast_operand=True)
@@ -30,6 +29,30 @@ RV64 = Processor(lanes=1, registers=32, pipes=1, loads=1, latency=5)
 CORTEX_M = Processor(lanes=1, registers=32, pipes=1, loads=0.5, latency=3)
 NO_FLOAT = Processor(lanes=1, registers=8, pipes=0.05, loads=1, latency=1)
 """Without a floating-point unit: every multiply-add is a call, beside which nothing else counts."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """An emulated board.
+
+    Attributes:
+        core, library: gcc's flags, of its core and of the C library.
+        start: the template with the first instructions and the way out to the emulator.
+        flash, ram: (address, bytes) of its memories, for the linker.
+        pulse: instructions that one tick of its counter stands for, under ``-icount shift=0``.
+    """
+
+    core: tuple[str, ...]
+    start: str
+    flash: tuple[int, int]
+    ram: tuple[int, int]
+    pulse: int
+    library: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """To compile and to link with."""
+        return self.core + self.library
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Engine:
             raise ValueError(f"{self._name} does not tell its shapes: compile it again") from None
         if (shape[:3], (*shape[:2], shape[3])) != (self._input, self._output):
             raise ValueError(
-                f"{self._name} was compiled for batch, variates, lookback, horizon {list(shape)}, "
+                f"{self._name} was compiled for batch, variates, numbers in and out {list(shape)}, "
                 f"the manifest says {list(self._input)} -> {list(self._output)}"
             )
 

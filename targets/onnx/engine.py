@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Engine:
-    """``past [B, D, L]`` float32 -> ``forecast [B, D, H]`` float32, both scaled, on ``threads`` threads.
+    """``past [B, D, L]`` float32 -> ``forecast [B, D, H Q]`` float32, both scaled, on ``threads`` threads.
 
     Takes any batch; a program exported with a fixed one runs as often as needed, the last piece padded.
     """
@@ -35,10 +35,10 @@ class Engine:
             self._refuse_other_shapes(manifest["task"])
 
     def _refuse_other_shapes(self, task: dict[str, Any]) -> None:
-        variates = len(task["variates"])
+        variates, quantiles = len(task["variates"]), len(task.get("quantile_levels") or [0.5])
         for node, steps in (
             (self._session.get_inputs()[0], task["lookback"]),
-            (self._session.get_outputs()[0], task["horizon"]),
+            (self._session.get_outputs()[0], task["horizon"] * quantiles),
         ):
             shape = [size if isinstance(size, int) else None for size in node.shape]  # None: any
             allowed = ([self._batch, variates, steps], [None, variates, steps])

@@ -135,8 +135,8 @@ def _check_interface(proto: onnx.ModelProto, shape: Shape, batch: int | None) ->
     """One input and one output with exactly the promised names and dimensions."""
     first = BATCH if batch is None else batch
     expected = [
-        (INPUT, [first, shape.variates, shape.lookback]),
-        (OUTPUT, [first, shape.variates, shape.horizon]),
+        (INPUT, [first, shape.variates, shape.inputs]),
+        (OUTPUT, [first, shape.variates, shape.outputs]),
     ]
     values = [*proto.graph.input, *proto.graph.output]
     got = [

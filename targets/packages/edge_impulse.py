@@ -65,8 +65,13 @@ class EdgeImpulse(Layout):
         """Writes the folder.
 
         Raises:
-            UsageError: the program was exported for another batch than 1.
+            UsageError: the program was exported for another batch than 1, or forecasts quantiles.
         """
+        if levels := artifact.manifest["task"].get("quantile_levels"):
+            raise UsageError(
+                f"layout {self.name} takes one number a step, this artifact gives {len(levels)} quantiles",
+                hint="compile without --quantiles",
+            )
         model = with_scaling(onnx.load_model_from_string(artifact.program), artifact.manifest["input"])
         batch = fixed_batch(model)
         if batch not in (None, 1):
@@ -83,7 +88,7 @@ class EdgeImpulse(Layout):
         artifact.copy_to(path / "artifact")
 
 
-def with_flat_rows(model: ModelProto, past: tuple[int, int], forecast: tuple[int, int]) -> ModelProto:
+def with_flat_rows(model: ModelProto, past: tuple[int, ...], forecast: tuple[int, ...]) -> ModelProto:
     """``model`` between flat rows.
 
     Args:

@@ -26,6 +26,7 @@ CARD = """\
 
 {what}, compiled by tsfmc for target `{kind}`.
 Lookback {lookback}, horizon {horizon}, step {step}, {variates} variates: {names}.
+A step's forecast is {point}.
 
     python artifact/run.py forecast rows.csv        # needs {needs}
     python artifact/run.py selftest
@@ -107,11 +108,19 @@ def _text(artifact: Packed, rows: Mapping[str, Mapping[str, Any]]) -> str:
         step=task.get("frequency") or "unknown",
         variates=len(task["variates"]),
         names=", ".join(named) + (" ..." if len(task["variates"]) > len(named) else ""),
+        point=_point(task),
         needs=", ".join(manifest.get("runtime_requirements", ())) or "Python",
         data=_plain((manifest.get("data") or {}).get("name", "unknown data")),
         windows=windows,
         accuracy=_table(rows) if rows else "Not measured.",
         licence=_plain(licence.get("warning") or f"The teacher's weights: {licence.get('spdx', 'unknown')}."),
+    )
+
+
+def _point(task: Mapping[str, Any]) -> str:
+    levels = task.get("quantile_levels") or ()
+    return (
+        f"its quantiles {', '.join(f'{level:g}' for level in levels)}" if levels else "one number, its mean"
     )
 
 

@@ -48,11 +48,12 @@ class Packed:
         return self.files.read(self.manifest["target"]["entry"])
 
     @property
-    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """``[D, L]`` of the past and ``[D, H]`` of the forecast."""
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """``[D, L]`` of the past and ``[D, H]`` of the forecast; with quantiles ``[D, H, Q]``."""
         task = self.manifest["task"]
-        variates = len(task["variates"])
-        return (variates, task["lookback"]), (variates, task["horizon"])
+        variates, levels = len(task["variates"]), task.get("quantile_levels") or ()
+        forecast = (variates, task["horizon"])
+        return (variates, task["lookback"]), (*forecast, len(levels)) if levels else forecast
 
     def copy_to(self, directory: Path) -> None:
         """The whole artifact, listing and signature too, so that it still verifies there."""

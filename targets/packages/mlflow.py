@@ -15,7 +15,10 @@ from typing import Any, ClassVar
 from .layout import Layout, Packed
 
 LOADER = '''\
-"""Loads a tsfmc artifact for MLflow: past [B, D, L] to forecast [B, D, H], in the units of the data."""
+"""Loads a tsfmc artifact for MLflow: past [B, D, L] to forecast [B, D, H], in the units of the data.
+
+Where the artifact forecasts quantiles, a step has several numbers: [B, D, H, Q].
+"""
 
 import sys
 import types
@@ -84,6 +87,6 @@ signature:
 """
 
 
-def _tensor(name: str | None, shape: tuple[int, int]) -> str:
+def _tensor(name: str | None, shape: tuple[int, ...]) -> str:
     spec: dict[str, Any] = {"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, *shape]}}
     return json.dumps([spec if name is None else {"name": name, **spec}])

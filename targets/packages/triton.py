@@ -57,7 +57,9 @@ class Triton(Layout):
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes the repository."""
-        model = with_scaling(onnx.load_model_from_string(artifact.program), artifact.manifest["input"])
+        quantiles = len(artifact.manifest["task"].get("quantile_levels") or [0.5])
+        program = onnx.load_model_from_string(artifact.program)
+        model = with_scaling(program, artifact.manifest["input"], quantiles)
         place = path / artifact.name
         (place / "1").mkdir(parents=True)
         (place / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))

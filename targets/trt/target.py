@@ -387,7 +387,7 @@ def _statement(options: TrtOptions, report: Report, level: Level, missing: str) 
 def _write_device_files(directory: Path, shape: Shape, options: TrtOptions, statement: str) -> None:
     """README.md and the trtexec script, filled in."""
     _scripts_in(directory)
-    batch, sizes = options.batch, f"{shape.variates}x{shape.lookback}"
+    batch, sizes = options.batch, f"{shape.variates}x{shape.inputs}"
     profile = " ".join(
         f"--{key}Shapes=past:{value}x{sizes}"
         for key, value in batch.model_dump().items()
@@ -400,8 +400,8 @@ def _write_device_files(directory: Path, shape: Shape, options: TrtOptions, stat
     values = {
         "SHAPES": profile,
         "VARIATES": shape.variates,
-        "LOOKBACK": shape.lookback,
-        "HORIZON": shape.horizon,
+        "LOOKBACK": shape.inputs,
+        "HORIZON": shape.outputs,
         "PRECISION": options.precision,
         "BATCH": str(batch.max) if batch.is_static else f"{batch.min} to {batch.max}, tuned for {batch.opt}",
         "PRESET": preset,

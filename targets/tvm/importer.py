@@ -21,7 +21,7 @@ def rewrite_operators(program: Program, batch: int) -> torch.export.ExportedProg
         LoweringError: an operator is used in a way that its replacement does not know.
     """
     try:
-        return export_static(program.module, (batch, program.shape.variates, program.shape.lookback))
+        return export_static(program.module, (batch, program.shape.variates, program.shape.inputs))
     except Exception as error:  # torch.export has no common base class for what may go wrong
         raise LoweringError(
             f"tvm: the program cannot be exported at batch {batch}: {first_line(error)}"

@@ -156,8 +156,8 @@ class _Lowering:
         self.options, self.device = options, device
         self.work, self.calibration, self.progress = work, calibration, progress
         shape = self.shape = program.shape
-        self.input = (options.batch, shape.variates, shape.lookback)
-        self.output = (options.batch, shape.variates, shape.horizon)
+        self.input = (options.batch, shape.variates, shape.inputs)
+        self.output = (options.batch, shape.variates, shape.outputs)
         self.tolerance = target.tolerance if options.precision == "fp32" else INT8_TOLERANCE
         self.measured: list[Measured] = []
 
@@ -249,7 +249,7 @@ class _Lowering:
             "compile",
             source=str(source),
             shape=self.input,
-            horizon=self.shape.horizon,
+            horizon=self.shape.outputs,
             device=self.options.device,
             form=self.options.form,
             precision=self.options.precision,

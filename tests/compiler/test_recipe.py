@@ -24,6 +24,7 @@ def test_defaults_are_the_method() -> None:
         "solve_affine",
         "refit_affine",
         "fold_affine",
+        "add_quantiles",
     )
     assert (recipe.task.lookback, recipe.task.horizon, recipe.seed, recipe.threads) == (512, 96, 0, 1)
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from factory import HORIZON, LOOKBACK, write_series, write_teacher
 
 from tsfmc.compiler import api
+from tsfmc.compiler.base.errors import PassError
 from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.driver.pipeline import build_passes
@@ -20,6 +22,7 @@ from tsfmc.compiler.learning.labels import teacher_stores, training_labels
 from tsfmc.compiler.learning.statistics import TUNED, WindowStatistics
 from tsfmc.passes.finetune import STRETCHES, Finetune
 from tsfmc.passes.gather_statistics import GatherStatistics
+from tsfmc.passes.prune_channels import PruneChannels
 from tsfmc.passes.record_teacher import RecordTeacher
 
 OPTIONS = {"epochs": 1, "learning_rates": (3e-3,), "cross_fit": 3}
@@ -126,3 +129,11 @@ def test_it_is_done_where_statistics_are_gathered(tmp_path: Path) -> None:
     assert {name for row in metrics["mixes"] for name in row["teachers"]} == {"tuned", "teacher"}
     assert not any("overrate" in warning for warning in metrics["warnings"])
     assert len(metrics["selection"][0]["mse"]) == 7, "six blocks and validation"
+
+
+def test_a_teacher_that_labelled_is_not_changed_again(unit: CompileUnit, tmp_path: Path) -> None:
+    """What was tuned on all of training is no start for teachers that have not seen it."""
+    after = tuned(unit, tmp_path)
+    for step in (Finetune(**OPTIONS), PruneChannels()):
+        with pytest.raises(PassError, match="labelled already"):
+            step.requires(after)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from ....compiler.data.levels import MEDIAN
 from ....compiler.data.scaling import Scaling
 from .check import find_problems, open_files
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
 from .files import MAX_MANIFEST_BYTES
-from .manifest import MANIFEST, is_number, parse_manifest
+from .manifest import MANIFEST, is_number, outputs_of, parse_manifest
 from .signature import check_signature
 from .stream import Stream
 
@@ -46,7 +47,8 @@ class Forecaster:
 
     Attributes:
         manifest: the manifest as plain dictionaries.
-        engine: the program alone, ``[B, D, L] -> [B, D, H]`` float32 in scaled units.
+        quantile_levels: Q levels, ascending; empty where a step has one number.
+        engine: the program alone, ``[B, D, L] -> [B, D, H Q]`` float32 in scaled units.
         scaling: from raw to scaled units and back.
 
     Raises:
@@ -71,6 +73,7 @@ class Forecaster:
         self.lookback: int = task["lookback"]
         self.horizon: int = task["horizon"]
         self.variates: tuple[str, ...] = tuple(task["variates"])
+        self.quantile_levels: tuple[float, ...] = tuple(task.get("quantile_levels") or ())
         self.scaling = Scaling(self.manifest["input"]["mean"], self.manifest["input"]["std"])
         if threads < 1:
             raise InputError(f"threads: expected at least 1, got {threads}")
@@ -91,13 +94,22 @@ class Forecaster:
     def forecast(self, past: np.ndarray) -> np.ndarray:
         """``[D, L]`` -> ``[D, H]`` or ``[B, D, L]`` -> ``[B, D, H]``, float64, in the units of the data.
 
+        With quantile levels a step has Q numbers, ascending: ``[D, H, Q]`` or ``[B, D, H, Q]``.
+
         Raises:
             InputError: another shape, or a value that is not a finite number.
         """
         windows = self._checked(past)
         forecast = self.scaling.unscale(self._in_scaled_units(self.scaling.scale(windows)))
+        if self.quantile_levels:
+            forecast = forecast.reshape(*forecast.shape[:2], self.horizon, len(self.quantile_levels))
         result: np.ndarray = forecast[0] if np.ndim(past) == 2 else forecast
         return result
+
+    def point(self, past: np.ndarray) -> np.ndarray:
+        """One number a step, as ``forecast`` without levels: its mean, or the median of the quantiles."""
+        forecast = self.forecast(past)
+        return forecast[..., self.quantile_levels.index(MEDIAN)] if self.quantile_levels else forecast
 
     def stream(self, missing: str | None = None) -> Stream:
         """A window that rows are pushed into one by one; ``missing`` None is the artifact's own policy."""
@@ -121,7 +133,7 @@ class Forecaster:
                 f"{MANIFEST} field selftest.tolerance: expected a number in (0, 1), got {tolerance!r}"
             )
         past = self._vectors(SELFTEST_PAST, self.lookback)
-        expected = self.scaling.scale(self._vectors(SELFTEST_FORECAST, self.horizon))
+        expected = self.scaling.scale(self._vectors(SELFTEST_FORECAST, outputs_of(self.manifest["task"])))
         if len(past) != len(expected):
             raise ArtifactError(f"{SELFTEST_FORECAST} has {len(expected)} windows, expected {len(past)}")
         scaled = self.scaling.scale(self._checked(past))
@@ -165,13 +177,13 @@ class Forecaster:
         return windows
 
     def _in_scaled_units(self, past: np.ndarray) -> np.ndarray:
-        """``[B, D, L]`` -> ``[B, D, H]`` float64, through the engine."""
+        """``[B, D, L]`` -> ``[B, D, H Q]`` float64, through the engine."""
         with np.errstate(over="ignore"):
             windows = np.ascontiguousarray(past, dtype=np.float32)
         if not np.isfinite(windows).all():
             raise InputError("past: the scaled values do not fit into float32")
         forecast = np.asarray(self.engine(windows), dtype=np.float64)
-        expected = (len(windows), len(self.variates), self.horizon)
+        expected = (len(windows), len(self.variates), outputs_of(self.manifest["task"]))
         if forecast.shape != expected or not np.isfinite(forecast).all():
             raise ArtifactError(
                 f"the engine returned shape {list(forecast.shape)}, "

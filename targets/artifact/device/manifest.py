@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ....compiler.data.levels import MEDIAN, levels_problem
 from ....compiler.data.reading import checked_reading
 from .errors import ArtifactError
 from .files import MAX_MANIFEST_BYTES, is_safe_name, read_bytes
@@ -20,7 +21,7 @@ MAX_STEPS = 1 << 20
 MAX_VARIATES = 1 << 16
 MAX_NAME = 1000
 MAX_WINDOW_VALUES = 1 << 24
-"""Numbers of one window and its forecast, ``D (L + H)``: 64 MiB of float32."""
+"""Numbers of one window and its forecast, ``D (L + H Q)``: 64 MiB of float32."""
 MAX_BATCH_VALUES = 1 << 26
 """The same of one call of a program with a fixed batch."""
 
@@ -77,6 +78,7 @@ def _check_task(task: dict[str, Any]) -> None:
         )
     if len(set(variates)) != len(variates):
         raise ArtifactError(f"{MANIFEST} field task.variates: a name occurs twice")
+    _check_levels(task.get("quantile_levels"))
     if values_of(task) > MAX_WINDOW_VALUES:
         raise _field("task", f"a window of up to {MAX_WINDOW_VALUES} numbers", values_of(task))
     if not isinstance(task.get("frequency"), (str, type(None))):
@@ -90,16 +92,32 @@ def _check_task(task: dict[str, Any]) -> None:
         raise ArtifactError(f"{MANIFEST} field task.{error}") from None
 
 
+def _check_levels(levels: object) -> None:
+    """None of them, or ascending numbers between 0 and 1 with the median, the point forecast, among them."""
+    if levels is None:
+        return
+    if not isinstance(levels, list) or not levels or not all(map(is_number, levels)):
+        raise _field("task.quantile_levels", "a list of numbers", levels)
+    if problem := levels_problem(levels):
+        raise ArtifactError(f"{MANIFEST} field task.quantile_levels: {problem}")
+
+
+def outputs_of(task: dict[str, Any]) -> int:
+    """Numbers of a variate's forecast, ``H``, or ``H Q`` where a step has Q quantiles."""
+    size: int = task["horizon"] * len(task.get("quantile_levels") or [MEDIAN])
+    return size
+
+
 def values_of(task: dict[str, Any]) -> int:
-    """Numbers of one window and its forecast, ``D (L + H)``."""
-    size: int = len(task["variates"]) * (task["lookback"] + task["horizon"])
+    """Numbers of one window and its forecast, ``D (L + H Q)``."""
+    size: int = len(task["variates"]) * (task["lookback"] + outputs_of(task))
     return size
 
 
 def _check_shapes(task: dict[str, Any], target: dict[str, Any]) -> None:
     """A program's fixed shapes are the task's, and its batches stay within the cap."""
     batches = _batches(target.get("batch"))
-    for name, steps in (("input_shape", task["lookback"]), ("output_shape", task["horizon"])):
+    for name, steps in (("input_shape", task["lookback"]), ("output_shape", outputs_of(task))):
         shape = target.get(name)
         if shape is None:
             continue

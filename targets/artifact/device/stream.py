@@ -29,7 +29,7 @@ class Stream:
 
     Args:
         task: the manifest's.
-        forecast: ``[D, L] -> [D, H]``, in the units of the data.
+        forecast: ``[D, L] -> [D, H]`` or ``[D, H, Q]``, in the units of the data.
         missing: ``error``, ``ffill`` or ``interpolate``; None is the artifact's own policy.
 
     Attributes:
@@ -74,7 +74,7 @@ class Stream:
         return gap
 
     def forecast(self) -> np.ndarray:
-        """``[D, H]`` after the last row, in the units of the data.
+        """``[D, H]`` or ``[D, H, Q]`` after the last row, in the units of the data.
 
         Raises:
             InputError: too few rows, or a variate without a value to fill from.

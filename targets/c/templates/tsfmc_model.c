@@ -20,6 +20,7 @@ static const tsfmc_weights tsfmc_constants = {
 
 const tsfmc_model tsfmc_student = {TSFMC_SCHEMA, @CHECKSUM@, &tsfmc_constants};
 const char *const tsfmc_names[TSFMC_VARIATES] = {@NAMES@};
+const float tsfmc_levels[TSFMC_QUANTILES] = {@LEVELS@};
 static const float tsfmc_mean[TSFMC_VARIATES] = {@MEAN@};
 static const float tsfmc_std[TSFMC_VARIATES] = {@STD@};
 
@@ -174,7 +175,7 @@ int tsfmc_stream_forecast(const tsfmc_model *model, tsfmc_stream *stream, float 
     stream->head = 0U;
   }
   const int status = tsfmc_forecast(model, stream->window, forecast, scratch);
-  if (status == TSFMC_OK) tsfmc_unscale(forecast, TSFMC_HORIZON);
+  if (status == TSFMC_OK) tsfmc_unscale(forecast, TSFMC_HORIZON * TSFMC_QUANTILES);
   return status;
 }
 

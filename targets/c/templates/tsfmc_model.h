@@ -16,11 +16,13 @@
 #define TSFMC_VARIATES @VARIATES@
 #define TSFMC_LOOKBACK @LOOKBACK@
 #define TSFMC_HORIZON @HORIZON@
+#define TSFMC_QUANTILES @QUANTILES@ /* numbers of a step: 1 is a point forecast, @POINT@ of what may come */
 #define TSFMC_STEP_SECONDS @STEP_SECONDS@ /* 0: not a whole number of seconds, or unknown */
 #define TSFMC_FREQUENCY @FREQUENCY@
 #define TSFMC_PRECISION "@PRECISION@"
 #define TSFMC_INPUT_SIZE (TSFMC_VARIATES * TSFMC_LOOKBACK)
-#define TSFMC_OUTPUT_SIZE (TSFMC_VARIATES * TSFMC_HORIZON)
+#define TSFMC_OUTPUT_SIZE (TSFMC_VARIATES * TSFMC_HORIZON * TSFMC_QUANTILES)
+#define TSFMC_AT(variate, step, quantile) (((variate) * TSFMC_HORIZON + (step)) * TSFMC_QUANTILES + (quantile))
 #define TSFMC_SCRATCH_BYTES @SCRATCH_BYTES@
 #define TSFMC_SCHEMA @SCHEMA@
 
@@ -56,12 +58,15 @@ typedef struct {
 
 TSFMC_API extern const tsfmc_model tsfmc_student;
 TSFMC_API extern const char *const tsfmc_names[TSFMC_VARIATES];
+TSFMC_API extern const float tsfmc_levels[TSFMC_QUANTILES]; /* ascending */
 
-/* past [VARIATES][LOOKBACK], oldest first -> forecast [VARIATES][HORIZON], both scaled (see tsfmc_scale).
+/* past [VARIATES][LOOKBACK], oldest first -> forecast [VARIATES][HORIZON][QUANTILES], both scaled (see
+ * tsfmc_scale): forecast[TSFMC_AT(d, t, q)] is the quantile of level tsfmc_levels[q].
  * `past` and `forecast` must not overlap.  `scratch`: TSFMC_SCRATCH_BYTES of any alignment and content. */
 TSFMC_API int tsfmc_forecast(const tsfmc_model *model, const float *past, float *forecast, void *scratch);
 
-/* (value - mean) / std of each variate and back, in place; `steps` a variate. */
+/* (value - mean) / std of each variate and back, in place; `steps` numbers a variate, of a forecast
+ * TSFMC_HORIZON * TSFMC_QUANTILES. */
 TSFMC_API void tsfmc_scale(float *values, int steps);
 TSFMC_API void tsfmc_unscale(float *values, int steps);
 
@@ -88,7 +93,7 @@ TSFMC_API void tsfmc_stream_init(tsfmc_stream *stream);
  * missed altogether is a row of NaN.  A row that is refused leaves the stream as it was. */
 TSFMC_API int tsfmc_push(tsfmc_stream *stream, const float *row);
 
-/* The forecast [VARIATES][HORIZON] in raw units. */
+/* The forecast [VARIATES][HORIZON][QUANTILES] in raw units. */
 TSFMC_API int tsfmc_stream_forecast(const tsfmc_model *model, tsfmc_stream *stream, float *forecast, void *scratch);
 
 /* TSFMC_STATE_BYTES to keep over a restart, on the same kind of processor. */

@@ -273,8 +273,8 @@ class Engine:
             raise ValueError(f"{SPEC} has the batches {spec['batch']}, the manifest {batch}")
         if task is None:
             return
-        variates = len(task["variates"])
-        expected = [[variates, task["lookback"]], [variates, task["horizon"]]]
+        variates, quantiles = len(task["variates"]), len(task.get("quantile_levels") or [0.5])
+        expected = [[variates, task["lookback"]], [variates, task["horizon"] * quantiles]]
         shapes = [spec[side]["shape"] for side in ("input", "output")]
         if shapes != expected:
             raise ValueError(f"{SPEC} has the shapes {shapes}, the task's are {expected}")
