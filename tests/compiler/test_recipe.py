@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tsfmc.compiler.base.errors import RecipeError, UsageError
+from tsfmc.compiler.data.dialect import Dialect
 from tsfmc.compiler.driver.pipeline import build_passes
 from tsfmc.compiler.driver.recipe import make_recipe, resolve
 from tsfmc.compiler.driver.settings import known_settings
@@ -87,7 +88,7 @@ def test_settings_and_recipe_are_one_table() -> None:
         "teacher": "t", "data": "d", "target": "tvm", "student": "itransformer", "lookback": 7, "horizon": 3,
         "variates": "a", "step": "h", "split": "1,1,1", "missing": "ffill", "max_filled": 0.4, "refit": "all",
         "id_column": "meter", "time_column": "when", "value_columns": "a,b", "holdout_items": 0.2,
-        "duplicates": "mean", "sort": True, "zone": "Europe/Berlin", "csv": "sep=;",
+        "duplicates": "mean", "sort": True, "zone": "Europe/Berlin", "csv": "sep=;,decimal=,",
         "teacher_store": Path("s"), "licence_policy": "commercial",
         "quantiles": (0.1, 0.5, 0.9), "baseline": False, "with_teacher": True, "seed": 5, "threads": 2,
         "pipeline": ("build_student",),
@@ -100,8 +101,9 @@ def test_settings_and_recipe_are_one_table() -> None:
         value = recipe
         for part in path.split("."):
             value = value[part]
-        expected = {"target": ("tvm",), "teacher_store": "s"}.get(name, given[name])
-        assert (value["sep"] == ";") if name == "csv" else (value == expected), name
+        dialect = Dialect(sep=";", decimal=",")._asdict()
+        expected = {"target": ("tvm",), "teacher_store": "s", "csv": dialect}.get(name, given[name])
+        assert value == expected, name
 
 
 def test_an_unknown_setting_is_a_wrong_keyword() -> None:

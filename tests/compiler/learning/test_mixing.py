@@ -12,7 +12,8 @@ from series import make_data, waves, windows_of
 from tsfmc.compiler.data.splits import Splits
 from tsfmc.compiler.learning.grid import Grid
 from tsfmc.compiler.learning.mixing import Mixing, choose_mix, mixes_of
-from tsfmc.compiler.learning.statistics import Labels, WindowStatistics
+from tsfmc.compiler.learning.pieces import Labels
+from tsfmc.compiler.learning.statistics import WindowStatistics
 
 LOOKBACK, HORIZON = 20, 6
 DATA = make_data(waves(620), Splits(420, 90, 110))
