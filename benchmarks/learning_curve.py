@@ -37,7 +37,8 @@ from tsfmc.compiler.ir.teacher_store import TeacherStore
 from tsfmc.compiler.ir.unit import CompileUnit, Task
 from tsfmc.compiler.learning.affine import Setting, solve
 from tsfmc.compiler.learning.evaluate import Predict, evaluate, model_predictor, naive_scale, seasonal_naive
-from tsfmc.compiler.learning.statistics import Labels, WindowStatistics
+from tsfmc.compiler.learning.pieces import Labels
+from tsfmc.compiler.learning.statistics import WindowStatistics
 from tsfmc.compiler.learning.synthetic import TEACHER, synthetic_prior
 from tsfmc.passes.add_prior import AddPrior
 from tsfmc.passes.build_student import BuildStudent

@@ -7,6 +7,7 @@ bench     artifacts -> latency, against a teacher or each other
 sign      artifact + private key -> a signature beside its files
 verify    artifact -> whether it is whole, signed by whom, and computes what it should
 inspect   artifact -> its manifest
+survey    data -> what they are, what is wrong with them, what a compile would cost
 standing  artifact -> whether its files are those that the manifest speaks of
 compare   artifacts -> what each has over the first
 report    a folder of artifacts -> a page
@@ -22,16 +23,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .base.errors import UsageError
+from .base.executors import Executor, executor_of
 from .base.parallel import Processes
 from .base.paths import disk_errors, require_room
 from .base.progress import Progress, Silent
-from .driver.recipe import Recipe, make_recipe
+from .driver.recipe import Recipe, make_recipe, reading_settings
 from .driver.settings import OtherSettings
 
 if TYPE_CHECKING:
     from ..targets.artifact.device.forecaster import Forecaster as ArtifactForecaster
     from ..targets.artifact.open import Standing
+    from ..targets.packages.push import Pushed
+    from .data.survey import Survey
     from .driver.bench import Bench
+    from .driver.costs import Cost
     from .driver.update import UpdateResult
     from .ir.teacher_store import TeacherStore
     from .ir.unit import CompileUnit, PassRecord
@@ -39,7 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult", "Recipe", "bench", "compare", "compile", "compile_recipe", "inspect", "load",
-    "make_recipe", "package", "plan", "report", "sign", "standing", "teach", "transform", "update", "verify",
+    "make_recipe", "package", "plan", "push", "report", "sign", "standing", "survey", "teach",
+    "transform", "update", "verify",
 ]  # fmt: skip
 
 
@@ -65,8 +71,8 @@ class CompileResult:
 
 
 def compile(
-    teacher: str | Path | None = None,
-    data: str | Path | None = None,
+    teacher: str | Path | Sequence[str | Path] | None = None,
+    data: str | Path | object | None = None,
     target: str | Sequence[str] | None = None,
     *,
     out: str | Path = "out",
@@ -74,17 +80,22 @@ def compile(
     dump_after: Sequence[str] = (),
     stop_after: str | None = None,
     progress: Progress | None = None,
+    engine: str | Executor = "local",
     **settings: Unpack[OtherSettings],
 ) -> CompileResult:
     """Compiles a teacher to artifacts ``out/<target>/``; arguments left out come from the recipe.
 
     Args:
-        teacher: short name, hub id or local directory.
-        data: known data set, ``sample``, a CSV or Parquet file, or ``synthetic`` for no data at all.
+        teacher: short name, hub id, local directory or teacher store; several are mixed by weights that
+            rolling origins choose.
+        data: known data set, ``sample``, a file (.csv, .tsv, .parquet, .xlsx), a table of pandas, Polars or
+            Arrow, or ``synthetic`` for no data at all.
         target: one target or several.
         cache: look up and keep the results of long passes.
         dump_after: names of steps, or ``["all"]``: the unit is written to ``out/dump/`` after them.
         stop_after: name of the last step to run; what is not packed by then is not written.
+        engine: where labels and statistics are computed: ``"local"``, ``"ray"``, or one with an address such
+            as ``EXECUTORS["ray"]("auto")``; the artifact is the same.
         settings: the options of ``tsfmc compile``, see ``driver/settings.py``: ``student``, ``lookback``,
             ``horizon``, ``recipe``, ``set`` (``key.path=value`` strings) and so on.
 
@@ -99,6 +110,7 @@ def compile(
         dump_after=dump_after,
         stop_after=stop_after,
         progress=progress or Silent(),
+        engine=engine,
     )
 
 
@@ -111,6 +123,7 @@ def compile_recipe(
     dump_after: Sequence[str] = (),
     stop_after: str | None = None,
     progress: Progress,
+    engine: str | Executor = "local",
 ) -> CompileResult:
     """``compile`` for a resolved recipe."""
     from .driver import pipeline
@@ -124,15 +137,17 @@ def compile_recipe(
     require_disks(recipe, out, cache=cache)
     if not Processes.current().is_main:
         steps = pipeline.learning_steps(recipe, cache=cache)
-    unit = pipeline.run_steps(
-        recipe,
-        steps,
-        cache=cache,
-        dump=out / "dump",
-        dump_after=dump_after,
-        stop_after=stop_after,
-        progress=progress,
-    )
+    with executor_of(engine) as executor:
+        unit = pipeline.run_steps(
+            recipe,
+            steps,
+            cache=cache,
+            dump=out / "dump",
+            dump_after=dump_after,
+            stop_after=stop_after,
+            progress=progress,
+            executor=executor,
+        )
     artifacts = {kind: out / kind for kind in unit.artifacts}
     if len(artifacts) < len(recipe.targets):
         return CompileResult(artifacts, None, unit.artifacts, unit.record, unit.warnings)
@@ -199,6 +214,32 @@ def plan(
         "steps": [{"name": step.name, "summary": step.summary, "options": step.config()} for step in steps],
         "data": data_facts(recipe, progress or Silent()),
     }
+
+
+def survey(
+    data: str | Path | object,
+    *,
+    teacher: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Unpack[OtherSettings],
+) -> tuple[Survey, list[Cost]]:
+    """What a data set is, what is wrong with it and how to read it, and what a compile of it would cost.
+
+    Args:
+        data: as ``compile`` takes it.
+        teacher: whose labels the cost is to hold; none without one.
+        settings: those of ``compile``: how to read it, and of which compile the cost is asked for.
+
+    Raises:
+        TsfmcError: settings that are not understood, or no such data.
+    """
+    from .data.survey import survey as look
+    from .driver.costs import estimate, total
+
+    recipe = make_recipe(data=data, teacher=teacher, **settings)
+    found = look(recipe.data, progress=progress, **reading_settings(recipe))
+    costs = estimate(found, recipe, label=teacher is not None)
+    return found, [*costs, total(costs)] if costs else []
 
 
 def load(path: str | Path, threads: int = 1, *, trust: str | Path | None = None) -> ArtifactForecaster:
@@ -321,43 +362,104 @@ def compare(
 
 @disk_errors()
 def package(
-    artifact: str | Path, *, layout: str = "tsfmc", out: str | Path | None = None, name: str = "forecaster"
+    artifact: str | Path,
+    *,
+    layout: str = "tsfmc",
+    out: str | Path | None = None,
+    name: str = "forecaster",
+    runtime: str | Path | None = None,
+    id: str | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Checks an artifact and writes it in a platform's layout, see ``targets/packages``.
 
+    Args:
+        runtime: for ``web``: the npm package onnxruntime-web, unpacked; None asks npm for it.
+        id: an item of a fleet, whose own artifact is cut out and written.
+
     Raises:
         VerificationError: the artifact is not intact.
-        UsageError: an unknown layout, one that does not take this target, or ``out`` exists.
+        UsageError: an unknown layout, one that does not take this target or option, ``out`` exists, or there
+            is no such item.
+        MissingError: no runtime is given, and npm does not deliver it.
     """
     from ..targets.packages import LAYOUTS
     from ..targets.packages.layout import write_package
+    from .driver.evaluation import kept_residuals
 
-    chosen = LAYOUTS[layout]()
-    return write_package(Path(artifact), chosen, Path(out or name + chosen.suffix), name)
+    made_by = LAYOUTS[layout]
+    interval = kept_residuals(Path(artifact)) if "interval" in made_by.options else None
+    chosen = made_by.made(runtime=_path(runtime), interval=interval)
+    path = Path(out or name + chosen.suffix)
+    if id is None:
+        return write_package(Path(artifact), chosen, path, name)
+    from .driver.cutting import cut_out
+
+    with cut_out(Path(artifact), id, progress or Silent()) as own:
+        return write_package(own, chosen, path, name)
+
+
+def push(
+    artifact: str | Path,
+    repo: str,
+    *,
+    endpoint: str | None = None,
+    private: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """Checks an artifact and uploads it with its model card to the Hugging Face hub.
+
+    See ``targets/packages/push``.
+
+    Raises:
+        VerificationError: the artifact is not intact, or its self-test fails.
+        LicenceError: the teacher's licence is not known to allow sharing, and ``private`` is not asked for.
+        UsageError: ``repo`` is no name, or the hub refuses it.
+        MissingError: no such artifact, no login, or no connection.
+    """
+    from ..targets.packages.push import push_artifact
+
+    return push_artifact(Path(artifact), repo, endpoint=endpoint, private=private, dry_run=dry_run)
 
 
 @disk_errors()
 def update(
     artifact: str | Path,
-    data: str | Path,
+    data: str | Path | object,
     out: str | Path = "out",
     *,
-    missing: str = "error",
+    missing: str | None = None,
+    rename: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    **reading: Any,
 ) -> UpdateResult:
     """Adds new rows to the statistics beside an artifact and solves its student again, in seconds.
 
     Neither the teacher nor the old data are needed.  The rows must follow the last ones that the statistics
     have, one step later.  The new artifact and its statistics are written to ``out``.
 
+    Args:
+        data: a file, or a table of pandas, Polars or Arrow.
+        missing: the policy for empty cells and missing rows; None is that of the compile.
+        rename: name of a column in ``data`` -> its variate.
+        reading: ``duplicates``, ``sort``, ``zone`` and ``csv``, see ``load_data``; absent is as compiled.
+
     Raises:
         MissingError: the compile left no statistics.
         UsageError: statistics of another task; rows that were seen before, or after a gap.
         VerificationError: statistics of another artifact, or a broken file.
     """
+    from .data.objects import as_file
     from .driver.update import update as run
 
-    return run(Path(artifact), Path(data), Path(out), missing=missing, progress=progress or Silent())
+    return run(
+        Path(artifact),
+        Path(as_file(data)),
+        Path(out),
+        asked={"missing": missing, **reading},
+        rename=rename or {},
+        progress=progress or Silent(),
+    )
 
 
 @disk_errors()
@@ -370,8 +472,12 @@ def teach(
     state_positions: int = 0,
     train_windows: int = 0,
     progress: Progress | None = None,
+    engine: str | Executor = "local",
 ) -> TeacherStore:
     """Writes a teacher store for the recipe's teacher, data and task, with the teacher's latency record.
+
+    Args:
+        engine: where the labels are computed, as for ``compile``.
 
     Raises:
         TsfmcError: see ``teacher_store.write_store``.
@@ -379,33 +485,41 @@ def teach(
     from .driver import pipeline
     from .driver.latency import teacher_latency
     from .driver.room import require_cache
-    from .learning.teacher_store import StoreOptions, write_store
+    from .learning.labelling import StoreOptions
+    from .learning.teacher_store import write_store
 
+    if len(recipe.teacher) > 1:
+        raise UsageError(
+            f"a store holds the outputs of one teacher, and there are {len(recipe.teacher)}",
+            hint="write a store for each, and give all of them to one compile",
+        )
     progress = progress or Silent()
     require_room(folder, 0, "the store's folder", "choose another one with --out")
     require_cache()
-    steps = pipeline.learning_steps(recipe)
-    unit = pipeline.run_steps(recipe, steps, stop_after=steps[0].name, progress=progress)
-    if unit.teacher is None or unit.teacher_info is None:
-        raise UsageError("a teacher store is written from a teacher", hint="give --teacher")
-    options = StoreOptions(
-        states=("train",) if states else (),
-        states_dtype=states_dtype,  # type: ignore[arg-type]
-        state_positions=state_positions,
-        train_windows=train_windows,
-    )
-    return write_store(
-        folder,
-        unit.teacher,
-        unit.teacher_info,
-        unit.data,
-        lookback=unit.task.lookback,
-        horizon=unit.task.horizon,
-        options=options,
-        progress=progress,
-        processes=Processes.current(),
-        measure_latency=lambda: teacher_latency(recipe, unit),
-    )
+    with executor_of(engine) as executor:
+        steps = pipeline.learning_steps(recipe)
+        unit = pipeline.run_steps(recipe, steps, stop_after=steps[0].name, progress=progress)
+        if unit.teacher is None or unit.teacher_info is None:
+            raise UsageError("a teacher store is written from a teacher", hint="give --teacher")
+        options = StoreOptions(
+            states=("train",) if states else (),
+            states_dtype=states_dtype,  # type: ignore[arg-type]
+            state_positions=state_positions,
+            train_windows=train_windows,
+        )
+        return write_store(
+            folder,
+            unit.teacher,
+            unit.teacher_info,
+            unit.data,
+            lookback=unit.task.lookback,
+            horizon=unit.task.horizon,
+            options=options,
+            progress=progress,
+            processes=Processes.current(),
+            executor=executor,
+            measure_latency=lambda: teacher_latency(recipe, unit),
+        )
 
 
 def bench(

@@ -16,6 +16,7 @@ PASSES = Registry(
         "gather_statistics": "passes.gather_statistics:GatherStatistics",
         "add_prior": "passes.add_prior:AddPrior",
         "solve_affine": "passes.solve_affine:SolveAffine",
+        "solve_fleet": "passes.solve_fleet:SolveFleet",
         "add_inputs": "passes.add_inputs:AddInputs",
         "add_branch": "passes.add_branch:AddBranch",
         "refit_affine": "passes.refit_affine:RefitAffine",

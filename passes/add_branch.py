@@ -21,6 +21,7 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, Rec
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting, setting_of
 from ..compiler.learning.branch_origin import branch_basis, sample
+from ..compiler.learning.labels import teacher_stores
 from ..compiler.learning.statistics import WindowStatistics
 from ..compiler.students.residual import EMBEDDING, LIMITS, grow
 from .build_student import Supervised
@@ -33,7 +34,7 @@ class AddBranch(Pass):
     """Replaces the solved student by one with an untrained branch beside it."""
 
     name = "add_branch"
-    reads = frozenset({"data", "statistics", "student", "setting", "teacher_store"})
+    reads = frozenset({"data", "statistics", "student", "setting", "teacher_store", "companions"})
     writes = frozenset({"student", "objective"})
     summary = "put an untrained branch beside the solved affine student; the same objective once more"
 
@@ -51,11 +52,11 @@ class AddBranch(Pass):
             raise PassError("there is no solved affine student", hint="put solve_affine before add_branch")
         if not isinstance(unit.statistics, WindowStatistics):
             raise PassError("there are no statistics", hint="put gather_statistics before solve_affine")
-        teachers = [name for name, _ in setting_of(unit.setting).teachers]
-        if teachers and (teachers != ["teacher"] or unit.teacher_store is None):
+        missing = [name for name, _ in setting_of(unit.setting).teachers if name not in teacher_stores(unit)]
+        if missing:
             raise PassError(
-                f"the student was solved with {', '.join(teachers)}, and their labels are not at hand",
-                hint="a branch is trained with one teacher; compile with one",
+                f"the student was solved with {', '.join(missing)}, and their labels are not at hand",
+                hint="put record_teacher before gather_statistics",
             )
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:

@@ -2,7 +2,8 @@
 
     minimise  L = sum_k lambda_k * term_k       over the student and the terms' own parameters
 
-The teacher is never run here: its forecasts and states come from the teacher store, memory-mapped.  Every
+The teacher is never run here: its forecasts and states come from the teacher store, memory-mapped, those of
+several teachers in the mix that the affine start was solved for.  Every
 training window is learnt from, with the terms that need a teacher only where the store has labelled it, so
 that students with and without a teacher see the same windows in the same number of steps.
 
@@ -33,6 +34,7 @@ from ..compiler.learning.affine import setting_of
 from ..compiler.learning.branch_origin import Judge, Origin, Verdict, origins, percent
 from ..compiler.learning.cost import Cost, cost_of
 from ..compiler.learning.evaluate import evaluate, model_predictor
+from ..compiler.learning.labels import training_forecast
 from ..compiler.learning.statistics import WindowStatistics
 from ..compiler.learning.training import TrainingPlan, TrainingResult, train
 from ..compiler.students.residual import LIMITS, Residual
@@ -93,7 +95,9 @@ class Distill(Pass):
     """Trains the student and empties the objective."""
 
     name = "distill"
-    reads = frozenset({"data", "teacher_store", "student", "objective", "statistics", "setting"})
+    reads = frozenset(
+        {"data", "teacher_store", "companions", "held_out", "student", "objective", "statistics", "setting"}
+    )
     writes = frozenset({"student", "objective"})
     summary = (
         "train the student on the collected objective; judged on validation, a branch by rolling origins"
@@ -134,6 +138,11 @@ class Distill(Pass):
             raise PassError("there is no student with an objective", hint="put build_student before distill")
         if unit.objective.needs_teacher and unit.teacher_store is None:
             raise PassError("the objective needs teacher outputs, and there is no teacher store")
+        if unit.companions and unit.setting is None:
+            raise PassError(
+                f"{1 + len(unit.companions)} teachers, and a student that is trained learns from one",
+                hint="give one teacher, or an affine student, which is solved for a mix of them",
+            )
         if isinstance(unit.student, Residual) and unit.setting is None:
             raise PassError("there is no affine start to judge the branch against", hint="put solve_affine")
 
@@ -275,6 +284,7 @@ def _reader(
     row_of = torch.full((len(windows),), -1)
     row_of[torch.from_numpy(rows)] = torch.arange(len(rows))
     whole = len(rows) == len(windows)
+    forecast = training_forecast(unit)
 
     def fetch(indices: Sequence[int]) -> tuple[Tensor, ...]:
         at = chosen[torch.as_tensor(indices)]
@@ -282,7 +292,7 @@ def _reader(
         labels: tuple[Tensor, ...] = ()
         # What stands in the place of a missing label is never read.
         if step.needs_teacher:
-            labels = (*labels, store.forecast("train", row.clamp_min(0).tolist()))
+            labels = (*labels, forecast(row.clamp_min(0).tolist()))
         if step.needs_states:
             labels = (*labels, store.states("train", row.clamp_min(0).tolist()))
         return (*windows.batch(at), *labels, *(() if whole else (row >= 0,)))

@@ -2,33 +2,33 @@
 
     G = sum (x - m)(x - m)^T     R = sum (x - m)(y - m)^T     T = sum (x - m)(teacher - m)^T
 
-Without a teacher's outputs there is no T, and what is solved is plain least squares.  A teacher that was
-tuned on the training windows is not judged by blocks of them: it has seen what each block would ask.  Where
-the objective aims at the teacher's states, those have sums as well.
+Without a teacher's outputs there is no T, and what is solved is plain least squares; every teacher has a T
+of its own.  A teacher that was tuned on the training windows is not judged by blocks of them, for it has
+seen what each block would ask, unless its labels are those of teachers that had not (``finetune`` with
+``cross_fit``).  Where the objective aims at the first teacher's states, those have sums as well.
 """
 
 from __future__ import annotations
 
-import numpy as np
 from pydantic import Field
 
 from ..compiler.base.content import content_key
 from ..compiler.base.errors import PassError
 from ..compiler.ir.effects import content_of
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
-from ..compiler.ir.teacher_store import TeacherStore
 from ..compiler.ir.unit import CompileUnit
+from ..compiler.learning.labels import teacher_stores, training_labels
 from ..compiler.learning.state_targets import reduced_states
-from ..compiler.learning.statistics import STATES, Labels, WindowStatistics
+from ..compiler.learning.statistics import STATES, WindowStatistics
 
 
 class GatherStatistics(Pass):
     """Adds ``statistics`` to the unit."""
 
     name = "gather_statistics"
-    reads = frozenset({"data", "teacher_store", "tuned", "objective"})
+    reads = frozenset({"data", "teacher_store", "companions", "tuned", "held_out", "objective"})
     writes = frozenset({"statistics"})
-    summary = "sum what an affine student needs of the windows and of the teacher's forecasts"
+    summary = "sum what an affine student needs of the windows and of the teachers' forecasts"
 
     class Options(PassOptions):
         """``blocks`` of time that training is cut into, so that settings are judged by rolling origins."""
@@ -36,19 +36,20 @@ class GatherStatistics(Pass):
         blocks: int = Field(default=8, ge=3)
 
     def requires(self, unit: CompileUnit) -> None:
-        store = unit.teacher_store
-        if store is None:
-            return
         windows = len(unit.data.windows("train", unit.task.lookback, unit.task.horizon))
-        if store.counts["train"] != windows:
-            raise PassError(
-                f"the teacher's labels cover {store.counts['train']} of {windows} training windows",
-                hint="label all of them (train_windows = 0), or train with distill",
-            )
+        stores = teacher_stores(unit)
+        for name, store in stores.items():
+            if store.counts["train"] != windows:
+                whose = "the teacher's labels" if len(stores) == 1 else f"the labels of {name}"
+                raise PassError(
+                    f"{whose} cover {store.counts['train']} of {windows} training windows",
+                    hint="label all of them (train_windows = 0), or train with distill",
+                )
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
-        labels = [] if unit.teacher_store is None else [("teacher", _labels(unit.teacher_store))]
+        labels = list(training_labels(unit).items())
+        tuned = unit.tuned and unit.held_out is None
         aims = {term.target for _, term in unit.objective.active()}
         if unit.teacher_store is not None and STATES in aims:
             labels.append((STATES, reduced_states(unit.teacher_store)))
@@ -58,7 +59,9 @@ class GatherStatistics(Pass):
             task.lookback,
             task.horizon,
             self.options.blocks,
-            content_of(unit, "tuned"),
+            tuned,
+            content_of(unit, "companions"),
+            content_of(unit, "held_out"),
             [name for name, _ in labels],
         )
         statistics = WindowStatistics(
@@ -68,16 +71,8 @@ class GatherStatistics(Pass):
             labels,
             blocks=self.options.blocks,
             key=key,
-            tuned=bool(labels) and unit.tuned,
+            tuned=bool(labels) and tuned,
+            executor=context.executor,
         )
         metrics = {"windows": statistics.windows, "targets": ", ".join(statistics.targets)}
         return PassResult(unit.with_(statistics=statistics), True, metrics)
-
-
-def _labels(store: TeacherStore) -> Labels:
-    forecasts = store.array("train", "forecast")
-
-    def labels(first: int, last: int) -> np.ndarray:
-        return np.asarray(forecasts[first:last])
-
-    return labels

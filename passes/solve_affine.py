@@ -4,7 +4,8 @@
     =>  W_t = (G + ridge)^-1 (R_t + lambda w_t T_t) / (1 + lambda w_t)              x, y, teacher less m(x)
 
 What the objective and the student leave open is chosen by rolling origins inside training and the
-validation split, never by the test split: how much weight the teacher gets (none is a candidate), whether
+validation split, never by the test split: which mix of teachers where there are several
+(``learning/mixing.py``), how much weight the teacher gets (none is a candidate), whether
 that weight rises over the horizon, one map for all variates or more, their rank, the ridge, and whether the
 teacher's states help to shape the basis of the low-rank form (FTA with phi = identity, at its weight or 0).
 """
@@ -25,6 +26,7 @@ from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form
 from ..compiler.learning.grid import Grid
+from ..compiler.learning.mixing import Mixing, choose_mix, mixes_of
 from ..compiler.learning.rolling_origin import Selection, Stretches, select
 from ..compiler.learning.statistics import STATES, TOO_FEW, WindowStatistics
 
@@ -100,6 +102,7 @@ class SolveAffine(Pass):
         assert isinstance(unit.student, Student) and isinstance(unit.statistics, WindowStatistics)
         grid = self._grid(unit.student, unit.objective, unit.statistics)
         with one_thread(), context.progress.task("rolling origins", 1) as task:
+            grid, mixing = self._mixed(unit.statistics, grid)
             selection, warnings = self._selected(unit.statistics, grid)
             task.advance(1)
         for warning in warnings:
@@ -111,7 +114,20 @@ class SolveAffine(Pass):
             **{**unit.student.config, "variates": len(unit.task.variates)},
         )
         after = unit.with_(student=student.eval(), objective=Objective(), setting=asdict(selection.chosen))
-        return PassResult(after, True, _metrics(selection, warnings))
+        return PassResult(after, True, _metrics(selection, warnings, mixing))
+
+    def _mixed(self, statistics: WindowStatistics, grid: Grid) -> tuple[Grid, Mixing | None]:
+        """The grid with the mix of teachers that was chosen, where there are several to choose from.
+
+        Where training is too short for rolling origins the mix is not searched: equal parts.
+        """
+        if len(grid.mixes) < 2 or not any(grid.distill):
+            return replace(grid, mixes=grid.mixes[:1]), None
+        if statistics.alone == TOO_FEW:
+            equal = max(grid.mixes, key=lambda mix: (len(mix), -max(weight for _, weight in mix)))
+            return replace(grid, mixes=(equal,)), None
+        mixing = choose_mix(statistics, grid)
+        return replace(grid, mixes=(mixing.chosen,)), mixing
 
     def _selected(self, statistics: WindowStatistics, grid: Grid) -> tuple[Selection, tuple[str, ...]]:
         """What was chosen, and what a user has to know about how."""
@@ -172,7 +188,7 @@ class SolveAffine(Pass):
             poolings=Grid.poolings if "ridge" in search else (0.0,),
             distill=options.lambdas if "lambda" in search else (fixed,),
             taus=taus,
-            mixes=() if teacher is None else ((("teacher", 1.0),),),
+            mixes=() if teacher is None else mixes_of(statistics.teachers),
             priors=(0.0,) if statistics.prior is None else priors,
             aligns=tuple(dict.fromkeys((0.0, align))) if "lambda" in search else (align,),
         )
@@ -208,9 +224,10 @@ def _term(objective: Objective, target: str) -> LossTerm | None:
     return next((term for _, term in objective.active() if term.target == target), None)
 
 
-def _metrics(selection: Selection, warnings: tuple[str, ...]) -> dict[str, Any]:
+def _metrics(selection: Selection, warnings: tuple[str, ...], mixing: Mixing | None) -> dict[str, Any]:
     chosen = selection.chosen
     return {
+        **({} if mixing is None else {"mixes": mixing.table}),
         "maps": chosen.form,
         "rank": chosen.rank,
         "pooling": chosen.pooling,

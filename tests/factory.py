@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tsfmc.compiler.data import load_data
+from tsfmc.compiler.data import load_data, load_panel
 from tsfmc.compiler.frontends import build_teacher, open_teacher, save_teacher
 from tsfmc.compiler.ir.unit import CompileUnit, Task
 
@@ -43,6 +43,33 @@ def write_series(path: Path, rows: int = 700, variates: int = 3) -> Path:
         columns[f"v{index}"] = 10 * index + cycle + 0.002 * hours + 0.3 * generator.standard_normal(rows)
     pd.DataFrame(columns).to_csv(path, index=False)
     return path
+
+
+def write_panel(path: Path, items: int = 12, rows: int = 300, apart: float = 0.0) -> Path:
+    """A long table of hourly items, two kinds of them that differ by ``apart``, with different starts."""
+    parts = []
+    for number in range(items):
+        draw = np.random.default_rng([3, number])
+        start = int(draw.integers(0, 10))
+        hours = start + np.arange(rows)
+        period = 24 if number % 2 else 24 - 12 * apart
+        cycle = np.sin(2 * np.pi * (hours / period + draw.random()))
+        values = 5 * number + (1 + number) * (cycle + 0.2 * draw.standard_normal(rows))
+        stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(hours, unit="h")
+        parts.append(pd.DataFrame({"unique_id": f"m{number}", "ds": stamps, "y": values}))
+    pd.concat(parts).to_csv(path, index=False)
+    return path
+
+
+def make_panel_unit(folder: Path, **options: Any) -> CompileUnit:
+    """A unit of a panel as it enters the pipeline, with a teacher."""
+    source = write_panel(folder / "meters.csv", **options)
+    panel = load_panel(source, lookback=LOOKBACK, horizon=HORIZON, id_column="unique_id")
+    teacher, info = open_teacher(
+        write_teacher(folder / "teacher", 1), lookback=LOOKBACK, horizon=HORIZON, variates=1
+    )
+    task = Task(LOOKBACK, HORIZON, panel.variates, panel.frequency)
+    return CompileUnit(task, panel, teacher=teacher, teacher_info=info)
 
 
 def write_teacher(directory: Path, variates: int = 3) -> Path:

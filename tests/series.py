@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tsfmc.compiler.data import Dataset
 from tsfmc.compiler.data.splits import Splits
-from tsfmc.compiler.learning.statistics import Labels
+from tsfmc.compiler.learning.pieces import Labels
 
 Array = npt.NDArray[Any]
 

@@ -95,6 +95,12 @@ class DiskError(TsfmcError):
     exit_code = 3
 
 
+class EngineError(TsfmcError):
+    """The engine that tasks run on is not there, is another one, or loses its workers."""
+
+    exit_code = 3
+
+
 class PluginError(TsfmcError):
     """A plugin of another package cannot be imported, or is not what its entry point says."""
 

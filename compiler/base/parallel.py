@@ -54,3 +54,27 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_counts() -> dict[str, int]:
+    """Variables of the environment with which another process computes in as many threads as this one.
+
+    The order in which a product is summed follows from the number of threads, and with it the last bits.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    # numpy's library counts for itself, when it is imported, and knows nothing of torch's setting.
+    own = next(
+        (os.environ[name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS") if name in os.environ), ""
+    )
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": int(own) if own.isdecimal() and int(own) else cores(),
+    }

@@ -20,6 +20,7 @@ def command(as_json: bool) -> None:
     from ...passes import PASSES
     from ...targets import TARGETS
     from ..base.content import cache_root
+    from ..base.executors import EXECUTORS
     from ..frontends import FRONTENDS
     from ..students import STUDENTS
 
@@ -31,7 +32,7 @@ def command(as_json: bool) -> None:
             found.append((package, "missing: pip install tsfmc"))
     found.append(("cache", str(cache_root())))
     targets = dict(TARGETS.each(lambda target: target.probe()))
-    plugins = [each for kinds in (FRONTENDS, STUDENTS, PASSES, TARGETS) for each in kinds.report()]
+    plugins = [each for kinds in (FRONTENDS, STUDENTS, PASSES, TARGETS, EXECUTORS) for each in kinds.report()]
     if as_json:
         report = {
             kind: {

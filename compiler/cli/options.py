@@ -11,6 +11,9 @@ import click
 
 from ..driver.settings import Setting, known_settings
 
+ENGINE = "Where labels and statistics are computed: local (default), or ray; the result is the same."
+ADDRESS = "Of a running Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: one is started here."
+WORKERS = "Tasks at a time. Default: all there is room for."
 MANY = (collections.abc.Iterable, collections.abc.Sequence)
 
 
@@ -33,11 +36,28 @@ def recipe_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[Any
     return decorate
 
 
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds where tasks run; the command gets it as ``engine``."""
+
+    @click.option("--engine", default="local", metavar="NAME", help=ENGINE)
+    @click.option("--address", help=ADDRESS)
+    @click.option("--workers", type=click.IntRange(min=1), help=WORKERS)
+    @functools.wraps(command)
+    def packed(engine: str, address: str | None, workers: int | None, **values: Any) -> Any:
+        from ..base.executors import EXECUTORS
+
+        return command(engine=EXECUTORS[engine](address, workers), **values)
+
+    return packed
+
+
 def _option(
     name: str, setting: Setting, kinds: tuple[Any, ...], *, required: bool
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     flag = f"--{name.replace('_', '-')}"
-    facts: dict[str, Any] = {"help": setting.help, "metavar": setting.metavar, "required": required}
+    # What has to be given has no default.
+    words = setting.help.partition(" Default:")[0] if required else setting.help
+    facts: dict[str, Any] = {"help": words, "metavar": setting.metavar, "required": required}
     if bool in kinds:
         return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, **facts)
     if choices := [kind for kind in kinds if get_origin(kind) is Literal]:

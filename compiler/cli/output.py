@@ -55,9 +55,3 @@ trust_key = click.option(
     metavar="KEY",
     help="Public key (PEM); what its owner has not signed is refused, exit code 5.",
 )
-
-missing_rows = click.option(
-    "--missing",
-    type=click.Choice(["error", "ffill", "interpolate"]),
-    help="Empty cells and missing rows: refused or filled. Default: error; forecast: as compiled.",
-)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import recipe_options
+from .options import engine_options, recipe_options
 from .output import as_json, print_json, say
 from .paths import OUTPUT
+
+if TYPE_CHECKING:
+    from ..base.executors import Executor
 
 
 @click.command()
 @recipe_options(
     "teacher", "data", "lookback", "horizon", "variates", "split", "missing", "max_filled",
+    "duplicates", "sort", "zone", "csv",
     "licence_policy", "set",
     required=("teacher", "data"),
 )  # fmt: skip
@@ -33,6 +37,7 @@ from .paths import OUTPUT
     default=0,
     help="Label that many, evenly spread; 0 labels all.",
 )
+@engine_options
 @as_json
 def command(
     settings: dict[str, Any],
@@ -42,6 +47,7 @@ def command(
     state_positions: int,
     train_windows: int,
     as_json: bool,
+    engine: Executor,
 ) -> None:
     """Write a teacher store; the same command goes on where a killed one stopped.
 
@@ -59,6 +65,7 @@ def command(
         state_positions=state_positions,
         train_windows=train_windows,
         progress=for_stderr(),
+        engine=engine,
     )
     if not Processes.current().is_main:
         return

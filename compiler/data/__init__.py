@@ -2,6 +2,8 @@
 
 from .dataset import Dataset, Filled, SpreadWindows, Windows
 from .load import load_data
+from .load_panel import load_panel
+from .panel import Panel, PanelWindows
 from .scaling import Scaling
 from .sources import KNOWN, known_names
 from .splits import PARTS, Part, Splits
@@ -14,6 +16,8 @@ __all__ = [
     "SYNTHETIC",
     "Dataset",
     "Filled",
+    "Panel",
+    "PanelWindows",
     "Part",
     "Scaling",
     "Splits",
@@ -22,6 +26,7 @@ __all__ = [
     "Windows",
     "known_names",
     "load_data",
+    "load_panel",
     "synthetic_data",
     "synthetic_windows",
 ]

@@ -17,9 +17,10 @@ UNKNOWN_PERIODS = (4.0, 256.0)
 
 @dataclass(frozen=True)
 class Cycles:
-    """Periods in steps, shortest first; None where the step is unknown."""
+    """Periods in steps, shortest first, and what they are called; None where the step is unknown."""
 
     periods: tuple[float, float, float] | None
+    names: tuple[str, str, str] = ("day", "week", "year")
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, Array, Array]:
         """``[count, 1]`` each: the calendar's periods, or for an unknown step random ones."""
@@ -41,13 +42,15 @@ def cycles_of(step: str | None) -> Cycles:
         return Cycles(None)
     seconds = _seconds(step)
     if step.lstrip("0123456789") == "B":
-        return Cycles((5.0, 21.75, 261.0))
+        return Cycles((5.0, 21.75, 261.0), ("week", "month", "year"))
     year = _YEAR_S / seconds
     if 2 * seconds <= _DAY_S:
         return Cycles((_DAY_S / seconds, _WEEK_S / seconds, year))
     if 2 * seconds <= _WEEK_S:
-        return Cycles((_WEEK_S / seconds, year / 12, year))
-    return Cycles((max(year, 4.0), max(5 * year, 8.0), max(10 * year, 16.0)))
+        return Cycles((_WEEK_S / seconds, year / 12, year), ("week", "month", "year"))
+    return Cycles(
+        (max(year, 4.0), max(5 * year, 8.0), max(10 * year, 16.0)), ("year", "five years", "ten years")
+    )
 
 
 def _seconds(step: str) -> float:

@@ -4,6 +4,8 @@
     number  decimal digits with point and exponent, finite; no ``inf``, no ``1_000``, no other digits
     time    ISO 8601, a date with slashes or dots, or Unix time, each with its time of day and zone
 
+A dialect (``dialect.py``) has other decimal signs, groups of digits, or an order of dates of its own.
+
 A zone is kept: the forecast is stamped at the offset of the last row.  Years are those of four digits.
 """
 
@@ -15,6 +17,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Literal
+
+from .dialect import PLAIN, Dialect, date_pattern, plain_number
 
 _EMPTY = "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
 EMPTY = frozenset(("", *_EMPTY.split(",")))
@@ -30,14 +34,13 @@ UNIX_SECONDS = (631_152_000, 4_102_444_800)
 written as bare digits (20240131, 202401311200) have none."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _UNIX = re.compile(r"\d{9,19}(?:\.\d*)?", re.ASCII)
-_TIME_OF_DAY = (
+TIME_OF_DAY = (
     r"(?:[T ] *(?P<hour>\d{1,2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?)?"
     r" *(?P<half>[AaPp][Mm])? *(?P<zone>Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?"
 )
 _YEAR, _MONTH, _DAY = r"(?P<year>[1-9]\d{3})", r"(?P<month>\d{1,2})", r"(?P<day>\d{1,2})"
-_DATES = (  # the first that fits every row is taken
+DATES = (  # the first that fits every row is taken
     f"{_YEAR}-{_MONTH}(?:-{_DAY})?",
     f"{_YEAR}/{_MONTH}/{_DAY}",
     f"{_MONTH}/{_DAY}/{_YEAR}",
@@ -51,10 +54,10 @@ def is_empty(cell: str) -> bool:
     return cell.strip() in EMPTY
 
 
-def parse_number(cell: str) -> float | None:
+def parse_number(cell: str, dialect: Dialect = PLAIN) -> float | None:
     """A finite number, or None."""
-    text = cell.strip()
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    text = plain_number(cell, dialect)
+    value = math.nan if text is None else float(text)
     return value if math.isfinite(value) else None
 
 
@@ -69,7 +72,7 @@ class TimeNotation:
 
     def __init__(self, pattern: str | None = None, unit: UnixUnit | None = None) -> None:
         self.unit = unit
-        self._pattern = re.compile(pattern + _TIME_OF_DAY, re.ASCII) if pattern else None
+        self._pattern = re.compile(pattern + TIME_OF_DAY, re.ASCII) if pattern else None
 
     def parse(self, cell: str) -> datetime | None:
         """The time that the cell says, or None."""
@@ -96,18 +99,21 @@ class TimeNotation:
         return _EPOCH + timedelta(microseconds=microseconds)
 
 
-DATE_NOTATIONS = tuple(TimeNotation(pattern) for pattern in _DATES)
+DATE_NOTATIONS = tuple(TimeNotation(pattern) for pattern in DATES)
 UNIX_NOTATIONS = tuple(TimeNotation(unit=unit) for unit in UNIX_UNITS)
 
 
-def read_times(cells: Sequence[str], *, unix: bool) -> tuple[TimeNotation | None, list[datetime]]:
+def read_times(
+    cells: Sequence[str], *, unix: bool, dates: str = ""
+) -> tuple[TimeNotation | None, list[datetime]]:
     """The notation that reads the most of the cells from the first one on, and the times so far.
 
     Fewer times than cells: the cell after them is no time in the notation of those before.  ``unix`` says
-    whether the column's name allows bare numbers.
+    whether the column's name allows bare numbers, ``dates`` in what order the dialect has its dates.
     """
     best: tuple[TimeNotation | None, list[datetime]] = (None, [])
-    for notation in (*DATE_NOTATIONS, *(UNIX_NOTATIONS if unix else ())):
+    known = (*DATE_NOTATIONS, *(UNIX_NOTATIONS if unix else ()))
+    for notation in (TimeNotation(date_pattern(dates)),) if dates else known:
         times: list[datetime] = []
         for cell in cells:
             time = notation.parse(cell)
@@ -128,7 +134,7 @@ def _from_parts(parts: dict[str, str | None]) -> datetime:
             raise ValueError(f"hour {hour} in twelve-hour time")
         hour = hour % 12 + (12 if parts["half"].lower() == "pm" else 0)
     return datetime(
-        int(parts["year"] or 0),
+        _year(parts["year"] or ""),
         int(parts["month"] or 0),
         int(parts.get("day") or 1),
         hour,
@@ -137,6 +143,12 @@ def _from_parts(parts: dict[str, str | None]) -> datetime:
         int((parts["part"] or "0").ljust(6, "0")[:6]),
         _zone(parts["zone"]),
     )
+
+
+def _year(digits: str) -> int:
+    """Two digits are of 1969 to 2068, as POSIX has it."""
+    year = int(digits)
+    return year if len(digits) > 2 else year + (2000 if year < 69 else 1900)
 
 
 def _zone(text: str | None) -> timezone | None:

@@ -1,20 +1,26 @@
 """The checks on rows: cells are finite numbers, timestamps ascend in regular steps.
 
 Every refusal names the file, the row as the user counts it (the header of a CSV is row 1) and the
-column, says what was expected, and what to do.
+column, says what was expected, and what to do: where an option reads the file, that option.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import DataError
+from .blocks import Block, stamps_of
 from .filling import FILL_HINT
+from .formats import plain_texts
+from .guessing import guess_numbers, propose
+from .remedies import RepairableError, options_text
 from .timeline import Positions, Stamps, Timeline, infer_timeline
+from .timestamps import guess_dates
+from .zones import clock_change, stamp_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,29 +30,34 @@ if TYPE_CHECKING:
     from .timestamps import TimeColumn
 
 
+_FILL = {"missing": "interpolate"}
+
+
 def row_name(file: TableFile, frame: pd.DataFrame, index: int) -> str:
     """``file: row 12`` for row ``index`` of a chunk."""
     return f"{file.name}: row {int(frame.index[index]) + file.first_row}"
 
 
 def read_numbers(
-    file: TableFile, frame: pd.DataFrame, variates: Sequence[str], *, allow_empty: bool
+    file: TableFile, frame: pd.DataFrame, variates: Sequence[str], *, allow_empty: bool, chosen: bool = False
 ) -> Array:
     """The cells of a chunk ``[rows, D]``, NaN for an empty one where that is allowed.
+
+    ``chosen`` says that a user named these variates, and need not be told to.
 
     Raises:
         DataError: a cell is text, infinite, or empty.
     """
     numbers = np.empty((len(frame), len(variates)))
     for place, name in enumerate(variates):
-        numbers[:, place] = _column(file, frame, name)
+        numbers[:, place] = _column(file, frame, name, () if chosen else variates)
     refused = np.isinf(numbers) if allow_empty else ~np.isfinite(numbers)
     if refused.any():
         index, place = (int(found) for found in np.argwhere(refused)[0])
         where = f"{row_name(file, frame, index)}, column {variates[place]!r}"
         if np.isinf(numbers[index, place]):
             raise DataError(f"{where} is infinite, expected a number", hint="repair the file")
-        raise DataError(f"{where} is empty or NaN, expected a number", hint=FILL_HINT)
+        raise RepairableError(f"{where} is empty or NaN, expected a number", hint=FILL_HINT, remedy=_FILL)
     return numbers
 
 
@@ -63,11 +74,12 @@ def read_timestamps(file: TableFile, frame: pd.DataFrame, time: TimeColumn) -> S
         index = int(np.argmax(unreadable))
         cell = cells.iloc[index]
         found = repr(cell[:60]) if isinstance(cell, str) else "empty"
-        raise DataError(
-            f"{row_name(file, frame, index)}, column {time.name!r} is {found}, "
-            "expected a timestamp in the format of the rows before",
-            hint="write all timestamps in one format, best ISO 8601",
-        )
+        expected = file.dialect.dates or "the format of the rows before"
+        where = f"{row_name(file, frame, index)}, column {time.name!r}"
+        what = f"{where} is {found}, expected a timestamp in {expected}"
+        if dates := guess_dates([str(cell) for cell in cells.dropna()], file.dialect):
+            raise propose(what, dates)
+        raise DataError(what, hint="write all timestamps in one format, best ISO 8601")
     return stamps
 
 
@@ -75,11 +87,11 @@ class TimeAxis:
     """Follows the timestamps of a file chunk by chunk and gives each row its place on a regular axis.
 
     Args:
-        file: for messages.
+        file: its name, for messages.
         allow_gaps: whether timestamps may be missing between two rows.
     """
 
-    def __init__(self, file: TableFile, *, allow_gaps: bool) -> None:
+    def __init__(self, file: str, *, allow_gaps: bool) -> None:
         self._file = file
         self._allow_gaps = allow_gaps
         self._last: np.datetime64 | None = None
@@ -97,17 +109,18 @@ class TimeAxis:
         assert self._last is not None
         return np.array([self._last]) if self.timeline is None else self.timeline.stamps(first, count)
 
-    def extend(self, frame: pd.DataFrame, stamps: Stamps) -> Positions:
-        """Places of the rows of a chunk on the axis, whose ``rows`` grow by all places that it adds.
+    def extend(self, block: Block) -> Positions:
+        """Places of the rows of a block on the axis, whose ``rows`` grow by all places that it adds.
 
         Raises:
             DataError: a timestamp is repeated, out of order, off the regular step, or missing.
         """
+        stamps = stamps_of(block)
         begins = self._last is None
         previous = np.concatenate(
             [stamps[:1] if begins else np.array([self._last], stamps.dtype), stamps[:-1]]
         )
-        self._refuse_disorder(frame, stamps, previous, first=1 if begins else 0)
+        self._refuse_disorder(block, previous, first=1 if begins else 0)
         if begins:
             self.timeline = infer_timeline(stamps)
         self._last = stamps[-1]
@@ -115,7 +128,7 @@ class TimeAxis:
         if self.timeline is None:
             if first + len(stamps) > 1:
                 raise DataError(
-                    f"{self._file.name}: the timestamps follow no regular step",
+                    f"{self._file}: the timestamps follow no regular step",
                     hint="resample the file to a regular step",
                 )
             self.rows = 1
@@ -124,36 +137,62 @@ class TimeAxis:
         expected = np.concatenate([[first], places[:-1] + 1])
         refused = places < expected if self._allow_gaps else places != expected
         if refused.any():
-            raise self._irregular(frame, stamps, previous, int(np.argmax(refused)), places - expected)
+            raise self._irregular(block, previous, int(np.argmax(refused)), places - expected)
         self.rows = int(places[-1]) + 1
         return places
 
-    def _refuse_disorder(self, frame: pd.DataFrame, stamps: Stamps, previous: Stamps, first: int) -> None:
+    def _refuse_disorder(self, block: Block, previous: Stamps, first: int) -> None:
+        stamps = stamps_of(block)
         steps = (stamps - previous).astype(np.int64)
         disorder = np.flatnonzero(steps[first:] <= 0) + first
         if not disorder.size:
             return
         index = int(disorder[0])
-        where = f"{row_name(self._file, frame, index)} has the timestamp {_text(stamps[index])}"
+        where = f"{self._row(block, index)} has the timestamp {stamp_text(stamps[index])}"
+        change = clock_change(previous[index], stamps[index])
         if steps[index] == 0:
-            raise DataError(f"{where} like the row before it", hint="keep one row per timestamp")
-        raise DataError(
-            f"{where} after {_text(previous[index])}, expected ascending order", hint="sort the file by time"
-        )
+            what = f"{where} like the row before it"
+            otherwise = "keep one row per timestamp, or add --duplicates mean or --duplicates first"
+            raise _at_a_change(what, change, otherwise, {"duplicates": "mean"})
+        what = f"{where} after {stamp_text(previous[index])}, expected ascending order"
+        raise _at_a_change(what, change, "sort the file by time, or add --sort", {"sort": True})
 
     def _irregular(
-        self, frame: pd.DataFrame, stamps: Stamps, previous: Stamps, index: int, ahead: npt.NDArray[np.int64]
+        self, block: Block, previous: Stamps, index: int, ahead: npt.NDArray[np.int64]
     ) -> DataError:
-        where = f"{row_name(self._file, frame, index)} has the timestamp {_text(stamps[index])}"
-        after = f"{_text(previous[index])} at the step {self.frequency}"
+        stamps = stamps_of(block)
+        where = f"{self._row(block, index)} has the timestamp {stamp_text(stamps[index])}"
+        after = f"{stamp_text(previous[index])} at the step {self.frequency}"
         if ahead[index] < 0:
             return DataError(
                 f"{where}, which does not follow {after}", hint="resample the file to a regular step"
             )
-        return DataError(f"{where}: {ahead[index]} missing after {after}", hint=FILL_HINT)
+        change = clock_change(previous[index], stamps[index])
+        return _at_a_change(f"{where}: {ahead[index]} missing after {after}", change, FILL_HINT, _FILL)
+
+    def _row(self, block: Block, index: int) -> str:
+        return f"{self._file}: row {int(block.rows[index])}"
 
 
-def _column(file: TableFile, frame: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
+def _at_a_change(
+    what: str, change: tuple[str, str] | None, otherwise: str, remedy: Mapping[str, str | bool]
+) -> RepairableError:
+    """The error for a row that a change of the clock may explain."""
+    if change is None:
+        return RepairableError(what, hint=otherwise, remedy=remedy)
+    zone, how = change
+    return RepairableError(
+        what,
+        hint=f"this is an hour that the clock of {zone} {how}: for local time add "
+        f"{options_text({'zone': zone})}, or the name of your zone; otherwise {otherwise}",
+        remedy={"zone": zone},
+    )
+
+
+def _column(
+    file: TableFile, frame: pd.DataFrame, name: str, variates: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """``variates`` are those that a user may choose from, none where that was done."""
     import pandas as pd
 
     cells = frame[name]
@@ -162,18 +201,56 @@ def _column(file: TableFile, frame: pd.DataFrame, name: str) -> npt.NDArray[np.f
         bad = cells.notna().to_numpy()
     else:
         if not pd.api.types.is_numeric_dtype(cells.dtype):
-            numbers = pd.to_numeric(cells, errors="coerce")
+            numbers = pd.to_numeric(plain_texts(cells, file.dialect), errors="coerce")
         bad = (numbers.isna() & cells.notna()).to_numpy()
     if bad.any():
         index = int(np.argmax(bad))
         value = str(cells.iloc[index])[:60]
+        what = f"{row_name(file, frame, index)}, column {name!r} is {value!r}, expected a number"
+        if found := guess_numbers(list(cells.dropna()), file.dialect):
+            raise propose(what, found)
+        others = "" if numbers.notna().any() else _numeric_names(file, frame, variates)
+        if others:
+            remedy = {"variates": others}
+            hint = f"repair the cell, or choose the numeric columns with {options_text(remedy)}"
+            raise RepairableError(what, hint=hint, remedy=remedy)
         raise DataError(
-            f"{row_name(file, frame, index)}, column {name!r} is {value!r}, expected a number",
-            hint="repair the cell, or choose the numeric columns with --variates",
+            what, hint="repair the cell" + (", or choose other columns with --variates" if variates else "")
         )
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _text(stamp: np.datetime64) -> str:
-    """``2016-07-01 00:00:00``, without microseconds that are zero."""
-    return str(stamp.astype("datetime64[us]")).replace("T", " ").removesuffix(".000000")
+def _numeric_names(file: TableFile, frame: pd.DataFrame, variates: Sequence[str]) -> str:
+    """The variates that are numbers, as ``--variates`` takes them; empty for none, or a name with a comma."""
+    import pandas as pd
+
+    names = []
+    for name in variates:
+        known = frame[name].dropna()
+        if pd.api.types.is_datetime64_any_dtype(known.dtype) or pd.api.types.is_bool_dtype(known.dtype):
+            continue
+        if not len(known) or pd.to_numeric(plain_texts(known, file.dialect), errors="coerce").notna().all():
+            names.append(name)
+    return "" if any("," in name for name in names) else ",".join(names)
+
+
+def read_blocks(
+    file: TableFile,
+    names: Sequence[str],
+    time: TimeColumn | None,
+    rows: int,
+    *,
+    allow_empty: bool,
+    chosen: bool,
+) -> Iterator[Block]:
+    """The rows of a file, in its order.
+
+    Raises:
+        DataError: a cell is no number or no time.
+    """
+    for frame in file.chunks([*names, *([time.name] if time else [])], rows):
+        yield Block(
+            frame.index.to_numpy(dtype=np.int64) + file.first_row,
+            None if time is None else read_timestamps(file, frame, time),
+            read_numbers(file, frame, names, allow_empty=allow_empty, chosen=chosen),
+        )

@@ -25,15 +25,48 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Filled:
-    """What the ``missing`` policy filled in: empty cells, and rows for missing timestamps.
+    """What the stated policies made of a file: cells invented, rows merged, moved or left out.
 
-    ``share`` is that of all cells of the most filled variate, ``variate``, missing rows included.
+    Attributes:
+        cells: empty cells that were filled, those of rows for missing timestamps aside.
+        rows: rows that were put in for missing timestamps.
+        share: of all cells of the most filled variate, missing rows included.
+        variate: that one.
+        merged: rows that went into another one of their time.
+        moved: rows that came after a later one and were put in order.
+        trimmed: rows left out: at the start, until each variate has begun, at the end where all are empty.
+        begun_by: the variate that begins last, empty where none begins late.
     """
 
     cells: int = 0
     rows: int = 0
     share: float = 0.0
     variate: str = ""
+    merged: int = 0
+    moved: int = 0
+    trimmed: tuple[int, int] = (0, 0)
+    begun_by: str = ""
+
+    def sentences(self) -> list[str]:
+        """Each of them that is not none, for a person."""
+        start, end = self.trimmed
+        return [
+            text
+            for count, text in (
+                (
+                    self.cells or self.rows,
+                    f"filled {self.cells:,} empty cells and {self.rows:,} missing rows",
+                ),
+                (self.merged, f"merged {self.merged:,} rows into others of their time"),
+                (self.moved, f"put {self.moved:,} rows in order"),
+                (start, f"trimmed {start:,} rows at the start, before {self.begun_by!r} begins"),
+                (end, f"trimmed {end:,} empty rows at the end"),
+            )
+            if count
+        ]
+
+
+NOTHING_FILLED = Filled()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +84,12 @@ class Dataset:
         std: ``[D]`` population standard deviation of the train split, 1 for a constant variate.
         values: ``[T, D]`` memory-mapped, in the units of the file.
         timestamps: ``[T]`` memory-mapped, or None.
-        filled: what was filled in.
+        filled: what was filled in, merged, moved and trimmed.
+        reading: how the file was read, where not as usual, in one line.
         notes: remarks for the user, one line each.
         unmeasured: why no accuracy is measured on it, empty where the test split is real and unseen.
         known, past: names of columns that are read and not forecast: known ahead, and up to now.
-        columns: ``[T, K]`` memory-mapped, the values of ``known`` and ``past`` in this order, in their units.
+        beside: ``[T, K]`` memory-mapped, the values of ``known`` and ``past`` in this order, in their units.
     """
 
     name: str
@@ -68,12 +102,13 @@ class Dataset:
     std: Array
     values: Array
     timestamps: Stamps | None = None
-    filled: Filled = Filled()
+    filled: Filled = NOTHING_FILLED
+    reading: str = ""
     notes: tuple[str, ...] = ()
     unmeasured: str = ""
     known: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
-    columns: Array = field(default_factory=lambda: np.empty((0, 0)))
+    beside: Array = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def overlap_name(self) -> str:
@@ -105,9 +140,9 @@ class Dataset:
             f"{self.name} sha256={self.sha256[:16]} rows={self.rows} variates={len(self.variates)} "
             f"freq={self.frequency or '?'} split={self.splits}"
         )
-        if self.filled != Filled():
+        if self.filled != NOTHING_FILLED:
             text += f" filled={self.filled.cells} cells, {self.filled.rows} rows"
-        return text
+        return f"{text} read={self.reading}" if self.reading else text
 
 
 NO_DATA = Dataset("none", "", (), None, 0, Splits(0, 0, 0), np.empty(0), np.empty(0), np.empty((0, 0)))

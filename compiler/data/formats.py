@@ -1,4 +1,4 @@
-"""CSV and Parquet files as chunks of rows, and the checks that concern the file as a whole."""
+"""CSV, Parquet and Excel files as chunks of rows, and the checks that concern the file as a whole."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import warnings
 import zlib
 from codecs import getincrementaldecoder
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from ..base.errors import DataError
+from ..base.errors import DataError, UsageError, unknown_name
 from ..base.paths import reason
+from .dialect import PLAIN, Dialect, dialect_text, plain_number
 from .limits import Allowance, Limits, LineMeter, data_limits
 from .packed import refuse_padding
+from .remedies import RepairableError, options_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,9 @@ _TRUSTED_BYTES = 64_000_000
 """A file may unpack to so much before the ratio is looked at."""
 _THRIFT_BYTES, _THRIFT_ITEMS = 64_000_000, 1_000_000
 """Of one text and of one list in the footer of a Parquet file."""
-_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATOR_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
+_CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_GUESS_LINES = 50
 
 
 class TableFile(Protocol):
@@ -39,6 +43,7 @@ class TableFile(Protocol):
         columns: header, in file order, without surrounding blanks.
         first_row: row number of the first data row as a user counts it.
         rows: number of data rows where the format says it, else 0.
+        dialect: how its text is written.
     """
 
     name: str
@@ -46,18 +51,27 @@ class TableFile(Protocol):
     first_row: int
     rows: int
 
+    dialect: Dialect
+
     def chunks(self, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
         """The named columns in file order, at most ``rows`` rows at a time, index counting data rows."""
         ...
 
 
-def open_table(path: Path) -> TableFile:
-    """Open a CSV or Parquet file by its suffix.
+def open_table(path: Path, dialect: Dialect = PLAIN) -> TableFile:
+    """Open a CSV, Parquet or Excel file by its suffix.
 
     Raises:
         DataError: it is empty, is something else, exceeds a limit, or its header is unusable.
+        MissingError: the extra ``excel`` is needed and not installed.
     """
-    table: TableFile = CsvFile(path) if is_csv(path) else ParquetFile(path)
+    table: TableFile
+    if is_excel(path):
+        from .excel import ExcelFile
+
+        table = ExcelFile(path, dialect)
+    else:
+        table = CsvFile(path, dialect) if is_csv(path) else ParquetFile(path)
     limits = data_limits()
     for limit, count in (("columns", len(table.columns)), ("rows", table.rows)):
         if count > getattr(limits, limit):
@@ -73,6 +87,37 @@ def open_table(path: Path) -> TableFile:
     return table
 
 
+class Renamed:
+    """A file some of whose columns go by another name.
+
+    Raises:
+        UsageError: there is no such column, or the new name is taken.
+    """
+
+    def __init__(self, file: TableFile, names: Mapping[str, str]) -> None:
+        for old, new in names.items():
+            if old not in file.columns:
+                raise unknown_name(f"column of {file.name}", old, file.columns)
+            if new in file.columns and new not in names:
+                raise UsageError(
+                    f"--rename {old}={new}: {file.name} has a column {new!r}", hint="rename it, too"
+                )
+        self.name, self.first_row, self.rows, self.dialect = (
+            file.name,
+            file.first_row,
+            file.rows,
+            file.dialect,
+        )
+        self.columns = tuple(names.get(column, column) for column in file.columns)
+        self._file, self._names = file, dict(names)
+
+    def chunks(self, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
+        """See ``TableFile.chunks``."""
+        old = {new: name for name, new in self._names.items()}
+        for frame in self._file.chunks([old.get(column, column) for column in columns], rows):
+            yield frame.rename(columns=self._names)
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """sha256 of the unpacked bytes of a file, and how many rows it has (for progress, not exact)."""
@@ -81,16 +126,16 @@ class Fingerprint:
     rows: int
 
 
-def fingerprint(path: Path) -> Fingerprint:
+def fingerprint(path: Path, dialect: Dialect = PLAIN) -> Fingerprint:
     """Read ``path`` to its end once.
 
     Raises:
-        DataError: a CSV is not UTF-8, exceeds a limit (``limits.py``), or its gzip stream is broken; or the
-            file cannot be read.
+        DataError: a CSV is not in this encoding, exceeds a limit (``limits.py``), or its gzip stream is
+            broken; or the file cannot be read.
     """
     digest, limits = hashlib.sha256(), data_limits()
-    text = _Text(path.name, limits) if is_csv(path) else None
-    unpacked = 0
+    text = _Text(path.name, limits, dialect.encoding) if is_csv(path) else None
+    unpacked, block = 0, b""
     try:
         with path.open("rb") as packed, _unpacking(path, packed) as stream:
             while block := stream.read(min(_BLOCK_BYTES, limits.line_bytes)):
@@ -102,10 +147,7 @@ def fingerprint(path: Path) -> Fingerprint:
             if text:
                 text.end()
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path.name} is not a CSV file in UTF-8: {error.reason}",
-            hint="expected UTF-8 text; convert it first",
-        ) from error
+        raise _undecodable(path.name, dialect, error.reason, block) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{path.name} is not a whole gzip file: {error}", hint="fetch or pack it again"
@@ -115,12 +157,24 @@ def fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(digest.hexdigest(), text.meter.lines if text else 0)
 
 
-class _Text:
-    """The blocks of a CSV: UTF-8, in lines and rows within the limits."""
+def _undecodable(file: str, dialect: Dialect, reason: str, block: bytes) -> DataError:
+    from .guessing import guess_encoding
 
-    def __init__(self, file: str, limits: Limits) -> None:
+    encoding = dialect.encoding
+    what = f"{file} is not a CSV file in {encoding.upper()}: {reason}"
+    found = guess_encoding(block)
+    if found is None or found == encoding:
+        return DataError(what, hint=f"expected {encoding.upper()} text; convert it first")
+    remedy = {"csv": dialect_text(dialect._replace(encoding=found))}
+    return RepairableError(what, hint=f"this looks like {found}; add {options_text(remedy)}", remedy=remedy)
+
+
+class _Text:
+    """The blocks of a CSV: text in its encoding, in lines and rows within the limits."""
+
+    def __init__(self, file: str, limits: Limits, encoding: str) -> None:
         self.meter, self._file, self._limits = LineMeter(file, limits), file, limits
-        self._decoder = getincrementaldecoder("utf-8")()
+        self._decoder = getincrementaldecoder(encoding)()
 
     def feed(self, block: bytes) -> None:
         self._decoder.decode(block)
@@ -160,22 +214,35 @@ def _is_packed(path: Path) -> bool:
 
 
 def is_csv(path: Path) -> bool:
-    """Whether the suffix says CSV, packed or not."""
-    return path.name.lower().endswith((".csv", ".csv.gz"))
+    """Whether the suffix says CSV or TSV, packed or not."""
+    return path.name.lower().endswith(_CSV)
+
+
+def is_excel(path: Path) -> bool:
+    """Whether the suffix says Excel."""
+    return path.name.lower().endswith(".xlsx")
+
+
+def separator(path: Path, dialect: Dialect) -> str:
+    """What stands between two cells."""
+    return dialect.sep or ("\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ",")
 
 
 class CsvFile:
-    """Comma-separated values with a header line, UTF-8 with or without a byte order mark."""
+    """Separated values with a header line; UTF-8 with or without a byte order mark unless told otherwise."""
 
     first_row = 2  # the header is row 1
     rows = 0
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dialect: Dialect = PLAIN) -> None:
         self.name = path.name
-        self._path = path
+        self._path, self.dialect = path, dialect
+        self._encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+        self._sep = separator(path, dialect)
         with open_binary(path) as stream:
             bounded = io.BufferedReader(Allowance(stream, self.name, data_limits()))
-            records = csv.reader(io.TextIOWrapper(bounded, encoding="utf-8-sig", newline=""))
+            text = io.TextIOWrapper(bounded, encoding=self._encoding, newline="")
+            records = csv.reader(text, delimiter=self._sep)
             try:
                 header, first = next(records, []), next(records, [])
             except csv.Error as error:
@@ -190,17 +257,33 @@ class CsvFile:
                 f"{self.name} has a header but no rows", hint="expected rows of numbers below the header"
             )
         if len(first) != len(header):
-            raise DataError(
-                f"{self.name}: row 2 has {len(first)} fields, the header has {len(header)}",
-                hint="expected the same number in every row",
-            )
+            what = f"{self.name}: row 2 has {len(first)} fields, the header has {len(header)}"
+            raise self._another_layout(what) or DataError(what, hint="expected the same number in every row")
 
     def _refuse_delimiters(self) -> None:
-        for delimiter, word in _OTHER_DELIMITERS.items():
-            if len(self.columns) == 1 and delimiter in self.columns[0]:
-                raise DataError(
-                    f"{self.name}: fields are separated by {word}, expected commas", hint="convert it first"
-                )
+        others = (sign for sign in _SEPARATOR_WORDS if sign not in (" ", self._sep))
+        if len(self.columns) == 1 and (sign := next((s for s in others if s in self.columns[0]), None)):
+            expected = _SEPARATOR_WORDS.get(self._sep, repr(self._sep))
+            what = f"{self.name}: fields are separated by {_SEPARATOR_WORDS[sign]}, expected {expected}"
+            raise self._another_layout(what) or DataError(what, hint="convert it first")
+
+    def _another_layout(self, what: str) -> DataError | None:
+        """The error for a file that looks like one of another layout; None where it does not."""
+        from .guessing import guess_layout, propose
+
+        lines = []
+        with open_binary(self._path) as stream:
+            bounded = io.BufferedReader(Allowance(stream, self.name, data_limits()))
+            text = io.TextIOWrapper(bounded, encoding=self._encoding, newline="")
+            for line in text:
+                lines.append(line)
+                if len(lines) == _GUESS_LINES:
+                    break
+        try:
+            found = guess_layout(lines, self.dialect, separator(self._path, PLAIN))
+        except csv.Error:
+            return None
+        return None if found is None or found == self.dialect else propose(what, found)
 
     def _refuse_missing_header(self) -> None:
         from .timestamps import is_timestamp
@@ -223,7 +306,11 @@ class CsvFile:
             try:
                 reader = pd.read_csv(
                     io.BufferedReader(allowance),
-                    encoding="utf-8-sig",
+                    encoding=self._encoding,
+                    sep=self._sep,
+                    decimal=self.dialect.decimal,
+                    # pandas drops the sign wherever it stands, so that 12.34 would be read as 1234.
+                    dtype=str if self.dialect.thousands else None,
                     header=0,
                     names=list(self.columns),
                     index_col=False,
@@ -259,6 +346,7 @@ class ParquetFile:
     """Parquet, read in batches of rows."""
 
     first_row = 1
+    dialect = PLAIN
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa  # type: ignore[import-untyped]
@@ -320,6 +408,15 @@ class ParquetFile:
             raise DataError(
                 f"{self.name} is a broken Parquet file: {said}", hint="fetch or write it again"
             ) from error
+
+
+def plain_texts(cells: pd.Series, dialect: Dialect) -> pd.Series:
+    """The texts of a column with numbers as a program writes them; others are quoted, so they stay none."""
+    if (dialect.decimal, dialect.thousands) == (PLAIN.decimal, PLAIN.thousands):
+        return cells
+    return cells.map(
+        lambda cell: (plain_number(cell, dialect) or repr(cell)) if isinstance(cell, str) else cell
+    )
 
 
 def _is_number(text: str) -> bool:

@@ -151,7 +151,7 @@ def asked_groups(data: Dataset, lookback: int, horizon: int, *, calendar: bool) 
             raise UsageError(
                 f"column {group.name!r} is named like an input of the calendar", hint="rename the column"
             )
-    scales = np.asarray(data.columns[: data.splits.train]).std(axis=0) if data.columns.size else []
+    scales = np.asarray(data.beside[: data.splits.train]).std(axis=0) if data.beside.size else []
     return (*cycles, *column_groups(data.known, data.past, scales, lookback, horizon))
 
 
@@ -160,4 +160,4 @@ def input_rows(data: Dataset, groups: tuple[InputGroup, ...], lookback: int, hor
     stamps = data.timestamps if any(group.kind == "calendar" for group in groups) else None
     names = [group.name for group in groups if group.kind != "calendar"]
     places = [(*data.known, *data.past).index(name) for name in names]
-    return InputRows(groups, lookback, horizon, stamps, data.columns, tuple(places))
+    return InputRows(groups, lookback, horizon, stamps, data.beside, tuple(places))

@@ -10,8 +10,11 @@ import numpy as np
 from ..base.errors import DataError, UsageError
 from ..base.progress import Progress
 from .dataset import Array, Dataset
+from .dialect import PLAIN, Dialect
 from .filling import MAX_FILLED, WARN_FILLED
-from .missing import checked_policy
+from .objects import as_file
+from .reading import Reading, reading_text
+from .reading_options import stated_reading
 from .sources import Source, find_source
 from .splits import require_windows, resolve_split
 from .table import Table, load_table
@@ -20,13 +23,17 @@ _STATISTICS_CELLS = 1 << 21
 
 
 def load_data(
-    source: str | Path,
+    source: str | Path | object,
     *,
     lookback: int,
     horizon: int,
     variates: str = "all",
     split: str = "ltsf",
     missing: str = "error",
+    duplicates: str = "error",
+    sort: bool = False,
+    zone: str = "",
+    csv: str | Dialect = PLAIN,
     max_filled: float = MAX_FILLED,
     known: Sequence[str] = (),
     past: Sequence[str] = (),
@@ -40,13 +47,19 @@ def load_data(
     ascending, regular timestamps (or no timestamps at all) and finite numbers.
 
     Args:
-        source: a known name in any case, ``sample``, or a CSV (.csv, .csv.gz) or Parquet file.
+        source: a known name in any case, ``sample``, a file (.csv, .tsv, .parquet, .xlsx), or a table in
+            memory: of pandas, Polars or Arrow, see ``objects.py``.
         lookback: L, steps a window looks back.
         horizon: H, steps to forecast.
         variates: ``"all"`` or names separated by commas.
         split: ``"ltsf"``, fractions ``"0.7,0.1,0.2"`` or row counts ``"8640,2880,2880"``.
         missing: ``error``, ``ffill`` or ``interpolate``, for empty cells and missing timestamps.
-        max_filled: share of a variate's cells that ``missing`` may fill in; more is refused.
+        duplicates: ``error``, ``mean`` or ``first``, for rows of one time.
+        sort: whether rows may come in any order.
+        zone: the time zone whose clock the times show, such as ``Europe/Berlin``; empty for UTC.
+        csv: how a text file is written, such as ``sep=;,decimal=,``, see ``dialect.py``.
+        max_filled: share of a variate's cells that ``missing`` may fill in, and of rows before a variate
+            begins; more is refused.
         known, past: columns that are read and not forecast, known ahead and up to now; ``all`` is the others.
         progress: where downloading and reading report to.
         chunk_rows: rows held in memory while reading; by default about 16 MB.
@@ -56,17 +69,19 @@ def load_data(
         DataError: the file, or the windows asked of it, cannot be used.
         MissingError: a known name is not here and cannot be downloaded.
     """
-    policy = checked_policy(missing)
+    reading = stated_reading(missing=missing, duplicates=duplicates, sort=sort, zone=zone, csv=csv)
     wanted = None if variates == "all" else [name.strip() for name in variates.split(",")]
     if chunk_rows is not None and chunk_rows < 2:
         raise UsageError(f"chunk_rows {chunk_rows} is too small", hint="expected at least 2 rows")
     beside = checked_columns(known, past, wanted)
-    found = find_source(source, progress)
+    found = find_source(as_file(source), progress, reading.dialect)
+    if found.known:
+        reading = Reading(missing=reading.missing)
     if beside and wanted is None:
-        every = load_table(found, None, policy, progress, chunk_rows, max_filled).variates
+        every = load_table(found, None, reading, progress, chunk_rows, max_filled).variates
         wanted = [name for name in every if name not in beside]
     asked = wanted if wanted is None else [*wanted, *beside]
-    table = load_table(found, asked, policy, progress, chunk_rows, max_filled)
+    table = load_table(found, asked, reading, progress, chunk_rows, max_filled)
     names = table.variates[: len(table.variates) - len(beside)]
     if not names:
         raise UsageError(f"{found.name}: every column is an input, none is left to forecast")
@@ -91,7 +106,8 @@ def load_data(
         filled=table.filled,
         known=tuple(known),
         past=tuple(past),
-        columns=columns,
+        beside=columns,
+        reading=reading_text(reading),
         notes=(
             *(f"variate {name!r} is constant over the train split; its scale is 1" for name in constant),
             *_filled_notes(table),
@@ -118,14 +134,23 @@ def checked_columns(
 
 
 def _filled_notes(table: Table) -> list[str]:
-    """A remark where a policy invented more than a few cells."""
-    filled = table.filled
-    if filled.share <= WARN_FILLED:
-        return []
-    return [
-        f"{filled.share:.0%} of the cells of variate {filled.variate!r} are filled in: "
-        "accuracy on them is not accuracy on measured values"
-    ]
+    """Remarks where a policy invented, merged, moved or left out more than a few."""
+    filled, rows = table.filled, len(table.values)
+    notes = []
+    if filled.share > WARN_FILLED:
+        notes.append(
+            f"{filled.share:.0%} of the cells of variate {filled.variate!r} are filled in: "
+            "accuracy on them is not accuracy on measured values"
+        )
+    for count, what in (
+        (filled.merged, "were merged into others of their time: is this one series?"),
+        (filled.moved, "were out of order"),
+        (sum(filled.trimmed), "were trimmed, where a variate has not begun or all are empty"),
+    ):
+        share = count / (rows + filled.merged + sum(filled.trimmed))
+        if share > WARN_FILLED:
+            notes.append(f"{share:.0%} of the rows {what}")
+    return notes
 
 
 def _check_known(source: Source, rows: int) -> None:

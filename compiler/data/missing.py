@@ -1,19 +1,23 @@
 """Empty cells and missing timestamps: ``error`` refuses them, the other policies fill, see ``filling.py``.
 
-A variate that begins empty is refused: there is nothing to fill from.
+A table is trimmed to where there is something to fill from: its first rows, up to that in which the last
+variate begins, and its last rows in which every variate is empty.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import DataError, unknown_name
 from .filling import POLICIES, fill_run
+
+if TYPE_CHECKING:
+    from .dataset import Filled
 
 Missing = Literal["error", "ffill", "interpolate"]
 
@@ -34,16 +38,8 @@ def fill_missing(
 ) -> npt.NDArray[np.int64]:
     """Fill the NaN cells of ``values [T, D]`` in place, a chunk of rows at a time; returns how many ``[D]``.
 
-    Raises:
-        DataError: a variate has no value before its first empty cell.
+    Every variate has a value in the first row, see ``known_span``.
     """
-    empty_start = np.isnan(values[0])
-    if empty_start.any():
-        variate = variates[int(np.argmax(empty_start))]
-        raise DataError(
-            f"{file}: variate {variate!r} has no value in its first row, so there is nothing to fill from",
-            hint="drop the first rows or the variate",
-        )
     filled = np.zeros(len(variates), dtype=np.int64)
     last_known = np.zeros(len(variates), dtype=np.int64)
     for begin in range(0, len(values), chunk_rows):
@@ -59,6 +55,52 @@ def fill_missing(
                 filled[column] += fill_run(values[start:stop, column], policy)
         last_known = np.maximum(last_known, last_in_chunk)
     return filled
+
+
+def known_span(
+    values: npt.NDArray[np.float64], variates: Sequence[str], file: str, chunk_rows: int
+) -> tuple[int, int, str]:
+    """The rows of ``values [T, D]`` to keep, first and after the last, and the variate that begins last.
+
+    Raises:
+        DataError: a variate has no value at all.
+    """
+    first = np.full(len(variates), -1, dtype=np.int64)
+    last = -1
+    for begin in range(0, len(values), chunk_rows):
+        known = ~np.isnan(values[begin : begin + chunk_rows])
+        begins = (first < 0) & known.any(axis=0)
+        first[begins] = begin + np.argmax(known[:, begins], axis=0)
+        whole = np.flatnonzero(known.any(axis=1))
+        last = begin + int(whole[-1]) if whole.size else last
+    if (first < 0).any():
+        variate = variates[int(np.argmax(first < 0))]
+        raise DataError(
+            f"{file}: variate {variate!r} has no value in any row, so there is nothing to fill from",
+            hint="leave the variate out",
+        )
+    latest = int(np.argmax(first))
+    return int(first[latest]), last + 1, variates[latest] if first[latest] else ""
+
+
+def refuse_trimmed(filled: Filled, rows: int, most: float, file: str) -> None:
+    """A variate that begins late costs the rows before it: many of them only where a user asks for it.
+
+    Args:
+        rows: that are left.
+
+    Raises:
+        DataError: the share of the rows that were trimmed exceeds ``most``.
+    """
+    leading = filled.trimmed[0]
+    share = leading / (leading + rows)
+    if share > most:
+        raise DataError(
+            f"{file}: variate {filled.begun_by!r} begins {leading:,} rows after the first: {share:.0%} of "
+            f"the rows would be trimmed, at most {most:.0%} are",
+            hint="leave the variate out with --variates, or allow more with --max-filled "
+            f"{min(1.0, math.ceil(100 * share) / 100):g}",
+        )
 
 
 def refuse_invented(share: float, most: float, whose: str, file: str, option: str = "--max-filled") -> None:

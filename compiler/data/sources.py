@@ -14,9 +14,10 @@ from urllib.request import Request, urlopen
 from ..base.content import cache_root
 from ..base.errors import DataError, MissingError, unknown_name
 from ..base.progress import Progress, Silent, Task
+from .dialect import PLAIN, Dialect
 from .formats import Fingerprint, fingerprint, is_csv
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".xlsx")
 SAMPLE = "sample"
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60
@@ -135,19 +136,25 @@ class Source:
     content: Fingerprint | None = None
 
 
+def is_data(source: str | Path) -> bool:
+    """Whether ``source`` is a known name, or a file by whose name it is data."""
+    text = str(source).lower()
+    return text == SAMPLE or text in KNOWN or (text.endswith(SUFFIXES) and not Path(source).is_dir())
+
+
 def known_names() -> tuple[str, ...]:
     """Every name that ``--data`` takes besides a file."""
     return (*sorted(known.name for known in KNOWN.values()), SAMPLE)
 
 
-def find_source(source: str | Path, progress: Progress | None = None) -> Source:
+def find_source(source: str | Path, progress: Progress | None = None, dialect: Dialect = PLAIN) -> Source:
     """The file behind a name or a path; a known name that is nowhere here is downloaded.
 
     A path whose file has the name and the very bytes of a known data set is that data set too.
 
     Raises:
         UsageError: a name that nothing has.
-        DataError: a path that is not a CSV or Parquet file.
+        DataError: a path that is not a CSV, Parquet or Excel file.
         MissingError: a known name that could not be downloaded.
     """
     key = str(source).lower()
@@ -159,15 +166,15 @@ def find_source(source: str | Path, progress: Progress | None = None) -> Source:
     path = Path(source)
     if not path.exists() and path.name == str(source) and not path.suffix:
         raise unknown_name("data set", str(source), known_names())
-    return _recognised(file_source(path))
+    return _recognised(file_source(path), dialect)
 
 
-def _recognised(source: Source) -> Source:
+def _recognised(source: Source, dialect: Dialect) -> Source:
     """A file that has the name and the content of a published one is that one, wherever it lies."""
     known = KNOWN.get(source.name.lower())
     if known is None or not is_csv(source.path):
         return source
-    content = fingerprint(source.path)
+    content = fingerprint(source.path, dialect)
     if content.sha256 != known.sha256:
         return replace(source, content=content)
     return Source(source.path, known.name, known, content)
@@ -177,16 +184,16 @@ def file_source(path: Path) -> Source:
     """A file of the user's own.
 
     Raises:
-        DataError: there is no such file, or its suffix is not that of a CSV or Parquet file.
+        DataError: there is no such file, or its suffix is not that of a CSV, Parquet or Excel file.
     """
     if not path.exists():
-        raise DataError(f"data file {path} does not exist", hint="give a CSV or Parquet file")
+        raise DataError(f"data file {path} does not exist", hint="give a CSV, Parquet or Excel file")
     if not path.is_file():
-        raise DataError(f"{path} is not a file", hint="give a CSV or Parquet file")
+        raise DataError(f"{path} is not a file", hint="give a CSV, Parquet or Excel file")
     suffix = next((s for s in sorted(SUFFIXES, key=len)[::-1] if path.name.lower().endswith(s)), None)
     if suffix is None:
         raise DataError(
-            f"{path.name} is not a CSV or Parquet file", hint=f"expected one of {', '.join(SUFFIXES)}"
+            f"{path.name} is not a CSV, Parquet or Excel file", hint=f"expected one of {', '.join(SUFFIXES)}"
         )
     return Source(path, path.name[: -len(suffix)])
 

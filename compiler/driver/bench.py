@@ -198,10 +198,8 @@ def _windows(artifact: Forecaster, data: str | None) -> np.ndarray:
     """64 windows ``[64, D, L]``, scaled: spread over a data set, or those that the artifact carries."""
     if data is None:
         return artifact.example_windows(WINDOWS)
-    from ..data import load_data
+    from ..data.as_compiled import load_as_compiled
 
     task = artifact.manifest["task"]
-    series = load_data(
-        data, lookback=task["lookback"], horizon=task["horizon"], variates=",".join(task["variates"])
-    )
+    series = load_as_compiled(data, task, lookback=task["lookback"], horizon=task["horizon"])
     return series.windows("test", task["lookback"], task["horizon"]).spread(WINDOWS)

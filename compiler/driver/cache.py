@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -33,6 +34,7 @@ from ..ir.objective import LossTerm, Objective
 from ..ir.passes import Step
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit, PartName
+from ..learning.held_out import HeldOutForecasts
 from ..students import from_config
 
 RESULT = "result.json"
@@ -261,6 +263,16 @@ class _Json:
         return _json(folder / f"{self.part}.json")
 
 
+class _HeldOut:
+    def save(self, unit: CompileUnit, folder: Path) -> None:
+        assert isinstance(unit.held_out, HeldOutForecasts)
+        forecasts = torch.from_numpy(unit.held_out.forecasts)
+        save_file({"forecasts": forecasts.contiguous()}, folder / "held_out.safetensors")
+
+    def load(self, before: CompileUnit, folder: Path) -> Any:
+        return HeldOutForecasts(load_file(folder / "held_out.safetensors")["forecasts"].numpy())
+
+
 CODECS: Mapping[PartName, Codec] = {
     "student": _Student(),
     "effect": _Effect(),
@@ -269,6 +281,7 @@ CODECS: Mapping[PartName, Codec] = {
     "teacher_store": _Store(),
     "setting": _Json("setting"),
     "tuned": _Json("tuned"),
+    "held_out": _HeldOut(),
 }
 """How each part is kept; a pass that writes another part cannot be cacheable."""
 

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..ir.companions import FIRST, TUNED
+
 Row = Mapping[str, Any]
 FORMS: Mapping[str, str] = {
     "shared": "one map for all variates",
@@ -32,8 +34,12 @@ COLUMNS = {
 }
 
 
-def choice_lines(passes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The chosen setting in words and the candidates that say why; nothing where no pass chose."""
+def choice_lines(passes: Sequence[Mapping[str, Any]], teacher: str = "the first teacher") -> list[str]:
+    """The chosen setting in words and the candidates that say why; nothing where no pass chose.
+
+    Args:
+        teacher: what the first teacher is called.
+    """
     chosen = next((entry["metrics"] for entry in passes if entry["metrics"].get("selection")), None)
     if chosen is None:
         return []
@@ -41,6 +47,7 @@ def choice_lines(passes: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"chosen     {setting_words({**chosen, 'form': chosen['maps']})}"]
     if chosen["near_best"] > 1:
         lines.append(f"           the smallest of {chosen['near_best']} near-best of {len(rows)} candidates")
+    lines += mix_lines(chosen, teacher)
     lines += better_lines(rows)
     lines += [
         f"branch     {entry['metrics']['in_words']}" for entry in passes if "in_words" in entry["metrics"]
@@ -49,6 +56,36 @@ def choice_lines(passes: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(rows) > 1:
         lines += ["", *candidate_table(rows)]
     return lines
+
+
+def mix_lines(chosen: Row, teacher: str) -> list[str]:
+    """Which teachers the student learnt from, and what each mix was judged to bring; nothing for one."""
+    mixes: Sequence[Row] = chosen.get("mixes", ())
+    names = chosen.get("teachers") or {}
+    tuned = any(TUNED in row["teachers"] for row in mixes)
+    called = {FIRST: f"{teacher} as loaded" if tuned else teacher, TUNED: f"{teacher} tuned"}
+    if len(mixes) < 2:
+        return [f"teachers   {mix_words(names, called)}"] if len(names) > 1 else []
+    picked = next(row for row in mixes if row["chosen"])
+    used = mix_words(picked["teachers"], called) if names else "none: lambda 0 was chosen"
+    lines = [f"teachers   {used}", "           each mix with one shared map, MSE against no teacher:"]
+    for row in sorted(mixes, key=lambda row: float(row["log_ratio"])):
+        change = f"{_percent(row['log_ratio'])} +- {100 * row['standard_error']:.1f}"
+        lines.append(
+            f"           {'*' if row['chosen'] else ' '} {mix_words(row['teachers'], called)}: {change}, "
+            f"lambda {_short(float(row['lambda']))}, tau {_short(row['tau'])}"
+        )
+    return lines
+
+
+def mix_words(teachers: Mapping[str, float], called: Mapping[str, str]) -> str:
+    """``ttm-r2 0.75 + fracast 0.25``.
+
+    Args:
+        called: what some names are for a reader.
+    """
+    parts = [(called.get(name, name), share) for name, share in teachers.items()]
+    return " + ".join(name if share == 1 else f"{name} {_short(share)}" for name, share in parts)
 
 
 def better_lines(rows: Sequence[Row]) -> list[str]:
@@ -77,8 +114,7 @@ def candidate_table(rows: Sequence[Row]) -> list[str]:
         _columns(COLUMNS),
     ]
     for row in remarkable(rows):
-        change = round(100 * math.expm1(row["log_ratio"]), 1) + 0.0  # no sign on a zero
-        ratio = f"{change:+.1f} % +- {100 * row['standard_error']:.1f}"
+        ratio = f"{_percent(row['log_ratio'])} +- {100 * row['standard_error']:.1f}"
         cells = (
             f"{'*' if row.get('chosen') else ' '} {_form_words(row)}",
             f"{float(row['lambda']):g}",
@@ -131,6 +167,11 @@ def _teacher_words(row: Row) -> str:
         return "the teacher on synthetic windows alone" if row.get("prior") else "no teacher"
     words = "the teacher alone" if math.isinf(weight) else f"teacher's weight {_short(weight)}"
     return f"{words} (tau {_short(row['tau'])})" if row["tau"] else words
+
+
+def _percent(log_ratio: float) -> str:
+    """``-3.2 %``, and no sign on a zero."""
+    return f"{round(100 * math.expm1(log_ratio), 1) + 0.0:+.1f} %"
 
 
 def _short(value: float) -> str:

@@ -9,6 +9,7 @@ rows       for each forecaster its error with an interval, by step ahead, over t
 examples   for each of a few variates the windows at three quantiles of the artifact's error, in the units of
            the data: past, truth, and the forecasts of artifact and teacher
 matrix     the artifact's map where it is affine: which lags it looks at
+residuals  quantiles of the artifact's errors on the validation windows, by variate and step ahead
 
 At most ``MAX_NUMBERS`` numbers of the user's data and forecasts are kept, and the file says so.
 """
@@ -26,6 +27,8 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...targets.artifact.open import read_manifest
+from ..base.content import file_hash
 from ..base.errors import VerificationError
 from ..base.sealed import write_text
 from ..base.spread import spread
@@ -33,7 +36,9 @@ from ..ir.unit import CompileUnit
 from ..learning.compare import block_windows, mean_interval
 from ..learning.evaluate import Accuracy, Predict
 from ..learning.impulse import impulse_response
-from .accuracy import point_predictor, reference_predictors
+from .accuracy import FURTHER, reference_predictors
+from .fleets import predictor, program_variates
+from .residuals import Residuals, residual_quantiles
 
 Array = npt.NDArray[np.float64]
 SCHEMA = 1
@@ -115,6 +120,7 @@ class Evaluation(_Part):
         times: where each stretch of ``Curve.times`` starts: a time stamp, or the number of a window.
         rows: by name of the forecaster; ``student`` or ``model`` is the artifact.
         matrix: None where the artifact is not one affine map.
+        residuals: quantiles of the artifact's errors; None where there are none.
     """
 
     schema_number: int = SCHEMA
@@ -124,6 +130,7 @@ class Evaluation(_Part):
     rows: dict[str, Curve]
     examples: tuple[Example, ...]
     matrix: Matrix | None
+    residuals: Residuals | None = None
 
 
 def evaluation_path(artifact: Path) -> Path:
@@ -155,6 +162,18 @@ def load_evaluation(path: Path) -> Evaluation:
         raise VerificationError(f"{path} is not JSON: {error}", hint=hint) from None
 
 
+def kept_residuals(artifact: Path) -> dict[str, Any] | None:
+    """The quantiles of its errors that an artifact's evaluation left beside it, as JSON has them.
+
+    None where there are none, and where the file is not the one that the artifact names.
+    """
+    path, named = evaluation_path(artifact.resolve()), read_manifest(artifact).get("evaluation") or {}
+    if not path.is_file() or file_hash(path) != named.get("sha256"):
+        return None
+    residuals = load_evaluation(path).residuals
+    return None if residuals is None else residuals.model_dump(mode="json")
+
+
 def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | None:
     """What the evaluation of one artifact showed; None on data that nothing is measured on.
 
@@ -164,7 +183,7 @@ def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | No
     mine = rows.get("student", rows.get("model"))
     if unit.data.unmeasured or mine is None:
         return None
-    everyone = {**rows, **unit.accuracy}
+    everyone = {name: row for name, row in {**rows, **unit.accuracy}.items() if not name.startswith(FURTHER)}
     variates = _shown_variates(mine, unit)
     bins = _starts(mine.windows, POINTS)
     examples = tuple(_examples(unit, mine, variates))
@@ -177,14 +196,15 @@ def observed(unit: CompileUnit, rows: Mapping[str, Accuracy]) -> Evaluation | No
         rows={name: _curve(row, unit, variates, bins) for name, row in everyone.items()},
         examples=examples,
         matrix=_matrix(unit, variates),
+        residuals=residual_quantiles(unit),
     )
 
 
 def _shown_variates(mine: Accuracy, unit: CompileUnit) -> list[int]:
     """Which variates have examples: all where they are few, else spread from the easiest to the hardest."""
     numbers = len(QUANTILES) * (_past_steps(unit) + 3 * unit.task.horizon)
-    count = min(len(unit.task.variates), MAX_VARIATES, max(1, MAX_NUMBERS // numbers))
-    if count == len(unit.task.variates):
+    count = min(len(unit.data.variates), MAX_VARIATES, max(1, MAX_NUMBERS // numbers))
+    if count == len(unit.data.variates):
         return list(range(count))
     order = np.argsort(mine.variate_mse.mean(axis=0), kind="stable")
     return sorted(int(index) for index in order[spread(len(order), count)])
@@ -205,7 +225,7 @@ def _curve(row: Accuracy, unit: CompileUnit, variates: Sequence[int], bins: npt.
         interval=interval,
         steps=_short(row.step_mse),
         times=_short(np.add.reduceat(row.window_mse, bins) / counts),
-        variates={unit.task.variates[index]: float(of_variates[index]) for index in variates},
+        variates={unit.data.variates[index]: float(of_variates[index]) for index in variates},
     )
 
 
@@ -219,7 +239,7 @@ def _examples(unit: CompileUnit, mine: Accuracy, variates: Sequence[int]) -> Ite
     ]
     chosen = sorted({index for _, _, index in places})
     past, future = unit.data.windows("test", unit.task.lookback, unit.task.horizon).batch(chosen)
-    predictors: dict[str, Predict] = {"student": point_predictor(unit)}
+    predictors: dict[str, Predict] = {"student": predictor(unit, unit.judged_point)}
     predictors |= {name: row for name, row in reference_predictors(unit).items() if name == "teacher"}
     with torch.inference_mode():
         found = {name: _raw(unit, predict(chosen, past).numpy()) for name, predict in predictors.items()}
@@ -228,7 +248,7 @@ def _examples(unit: CompileUnit, mine: Accuracy, variates: Sequence[int]) -> Ite
     for variate, kind, index in places:
         at = chosen.index(index)
         yield Example(
-            variate=unit.task.variates[variate],
+            variate=unit.data.variates[variate],
             kind=kind,
             mse=float(mine.variate_mse[index, variate]),
             starts=_stamp(unit, index),
@@ -255,11 +275,11 @@ def _stamp(unit: CompileUnit, index: int) -> str:
 
 def _matrix(unit: CompileUnit, variates: Sequence[int]) -> Matrix | None:
     if unit.judged_model.inputs:
-        return None
-    maps = impulse_response(unit.judged_model, len(unit.task.variates), unit.task.lookback, variates)
+        return None  # what lags matter is no matrix of the window alone
+    maps = impulse_response(unit.judged_model, len(program_variates(unit)), unit.task.lookback, variates)
     if maps is None:
         return None
-    names = [unit.task.variates[index] for index in variates]
+    names = [unit.data.variates[index] for index in variates]
     largest = float(np.abs(maps).max()) or 1.0
     if all(np.allclose(each, maps[0], rtol=0, atol=1e-5 * largest) for each in maps):
         maps, names = maps[:1], ["all variates"]

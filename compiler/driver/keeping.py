@@ -11,11 +11,11 @@ import numpy as np
 
 from ..base.content import file_hash
 from ..data import SyntheticData
+from ..ir.companions import FIRST
 from ..ir.forecaster import Student
 from ..ir.passes import PassContext, PassResult, Step
-from ..ir.provenance import TeacherInfo
-from ..ir.unit import CompileUnit, Task
-from ..learning.affine import Setting, setting_of
+from ..ir.unit import CompileUnit
+from ..learning.affine import Setting, mixed_teacher, setting_of
 from ..learning.statistics import WindowStatistics
 from ..learning.synthetic import TEACHER
 from ..learning.update import FILE, Header, State, save_state, state_of
@@ -31,7 +31,7 @@ class KeepStatistics(Step):
 
     name = "keep_statistics"
     summary = "leave what an affine student was solved from beside the artifacts, for update"
-    reads = frozenset({"data", "statistics", "setting"})
+    reads = frozenset({"data", "statistics", "setting", "companions"})
     writes = frozenset({"facts"})
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
@@ -84,28 +84,30 @@ def _is_affine(kind: str) -> bool:
 
 
 def _state(recipe: Recipe, unit: CompileUnit, statistics: WindowStatistics, fitted: Setting) -> State:
-    task, data, info = unit.task, unit.data, unit.teacher_info
+    task, data = unit.task, unit.data
     sums = statistics.all()
     if isinstance(data, SyntheticData):
         taught = sums.pooled()
+        mix = fitted.teachers or ((TEACHER, 1.0),)
         prior = type(taught)(
             taught.count,
             taught.gram,
-            {TEACHER: taught.cross[TEACHER]},
-            {TEACHER: taught.square[TEACHER]},
+            {TEACHER: mixed_teacher(taught.cross, mix)},
+            {TEACHER: mixed_teacher(taught.square, mix)},  # of a mix an upper bound, that no solve reads
         )
         nothing = np.zeros((0, len(task.variates)))
-        header = _header(recipe, task, info, None)
+        header = _header(recipe, unit, None)
         return state_of(header, None, prior, nothing, np.zeros((0, len(task.variates))), fitted)
     first = data.splits.train - task.lookback - task.horizon + 1
     end = data.splits.span("test")[1]
     last = None if data.timestamps is None else str(data.timestamps[end - 1])
     rows = np.array(data.values[first:end], dtype=np.float64)
-    header = _header(recipe, task, info, last)
+    header = _header(recipe, unit, last)
     return state_of(header, sums, statistics.prior, rows, np.stack([data.mean, data.std]), fitted)
 
 
-def _header(recipe: Recipe, task: Task, info: TeacherInfo | None, last: str | None) -> Header:
+def _header(recipe: Recipe, unit: CompileUnit, last: str | None) -> Header:
+    task, info = unit.task, unit.teacher_info
     return Header(
         lookback=task.lookback,
         horizon=task.horizon,
@@ -116,4 +118,5 @@ def _header(recipe: Recipe, task: Task, info: TeacherInfo | None, last: str | No
         rows_added=0,
         recipe=recipe.to_toml(),
         teacher=asdict(info) if info else {},
+        companions=tuple(asdict(each.info) for each in unit.companions if each.name != FIRST),
     )

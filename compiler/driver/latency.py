@@ -14,6 +14,7 @@ from ...targets.measure.latency import Candidate, LatencyReport, measure_each
 from ..base.errors import UsageError
 from ..data import Part
 from ..ir.unit import CompileUnit
+from .fleets import fleet_of, program_windows
 from .recipe import Recipe
 
 WINDOWS = 64
@@ -57,7 +58,7 @@ class TeacherForms:
     def _of_unit(self, unit: CompileUnit, windows: np.ndarray) -> Iterator[tuple[str, Model]]:
         """The teacher as it was loaded, and as passes left it where that is not what is lowered."""
         original = unit.original_teacher or unit.teacher
-        if original is None:
+        if original is None or (fleet_of(unit) is not None and unit.teacher_store is None):
             return
         yield "", self._models.setdefault(id(original), Model(original, windows))
         if unit.teacher is not None and unit.teacher is not original and unit.student is not None:
@@ -74,21 +75,16 @@ def split_forms(
 
 
 def rotation(unit: CompileUnit, part: Part = "test") -> np.ndarray:
-    """The windows that calls rotate over: ``[64, D, L]``, evenly spread."""
-    return unit.data.windows(part, unit.task.lookback, unit.task.horizon).spread(WINDOWS)
-
-
-def row_rotation(unit: CompileUnit, part: Part = "test") -> np.ndarray:
-    """The same for what is shipped, with its inputs: ``[64, D, L + E]``."""
-    return unit.rows(part).spread(WINDOWS)
+    """The rows that calls rotate over: ``[64, D, L]``, evenly spread, with inputs ``[64, D, L + E]``."""
+    return program_windows(unit, part, WINDOWS)
 
 
 def artifact_latency(
     recipe: Recipe, unit: CompileUnit, engine: Engine, precision: str, teacher: TeacherForms
 ) -> dict[str, Any]:
     """Artifact and teacher (the one that was loaded, and the one that passes made), in one run."""
-    rows, lookback = row_rotation(unit), unit.task.lookback
-    forms, skipped = teacher.of(unit, rotation(unit), recipe)
+    rows, lookback = rotation(unit), unit.task.lookback
+    forms, skipped = teacher.of(unit, np.ascontiguousarray(rows[..., :lookback]), recipe)
     if rows.shape[-1] > lookback:
         forms = {name: of_window(form, lookback) for name, form in forms.items()}
     reports = _measure(recipe, {ARTIFACT: engine_candidate(engine), **forms}, rows, precision)

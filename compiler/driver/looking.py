@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from ..base.errors import DataError
 from ..base.progress import Progress
-from ..data import PARTS, Dataset
+from ..data import PARTS, SYNTHETIC, Dataset, Filled, Panel
 from ..data.sources import KNOWN, is_here
-from .importing import licence_before_download, load_recipe_data
-from .recipe import Recipe
+from ..data.survey import Survey, survey
+from .costs import estimate, total
+from .importing import licences_before_download, load_recipe_data
+from .recipe import Recipe, reading_settings
 
 
 def data_facts(recipe: Recipe, progress: Progress) -> dict[str, Any]:
@@ -18,11 +22,34 @@ def data_facts(recipe: Recipe, progress: Progress) -> dict[str, Any]:
     Raises:
         TsfmcError: the licence policy or the data would end a compile.
     """
-    licence_before_download(recipe)
+    licences_before_download(recipe)
     known = KNOWN.get(recipe.data.lower())
     if known is not None and not is_here(known):
         return {"name": known.name, "rows": known.rows, "step": known.frequency, "fetched_from": known.url}
-    return _facts(load_recipe_data(recipe, progress), recipe)
+    try:
+        facts = _facts(load_recipe_data(recipe, progress), recipe)
+    except DataError as error:
+        # Refused all the same, but not before everything that is wrong was said.
+        raise UnusableDataError(
+            error, survey(recipe.data, progress=progress, **reading_settings(recipe))
+        ) from error
+    if recipe.data == SYNTHETIC:
+        return facts
+    found = survey(recipe.data, progress=progress, **reading_settings(recipe))
+    costs = estimate(found, recipe)
+    return {**facts, "survey": found, "costs": [*costs, total(costs)]}
+
+
+class UnusableDataError(DataError):
+    """The data cannot be used as the recipe reads them.
+
+    Attributes:
+        found: what they are, and what is wrong with them.
+    """
+
+    def __init__(self, error: DataError, found: Survey) -> None:
+        super().__init__(error.what, hint=error.hint)
+        self.found = found
 
 
 def _facts(data: Dataset, recipe: Recipe) -> dict[str, Any]:
@@ -32,12 +59,14 @@ def _facts(data: Dataset, recipe: Recipe) -> dict[str, Any]:
         "name": data.name,
         "rows": data.rows,
         "variates": list(data.variates),
+        "items": len(data.ids) if isinstance(data, Panel) else None,
         "step": data.frequency,
         "first": None if data.timestamps is None else str(data.timestamps[0]),
         "last": None if data.timestamps is None else str(data.timestamps[-1]),
         "splits": {part: data.splits.span(part) for part in PARTS},
         "windows": windows,
-        "filled": {"cells": data.filled.cells, "rows": data.filled.rows},
+        "filled": asdict(data.filled),
+        "reading": data.reading,
         "notes": list(data.notes),
     }
 
@@ -47,9 +76,10 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     if "fetched_from" in facts:
         return [f"data       {facts['name']}, {facts['rows']:,} rows, not here: fetched by a compile"]
     variates = facts["variates"]
+    items = f"{facts['items']:,} items of " if facts["items"] else ""
     shown = ", ".join(variates[:8]) + (", ..." if len(variates) > 8 else "")
     lines = [
-        f"data       {facts['name']}: {facts['rows']:,} rows, {len(variates)} variates ({shown}), "
+        f"data       {facts['name']}: {items}{facts['rows']:,} rows, {len(variates)} variates ({shown}), "
         f"step {facts['step'] or 'unknown'}"
     ]
     if facts["first"]:
@@ -60,7 +90,7 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
         for part, (begin, end) in facts["splits"].items()
     )
     lines.append(f"split      {'; '.join(split)}")
-    filled = facts["filled"]
-    if filled["cells"] or filled["rows"]:
-        lines.append(f"filled     {filled['cells']:,} empty cells and {filled['rows']:,} missing rows")
+    if facts["reading"]:
+        lines.append(f"read       {facts['reading']}")
+    lines += [f"changed    {sentence}" for sentence in Filled(**facts["filled"]).sentences()]
     return [*lines, *(f"warning: {note}" for note in facts["notes"])]

@@ -136,7 +136,8 @@ class PassManager:
 
 def _weights(unit: CompileUnit, *, thorough: bool) -> list[object]:
     """What changes when a module of the unit is written into."""
-    modules: list[nn.Module] = [module for module in (unit.teacher, unit.student) if module is not None]
+    own = (unit.teacher, unit.student, *(companion.teacher for companion in unit.companions))
+    modules: list[nn.Module] = [module for module in own if module is not None]
     modules += [term for _, term in unit.objective]
     if thorough:
         return [fingerprint(module) for module in modules]

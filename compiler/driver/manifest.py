@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ...targets.base import TaskFacts
 from ...targets.measure.host import host_record
 from ..base.errors import UsageError
+from ..data.reading import reading_fields
 from ..data.timeline import step_seconds
+from ..ir.companions import FIRST
 from ..ir.forecaster import nonzero_count, parameter_count
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, Task
 from .build import Build, Job
+from .fleets import program_scale, program_variates
 from .quantiles import quantile_part
 from .verdict import accuracy_part
 
@@ -23,6 +27,9 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
     task, data, info = unit.task, unit.data, unit.teacher_info
     if info is None:
         raise ValueError("the unit has no provenance of its teacher")
+    # The first teacher as it was loaded, which may stand beside itself once it is tuned, is no further one.
+    others = [each for each in unit.companions if each.name != FIRST]
+    further = [{"as": each.name, **provenance(each.info, data.overlap_name)} for each in others]
     rows = {**unit.accuracy, **build.accuracy}
     counts = {part: len(data.windows(part, task.lookback, task.horizon)) for part in ("train", "val", "test")}
     return {
@@ -30,25 +37,16 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         "task": {
             "lookback": task.lookback,
             "horizon": task.horizon,
-            "variates": list(task.variates),
+            "variates": list(program_variates(unit)),
             "frequency": task.frequency,
             "step_seconds": step_seconds(task.frequency),
-            "missing": job.recipe.task.missing,
+            **reading_fields(job.recipe.reading),
             **quantile_fields(task),
             **input_fields(unit),
         },
-        "input": {"mean": data.mean.tolist(), "std": data.std.tolist()},
-        "teacher": {
-            "name": info.name,
-            "family": info.family,
-            "parameters": info.parameters,
-            "sha256": info.sha256,
-            "licence": info.licence,
-            "source": info.source,
-            "revision": info.revision or None,
-            "commit": info.commit or None,
-            "pretraining_overlap": overlap_with(info, data.overlap_name),
-        },
+        "input": dict(zip(("mean", "std"), program_scale(unit), strict=True)),
+        "teacher": provenance(info, data.overlap_name),
+        **({"further_teachers": further} if further else {}),
         "student": {
             "name": job.recipe.student.kind,
             "parameters": parameter_count(unit.shipped),
@@ -79,11 +77,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
         "level": "executed" if build.parity is not None and payload.level == "exported" else payload.level,
         "runtime_requirements": [*job.target.runtime_requirements, *payload.requires],
         "environment": host_record()["packages"],
-        "licence": {
-            "spdx": info.licence,
-            "commercial": info.commercial,
-            "warning": None if info.commercial else f"distilled from weights under {info.licence}",
-        },
+        "licence": licence_of([info, *(each.info for each in others)]),
         **unit.facts,
     }
 
@@ -106,16 +100,45 @@ def input_fields(unit: CompileUnit) -> dict[str, Any]:
     return {"inputs": [asdict(group) for group in groups]} if groups else {}
 
 
+def provenance(info: TeacherInfo, data: str) -> dict[str, Any]:
+    """Where a teacher comes from.
+
+    Args:
+        data: what the data are known as.
+    """
+    return {
+        "name": info.name,
+        "family": info.family,
+        "parameters": info.parameters,
+        "sha256": info.sha256,
+        "licence": info.licence,
+        "source": info.source,
+        "revision": info.revision or None,
+        "commit": info.commit or None,
+        "pretraining_overlap": overlap_with(info, data),
+    }
+
+
+def licence_of(infos: Sequence[TeacherInfo]) -> dict[str, Any]:
+    """What follows from the licences of all teachers, whatever share of the mix each one got: all took part
+    in choosing it."""
+    spdx = " AND ".join(dict.fromkeys(info.licence for info in infos))
+    limited = list(dict.fromkeys(info.licence for info in infos if not info.commercial))
+    warning = f"distilled from weights under {' and '.join(limited)}" if limited else None
+    return {"spdx": spdx, "commercial": not limited, "warning": warning}
+
+
 def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
     """What a payload may hold of the task; ``missing`` is the recipe's policy."""
-    task, data = unit.task, unit.data
+    task = unit.task
     return TaskFacts(
-        variates=tuple(task.variates),
+        variates=program_variates(unit),
         frequency=task.frequency,
         step_seconds=step_seconds(task.frequency),
         missing=missing,
-        mean=tuple(data.mean.tolist()),
-        std=tuple(data.std.tolist()),
+        mean=tuple(program_scale(unit)[0]),
+        std=tuple(program_scale(unit)[1]),
+        licence=unit.teacher_info.licence if unit.teacher_info else None,
         quantile_levels=task.quantile_levels,
         inputs=tuple(asdict(group) for group in unit.shipped.inputs),
     )

@@ -17,6 +17,7 @@ from ...passes import PASSES
 from ...targets import TARGETS
 from ..base.content import cache_root
 from ..base.errors import unknown_name
+from ..base.executors import Executor, Local
 from ..base.progress import Progress
 from ..ir.passes import Pass, PassContext, RecipeView, Step
 from ..ir.unit import CompileUnit
@@ -26,13 +27,14 @@ from .baseline import TrainBaseline
 from .budgets import check_judgeable
 from .cache import PassCache
 from .costing import CostInstrument
+from .fleets import JudgeHeldOut
 from .importing import Import, empty_unit
-from .instruments import DumpInstrument, Instrument, ReportInstrument
+from .instruments import DumpInstrument, Instrument, ReportInstrument, RestInstrument
 from .jobs import target_job
 from .keeping import KeepStatistics
 from .latency import TeacherForms
 from .manager import PassManager
-from .recipe import Recipe, check_quantiles, check_refit, pass_options
+from .recipe import Recipe, check_inputs, check_quantiles, check_refit, check_teachers, pass_options
 from .stages import Export, target_stages
 from .timing import TargetClock
 
@@ -64,6 +66,7 @@ def target_steps(recipe: Recipe, out: Path) -> list[Step]:
     for kind in recipe.target_options:
         TARGETS[kind]
     steps: list[Step] = [KeepStatistics(recipe, out)] if recipe.statistics else []
+    steps += [JudgeHeldOut()] if recipe.task.id_column is not None else []
     steps += [EvaluateReferences(), Export()]
     teacher = TeacherForms()
     for kind in recipe.targets:
@@ -84,10 +87,12 @@ def build_passes(recipe: Recipe) -> list[Pass]:
         check_values(kind, recipe.task.lookback, recipe.task.horizon, config)
     kinds: dict[str, type[Pass]] = {name: PASSES[name] for name in recipe.pipeline}
     read_later = frozenset().union(*(kind.reads for kind in kinds.values()))
+    written = frozenset().union(*(kind.writes for kind in kinds.values()))
     view = RecipeView(
         recipe.student.model_dump(),
         read_later,
         recipe.refit,
+        written,
         recipe.task.quantiles,
         recipe.task.calendar,
         (*recipe.task.known, *recipe.task.past),
@@ -99,6 +104,8 @@ def build_passes(recipe: Recipe) -> list[Pass]:
             passes.append(kinds[name](**pass_options(recipe, name, kinds[name].Options, follow)))
     check_refit(recipe, passes)
     check_quantiles(recipe, passes)
+    check_inputs(recipe, passes)
+    check_teachers(recipe, passes)
     return passes
 
 
@@ -112,6 +119,7 @@ def run_steps(
     dump_after: Sequence[str] = (),
     stop_after: str | None = None,
     progress: Progress,
+    executor: Executor | None = None,
 ) -> CompileUnit:
     """The unit after ``steps``; whatever was left unfinished on disk is removed, also after an error.
 
@@ -119,8 +127,10 @@ def run_steps(
         unit: where to start; by default before the import.
         dump: folder for the texts of ``dump_after``.
         dump_after, stop_after: names that ``check_names`` has seen.
+        executor: where tasks run; by default here.
     """
-    instruments: list[Instrument] = [ReportInstrument(progress)]
+    executor = executor or Local()
+    instruments: list[Instrument] = [ReportInstrument(progress), RestInstrument(executor)]
     if any("teacher" in step.writes for step in steps if isinstance(step, Pass)):
         instruments.append(CostInstrument(threads=recipe.threads, progress=progress))
     if dump_after:
@@ -133,7 +143,7 @@ def run_steps(
         check_purity=purity_is_checked(),
     )
     with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace, ExitStack() as cleanup:
-        context = PassContext(recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe))
+        context = PassContext(recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe), executor)
         return manager.run(unit or empty_unit(recipe), context)
 
 

@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -28,8 +29,11 @@ from pydantic_core import PydanticCustomError
 from ..base.errors import RecipeError, UsageError, unknown_name
 from ..base.paths import checked_path
 from ..base.reading import read_toml
+from ..data.dialect import PLAIN, Dialect, checked_dialect, dialect_text
 from ..data.filling import MAX_FILLED
 from ..data.levels import levels_problem
+from ..data.panel_columns import guess_columns
+from ..data.reading import Reading, open_zone
 from ..data.synthetic_data import SYNTHETIC
 from ..students import STUDENTS
 from .settings import Settings, recipe_fields
@@ -64,6 +68,40 @@ def _levels(value: Any) -> Any:
     return levels
 
 
+def _as_zone(name: str) -> str:
+    try:
+        if name:
+            open_zone(name)
+    except ValueError as error:
+        raise PydanticCustomError("zone", "{what}", {"what": str(error)}) from None
+    return name
+
+
+class FormatSection(_Section):
+    """How a text file is written, as ``--csv`` says it; empty is what is usual."""
+
+    sep: str = PLAIN.sep
+    decimal: str = PLAIN.decimal
+    thousands: str = PLAIN.thousands
+    dates: str = PLAIN.dates
+    encoding: str = PLAIN.encoding
+    time: str = PLAIN.time
+    sheet: str = PLAIN.sheet
+
+    @model_validator(mode="after")
+    def _is_a_dialect(self) -> FormatSection:
+        try:
+            checked_dialect(self.model_dump())
+        except ValueError as error:
+            raise PydanticCustomError("dialect", "{what}", {"what": str(error)}) from None
+        return self
+
+    @property
+    def dialect(self) -> Dialect:
+        """The same for a reader."""
+        return checked_dialect(self.model_dump())
+
+
 class TaskSection(_Section):
     """What is forecast, and how the series is read and split."""
 
@@ -79,10 +117,21 @@ class TaskSection(_Section):
     known_columns: str = ""
     past_columns: str = ""
     """Columns ``a,b`` that are read and not forecast: known over the horizon, and up to now."""
+    duplicates: Literal["error", "mean", "first"] = "error"
+    sort: bool = False
+    zone: Annotated[str, AfterValidator(_as_zone)] = ""
+    """The zone whose clock the times show; empty for UTC."""
     step: str | None = None
     """Step of the series to come, for ``data = "synthetic"``; a file says its own."""
     quantiles: Annotated[tuple[float, ...], BeforeValidator(_levels)] = ()
     """Levels of the forecast, ascending, 0.5 among them; none is a point forecast."""
+    id_column: str | None = None
+    """Of data in the long format, which are read as a panel; found where it has one of the usual names."""
+    time_column: str | None = None
+    value_columns: str | None = None
+    """Of the long format, separated by commas; found by their names."""
+    holdout_items: float = Field(default=0.0, ge=0, le=0.9, allow_inf_nan=False)
+    """Share of a panel's items that is kept out of everything and judged at the end."""
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -160,6 +209,21 @@ Name = Annotated[str, AfterValidator(_as_path)]
 """The name or the path of something: it will be looked up as a path."""
 
 
+def _listed(value: Any) -> Any:
+    """A teacher alone is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _unlisted(value: tuple[str, ...]) -> str | list[str]:
+    return value[0] if len(value) == 1 else list(value)
+
+
+Teachers = Annotated[
+    tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1, max_length=8), PlainSerializer(_unlisted)
+]
+"""One teacher, ``"A"``, or several, ``["A", "B"]``: the first one is the original."""
+
+
 class BudgetSection(_Section):
     """Gates; a missed one is exit code 4.
 
@@ -202,8 +266,9 @@ class Recipe(_Section):
     """A resolved recipe."""
 
     version: Literal[1]
-    teacher: Name
+    teacher: Teachers
     teacher_options: dict[str, Any] = Field(default_factory=dict)
+    """Of its family; with several teachers a table for each, by the teacher's name."""
     teacher_store: Name | None = None
     data: Name
     seed: int = Field(ge=0, lt=1 << 63)
@@ -216,6 +281,7 @@ class Recipe(_Section):
     """Put the teacher's portable form into the artifacts, so that a device can measure both."""
     licence_policy: Literal["warn", "commercial"]
     task: TaskSection
+    data_format: FormatSection = FormatSection()
     student: StudentSection
     pipeline: tuple[str, ...]
     passes: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -224,9 +290,35 @@ class Recipe(_Section):
     measure: MeasureSection = MeasureSection()
     budget: BudgetSection = BudgetSection()
 
+    def options_of(self, teacher: str) -> dict[str, Any]:
+        """The family's options of one of the teachers."""
+        return self.teacher_options if len(self.teacher) == 1 else dict(self.teacher_options.get(teacher, {}))
+
+    @property
+    def reading(self) -> Reading:
+        """How the data are read, and new rows at the artifact."""
+        task = self.task
+        return Reading(task.missing, task.duplicates, task.sort, task.zone, self.data_format.dialect)
+
     def to_toml(self) -> str:
         """Stable TOML text; reading it gives an equal recipe."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def reading_settings(recipe: Recipe) -> dict[str, Any]:
+    """How a recipe reads its data, as ``survey`` and ``load_data`` take it; what is as usual is left out."""
+    reading = recipe.reading
+    settings = {**reading._asdict(), "csv": dialect_text(reading.dialect), "variates": recipe.task.variates}
+    del settings["dialect"]
+    usual = {
+        "missing": "error",
+        "duplicates": "error",
+        "sort": False,
+        "zone": "",
+        "csv": "",
+        "variates": "all",
+    }
+    return {name: value for name, value in settings.items() if value != usual[name]}
 
 
 def make_recipe(**settings: Unpack[Settings]) -> Recipe:
@@ -237,13 +329,28 @@ def make_recipe(**settings: Unpack[Settings]) -> Recipe:
         UsageError: a device, and no target that has devices.
     """
     file, device = settings.get("recipe"), settings.get("device")
-    budgets = (f"budget.{budget}" for budget in settings.get("budget", ()))
+    budgets = [_budget(text) for text in settings.get("budget", ())]
     resolved = resolve(
         file=None if file is None else checked_path(file, "--recipe"),
         named=recipe_fields(settings),
         settings=(*settings.get("set", ()), *budgets),
     )
     return on_device(resolved, device) if device else resolved
+
+
+def _budget(text: str) -> str:
+    """A gate as the setting that it is short for.
+
+    Raises:
+        RecipeError: it has no value.
+    """
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise RecipeError(
+            f"--budget {text!r}: expected NAME=VALUE, e.g. max_mse_over_teacher=5%",
+            hint=f"gates are {', '.join(BudgetSection.model_fields)}",
+        )
+    return f"budget.{text}"
 
 
 def on_device(recipe: Recipe, device: str) -> Recipe:
@@ -298,13 +405,48 @@ def resolve(
     preset = _merge(base, _preset(_merge(base, user).get("student")))
     if user.get("data") == SYNTHETIC:
         preset = _merge(preset, _read(PRESETS / "synthetic.toml"))
+    preset = _of_panel(preset, user)
     merged = _merge(preset, user)
     _refuse_nan(merged)
     _keep_options_of_pipeline(merged, user)
     try:
-        return Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, file) from None
+    _check_several(recipe)
+    return recipe
+
+
+def _check_several(recipe: Recipe) -> None:
+    """What goes with one teacher alone, where there are several."""
+    if len(recipe.teacher) == 1:
+        return
+    if recipe.teacher_store is not None:
+        raise RecipeError(
+            f"teacher_store: the outputs of one teacher, and there are {len(recipe.teacher)} teachers",
+            hint="name the store's folder as one of them: --teacher A --teacher STORE",
+        )
+    for name, options in recipe.teacher_options.items():
+        if name not in recipe.teacher or not isinstance(options, dict):
+            raise RecipeError(
+                f"teacher_options.{name}: with several teachers, expected a table for each of them by name",
+                hint=f"the teachers are {', '.join(recipe.teacher)}",
+            )
+
+
+def _of_panel(preset: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset for what ``user`` names as data: another one where they are many series in one table."""
+    task: Any = user.get("task", {})
+    named = task.get("id_column") if isinstance(task, dict) else None
+    if named is None:
+        guessed = guess_columns(str(user.get("data", "")))
+        named = guessed and guessed.id
+    if named is None:
+        return preset
+    fleet = _read(PRESETS / "panel.toml")
+    if preset["student"]["kind"] != "dlinear":
+        del fleet["pipeline"]  # students that are trained take the windows of a panel as any others
+    return _merge(_merge(preset, fleet), {"task": {"id_column": named}})
 
 
 def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
@@ -317,6 +459,29 @@ def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
         raise RecipeError(
             f"refit: {recipe.refit!r}, and no pass of the pipeline solves a student again",
             hint="put a pass that refits into the pipeline (tsfmc passes), or leave refit out",
+        )
+
+
+def check_inputs(recipe: Recipe, passes: Iterable[Pass]) -> None:
+    """What a user asks for must act.
+
+    Raises:
+        RecipeError: inputs are asked for, and nothing would learn from them or supply them.
+    """
+    task = recipe.task
+    if not (task.calendar or task.known or task.past):
+        return
+    if recipe.data == SYNTHETIC:
+        raise RecipeError("task: synthetic windows have neither a calendar nor columns", hint="give data")
+    if not any("effect" in step.writes for step in passes):
+        raise RecipeError(
+            "task: this pipeline does not learn from a calendar or from columns",
+            hint="leave them out, or use an affine student, whose pipeline has add_inputs",
+        )
+    if recipe.with_teacher:
+        raise RecipeError(
+            "with_teacher: a teacher without inputs cannot be timed beside an artifact that has some",
+            hint="leave with_teacher out, or the inputs",
         )
 
 
@@ -335,6 +500,20 @@ def check_quantiles(recipe: Recipe, passes: Iterable[Pass]) -> None:
         raise RecipeError(
             "task.quantiles: no pass of the pipeline makes quantiles",
             hint="put add_quantiles at the end of the pipeline, or leave quantiles out",
+        )
+
+
+def check_teachers(recipe: Recipe, passes: Iterable[Pass]) -> None:
+    """Teachers beside the first one must act.
+
+    Raises:
+        RecipeError: there are several, and no pass sums what they say.
+    """
+    mixes = any("companions" in step.reads and "statistics" in step.writes for step in passes)
+    if len(recipe.teacher) > 1 and not mixes:
+        raise RecipeError(
+            f"teacher: {len(recipe.teacher)} teachers, and this pipeline learns from one",
+            hint="give one, or an affine student, which is solved for a mix of them (--student dlinear)",
         )
 
 

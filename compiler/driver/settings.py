@@ -11,6 +11,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
+from ..data.objects import as_file
+from ..data.reading_options import stated_dialect
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -72,6 +75,35 @@ class OtherSettings(TypedDict, total=False):
         float | None,
         Setting("task.max_filled", "Share of a variate that --missing may fill. Default: 0.25."),
     ]
+    id_column: Annotated[
+        str | None,
+        Setting("task.id_column", "Of long tables, one row a series and time. Default: by its usual names."),
+    ]
+    time_column: Annotated[str | None, Setting("task.time_column", "Of long tables. Default: by its name.")]
+    value_columns: Annotated[
+        str | None, Setting("task.value_columns", "Of long tables: 'a' or a,b,c. Default: by their names.")
+    ]
+    holdout_items: Annotated[
+        float | None,
+        Setting("task.holdout_items", "Share of the items kept out of everything, judged at the end."),
+    ]
+    csv: Annotated[
+        str | None,
+        Setting(
+            "data_format",
+            "How a text file is written: sep, decimal, thousands, dates, encoding, time (column), and sheet.",
+            metavar="sep=;,decimal=,",
+        ),
+    ]
+    duplicates: Annotated[
+        Literal["error", "mean", "first"] | None,
+        Setting("task.duplicates", "Rows of one time: refused, averaged, or the first kept. Default: error."),
+    ]
+    sort: Annotated[bool | None, Setting("task.sort", "Take rows in any order.")]
+    zone: Annotated[
+        str | None,
+        Setting("task.zone", "Zone whose clock the times show, such as Europe/Berlin. Default: UTC."),
+    ]
     quantiles: Annotated[
         str | tuple[float, ...] | None,
         Setting("task.quantiles", "Levels such as 0.1,0.5,0.9, 0.5 among them. Default: a point forecast."),
@@ -111,12 +143,18 @@ class Settings(OtherSettings, total=False):
     """All settings."""
 
     teacher: Annotated[
-        str | Path | None,
-        Setting("teacher", "Short name, hub id or directory. Default: the embedded demo teacher."),
+        str | Path | Sequence[str | Path] | None,
+        Setting(
+            "teacher",
+            "Short name, hub id, directory or teacher store; may be repeated: a mix of them is chosen. "
+            "Default: the embedded demo teacher.",
+        ),
     ]
     data: Annotated[
-        str | Path | None,
-        Setting("data", "Known data set, 'sample', 'synthetic', or a CSV or Parquet file. Default: sample."),
+        str | Path | object | None,
+        Setting(
+            "data", "Known data set, 'sample', 'synthetic', or a file (see tsfmc inspect). Default: sample."
+        ),
     ]
     target: Annotated[
         str | Sequence[str] | None,
@@ -154,6 +192,10 @@ def recipe_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if name == "teacher" and not isinstance(value, str):
+        return [str(one) for one in value]
     if name == "target" and isinstance(value, str):
         return [value]
-    return value
+    if name == "csv":
+        return stated_dialect(value)._asdict()  # all of it: what it leaves out is as usual
+    return str(as_file(value)) if name == "data" else value

@@ -31,8 +31,9 @@ from ..ir.unit import CompileUnit
 from .accuracy import artifact_rows
 from .build import Build, Job, build_of, program_of
 from .evaluation import evaluation_path, observed, save_evaluation
+from .fleets import add_fleet, program_variates, program_windows
 from .keeping import placed_at_the_end
-from .latency import artifact_latency, rotation, row_rotation
+from .latency import artifact_latency, rotation
 from .manifest import manifest_fields, task_facts
 from .quantiles import artifact_quantiles
 
@@ -52,7 +53,7 @@ class Export(Step):
         task = unit.task
         quantiles = max(1, len(task.quantile_levels))
         beside = sum(group.width for group in unit.shipped.inputs)
-        shape = Shape(len(task.variates), task.lookback, task.horizon, quantiles, beside)
+        shape = Shape(len(program_variates(unit)), task.lookback, task.horizon, quantiles, beside)
         program = export_program(unit.shipped.eval(), shape, calibration(unit))
         return PassResult(unit.with_(program=program), True)
 
@@ -112,6 +113,7 @@ class Lower(Stage):
             calibration=calibration(unit),
             progress=lambda line: context.progress.line(f"    {line}"),
         )
+        add_fleet(unit, directory, self.job.recipe)
         return PassResult(unit.with_(build=build.with_(directory=directory, payload=payload)), True)
 
 
@@ -133,7 +135,7 @@ class Check(Stage):
         engine = target.load(directory, payload, self.job.recipe.threads)
         tolerance = payload.details.get("tolerance", target.tolerance)
         parity = check_parity(
-            engine, lambda past: forecast_of(unit, past), hard_windows(row_rotation(unit)), tolerance
+            engine, lambda past: forecast_of(unit, past), hard_windows(rotation(unit)), tolerance
         )
         if not parity.passed:
             raise VerificationError(
@@ -239,13 +241,13 @@ def target_stages(job: Job) -> Sequence[Stage]:
 
 def calibration(unit: CompileUnit) -> np.ndarray:
     """Training rows for tracing and quantisation: ``[256, D, L + E]``, evenly spread."""
-    return unit.rows("train").spread(CALIBRATION_WINDOWS)
+    return program_windows(unit, "train", CALIBRATION_WINDOWS)
 
 
 def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:
     """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H Q]``; inputs stand
     behind the past as they are."""
-    rows = row_rotation(unit)
+    rows = rotation(unit)
     rows = rows[:: max(1, len(rows) // SELFTEST_WINDOWS)][:SELFTEST_WINDOWS]
     scaling, lookback = unit.data.scaling, unit.task.lookback
     past = np.concatenate([scaling.unscale(rows[..., :lookback]), rows[..., lookback:]], axis=-1)

@@ -30,10 +30,11 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"step {task['frequency'] or 'unknown'}",
         f"data       {data_words(manifest)}",
         *filled_lines(manifest),
-        f"teacher    {teacher['name']}, {teacher['parameters']:,} parameters, {teacher['licence']}, "
-        f"pre-training overlap with this data: {teacher['pretraining_overlap']}",
+        *fleet_lines(manifest),
+        *(teacher_line(each) for each in (teacher, *manifest.get("further_teachers", ()))),
         f"student    {student['name']}, {student['parameters']:,} parameters, "
         f"payload {manifest['size']['payload_bytes']:,} bytes",
+        *metadata_lines(manifest),
         "",
         *choice_part(manifest),
         *accuracy_table(manifest),
@@ -60,6 +61,23 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *pass_table(manifest)]
 
 
+def teacher_line(teacher: Mapping[str, Any]) -> str:
+    """Where a teacher comes from; a further one by the name that tables have for it."""
+    return (
+        f"teacher    {teacher.get('as', teacher['name'])}, {teacher['parameters']:,} parameters, "
+        f"{teacher['licence']}, pre-training overlap with this data: {teacher['pretraining_overlap']}"
+    )
+
+
+def metadata_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What the program's file says of itself where it does, but for the scaling, a number a variate."""
+    said = manifest["target"].get("metadata", {})
+    words = [f"{name} {value}" for name, value in said.items() if "scaling" not in name]
+    head = f"{manifest['target']['entry']} says " if words else ""
+    lines = wrap(head + ", ".join(words), width=89)
+    return [f"{'metadata' if line is lines[0] else '':<11}{line}" for line in lines]
+
+
 def data_words(manifest: Mapping[str, Any]) -> str:
     """The data and the windows that count: those of the test split, or all where nothing was measured."""
     data, windows = manifest["data"], manifest["data"]["windows"]
@@ -79,6 +97,24 @@ def filled_lines(manifest: Mapping[str, Any]) -> list[str]:
         line += f", at most {share:.1%} of a variate ({filled['variate']})"
     warning = "; warning: accuracy on invented values" if share > WARN_FILLED else ""
     return [f"filled     {line}{warning}"]
+
+
+def fleet_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """How many items share how many heads, and what the fleet's head is worth to items it never saw."""
+    fleet = manifest.get("fleet")
+    if not fleet:
+        return []
+    heads = fleet["slots"]
+    lines = [
+        f"fleet      {fleet['items']:,} items, {heads:,} head{'s' if heads > 1 else ''}, one for the unknown"
+    ]
+    if held := fleet.get("held_out"):
+        lines.append(
+            f"           {held['items']:,} held out: MSE {held['student']['mse']:.4f} by the head that fits, "
+            f"{held['fleet_head']['mse']:.4f} by the fleet's, "
+            f"seasonal naive {held['seasonal_naive']['mse']:.4f}"
+        )
+    return lines
 
 
 def update_lines(manifest: Mapping[str, Any]) -> list[str]:
@@ -116,6 +152,19 @@ def accuracy_table(manifest: Mapping[str, Any]) -> list[str]:
             found = comparisons.get(name)
             against = signed(found["relative"], found["relative_interval"]) if found else ""
             lines.append(f"{LABELS[name]:<24}{''.join(cells)}  {against:>26}".rstrip())
+        if name == "teacher":
+            lines += further_rows(manifest)
+    return lines
+
+
+def further_rows(manifest: Mapping[str, Any]) -> list[str]:
+    """The error of each further teacher, and of the first one tuned."""
+    lines = []
+    for name, row in manifest["accuracy"].get("teachers", {}).items():
+        cells = (f"{'-' if row[key] is None else f'{row[key]:.4f}':>8}" for key in ("mse", "mae", "mase"))
+        label = f"teacher, {name}"
+        label = label if len(label) < 24 else f"{label[:20]}..."
+        lines.append(f"{label:<24}{''.join(cells)}")
     return lines
 
 
@@ -158,7 +207,7 @@ def quantile_table(manifest: Mapping[str, Any]) -> list[str]:
 
 def choice_part(manifest: Mapping[str, Any]) -> list[str]:
     """How the student was chosen, and an empty line after it."""
-    lines = choice_lines(manifest["passes"])
+    lines = choice_lines(manifest["passes"], manifest["teacher"]["name"])
     return [*lines, ""] if lines else []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,20 @@ from ..base.progress import Progress
 from ..base.reading import read_toml, validated
 from ..data.filling import MAX_FILLED
 from ..data.formats import fingerprint
-from ..data.missing import checked_policy, refuse_invented
+from ..data.missing import refuse_invented
+from ..data.reading import Reading
+from ..data.reading_options import asked_reading
 from ..data.recent import recent_rows
 from ..data.sources import file_source
 from ..data.table import Table, ingest, open_ingested
 from ..data.timeline import steps_per_season
+from ..ir.companions import Companion, companion_names
 from ..ir.provenance import TeacherInfo
 from ..ir.unit import CompileUnit, PassRecord, Task
-from ..learning.statistics import Array
+from ..learning.pieces import Array
 from ..learning.update import (
     FILE,
+    Header,
     State,
     check_follows,
     read_state,
@@ -42,6 +46,7 @@ from ..learning.update import (
 )
 from ..students import STUDENTS
 from . import pipeline
+from .importing import RESERVED
 from .jobs import require_targets
 from .keeping import kept_beside, waiting
 from .recipe import Recipe
@@ -51,13 +56,22 @@ BATCH_WINDOWS = 256
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """The new artifact, and what the old one was worth on the new rows."""
+    """The new artifact, and what was done to the new rows to read them, a sentence each."""
 
     artifact: Path
     manifest: Mapping[str, Any]
+    filled: tuple[str, ...] = ()
 
 
-def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: Progress) -> UpdateResult:
+def update(
+    artifact: Path,
+    source: Path,
+    out: Path,
+    *,
+    asked: Mapping[str, Any],
+    rename: Mapping[str, str],
+    progress: Progress,
+) -> UpdateResult:
     """See ``api.update``."""
     started = time.perf_counter()
     require_room(out, 0, "the out directory", "choose another one with --out")
@@ -65,7 +79,8 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
     state = find_state(artifact, model.manifest)
     header = state.header
     with tempfile.TemporaryDirectory(prefix="tsfmc-update-") as folder:
-        table = _read(source, header.variates, missing, Path(folder))
+        reading = asked_reading(model.manifest["task"], asked)
+        table = _read(source, header.variates, reading, rename, Path(folder))
         rows, stamps = (
             np.array(table.values),
             None if table.timestamps is None else np.array(table.timestamps),
@@ -94,12 +109,13 @@ def update(artifact: Path, source: Path, out: Path, *, missing: str, progress: P
             "last_row": new.header.last,
             "prior_windows": new.weight(),
             "old_artifact_on_new_rows": before,
+            "filled": asdict(table.filled),
         }
         unit = _unit(new, rows, state, source.name, facts, time.perf_counter() - started)
     with kept_beside(new, out / FILE) as named:
         unit = unit.with_(facts={"statistics": named, "updated": facts})
         unit = pipeline.run_steps(recipe, pipeline.target_steps(recipe, out), unit=unit, progress=progress)
-    return UpdateResult(out / kind, unit.artifacts[kind])
+    return UpdateResult(out / kind, unit.artifacts[kind], tuple(table.filled.sentences()))
 
 
 def _recipe(text: str) -> Recipe:
@@ -144,9 +160,12 @@ def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
     return state
 
 
-def _read(source: Path, variates: tuple[str, ...], missing: str, folder: Path) -> Table:
+def _read(
+    source: Path, variates: tuple[str, ...], reading: Reading, rename: Mapping[str, str], folder: Path
+) -> Table:
     found = file_source(source)
-    ingest(found, fingerprint(found.path), list(variates), checked_policy(missing), folder)
+    content = fingerprint(found.path, reading.dialect)
+    ingest(found, content, list(variates), reading, folder, rename=rename)
     table = open_ingested(folder)
     filled = table.filled
     refuse_invented(filled.share, MAX_FILLED, f"variate {filled.variate!r}", found.path.name, option="")
@@ -209,6 +228,14 @@ def _unit(
         Task(header.lookback, header.horizon, header.variates, header.step),
         data,
         teacher_info=TeacherInfo(**header.teacher),
+        companions=_companions(header),
         student=student.eval().fold(),
         record=(record,),
     )
+
+
+def _companions(header: Header) -> tuple[Companion, ...]:
+    """The further teachers of the compile, as far as an update needs them: their provenance."""
+    infos = [TeacherInfo(**fields) for fields in header.companions]
+    named = zip(companion_names(infos, RESERVED), infos, strict=True)
+    return tuple(Companion(name, info) for name, info in named)

@@ -4,6 +4,7 @@ Figures come from paired comparisons on the test windows (``learning/compare.py`
 the whole interval is on one side of zero.  The part of a manifest is
 
     accuracy.test          the rows
+    accuracy.teachers      those of each further teacher, where there are several, and of a tuned one
     accuracy.judged        whose the artifact's row is, where it is not the shipped program's
     accuracy.comparisons   artifact against supervised, teacher, seasonal naive
     accuracy.verdict       lines for a person
@@ -18,6 +19,7 @@ from typing import Any
 from ..ir.unit import CompileUnit, PassRecord
 from ..learning.compare import Comparison, block_windows, compare
 from ..learning.evaluate import Accuracy
+from .accuracy import FURTHER
 
 RIVALS = ("supervised", "teacher", "seasonal_naive")
 """The rows that an artifact is compared with."""
@@ -30,7 +32,10 @@ def accuracy_part(rows: Mapping[str, Accuracy], unit: CompileUnit) -> dict[str, 
     """``accuracy`` of a manifest, from the rows that were evaluated on the test split."""
     if unit.data.unmeasured:
         return {"test": {}, "unmeasured": unit.data.unmeasured}
-    part: dict[str, Any] = {"test": {name: row.to_dict() for name, row in rows.items()}}
+    further = {name for name in rows if name.startswith(FURTHER)}
+    part: dict[str, Any] = {"test": {n: row.to_dict() for n, row in rows.items() if n not in further}}
+    if further:
+        part["teachers"] = {n.removeprefix(FURTHER): rows[n].to_dict() for n in rows if n in further}
     whose = judged_name(rows, unit.record)
     if whose:
         part["judged"] = whose
@@ -64,10 +69,11 @@ def teacher_weight(record: Sequence[PassRecord]) -> float | None:
     """The weight of the teacher where one was chosen; None where nothing was chosen between, and where the
     teacher came in by synthetic windows as well."""
     for entry in reversed(record):
-        if "selection" in entry.metrics:
+        table = entry.metrics.get("selection") or entry.metrics.get("weights_judged")
+        if table:
             if entry.metrics.get("prior"):
                 return None
-            tried = {float(row["lambda"]) for row in entry.metrics["selection"]}
+            tried = {float(row["lambda"]) for row in table}
             return float(entry.metrics["lambda"]) if len(tried) > 1 else None
     return None
 

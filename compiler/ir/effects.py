@@ -88,11 +88,17 @@ def _data(unit: CompileUnit) -> Any:
     return [str(unit.data), unit.data.sha256, list(unit.data.variates), *(columns if any(columns) else ())]
 
 
+def _companions(unit: CompileUnit) -> Any:
+    return [[each.name, each.store.key if each.store else _module(each.teacher)] for each in unit.companions]
+
+
 _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "task": _task,
     "data": _data,
     "teacher": lambda unit: _module(unit.teacher),
     "tuned": lambda unit: unit.tuned,
+    "held_out": lambda unit: unit.held_out and unit.held_out.key,
+    "companions": _companions,
     "teacher_store": lambda unit: unit.teacher_store and unit.teacher_store.key,
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),
@@ -109,5 +115,6 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "build": lambda unit: unit.build and unit.build.lines(),
     "facts": lambda unit: dict(unit.facts),
     "artifacts": lambda unit: sorted(unit.artifacts),
+    "fleet": lambda unit: unit.fleet and [list(unit.fleet.slots), unit.fleet.slot_of.tolist()],
     "setting": lambda unit: unit.setting and dict(unit.setting),
 }

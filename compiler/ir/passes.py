@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from ..base.errors import PassError
+from ..base.executors import Executor, Local
 from ..base.progress import Progress, Silent
 from .forecaster import Forecaster
 from .unit import CompileUnit, PartName
@@ -60,6 +61,7 @@ class PassContext:
         progress: where to report.
         cleanup: what has to be undone when the run ends, however it ends, such as unfinished folders.
         clock: times students, for a pass that chooses by latency; None where there is no recipe.
+        executor: where tasks run.
     """
 
     seed: int = 0
@@ -67,6 +69,7 @@ class PassContext:
     progress: Progress = field(default_factory=Silent)
     cleanup: ExitStack = field(default_factory=ExitStack)
     clock: Clock | None = None
+    executor: Executor = field(default_factory=Local)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class RecipeView:
     Attributes:
         student: ``kind`` and the options of the student.
         read_later: parts of the unit that the passes of the pipeline read, all of them together.
+        written: parts that they write.
         refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
             or ``all``.
         quantile_levels: of the task; none for a point forecast.
@@ -95,6 +99,7 @@ class RecipeView:
     student: Mapping[str, Any]
     read_later: frozenset[PartName]
     refit: str = "none"
+    written: frozenset[PartName] = frozenset()
     quantile_levels: tuple[float, ...] = ()
     calendar: bool = False
     columns: tuple[str, ...] = ()
@@ -183,4 +188,9 @@ class TeacherPass(Pass):
         if unit.teacher_store is not None:
             raise PassError(
                 "the teacher's outputs are already recorded", hint=f"put {self.name} before record_teacher"
+            )
+        if unit.held_out is not None:
+            raise PassError(
+                "training windows are labelled already by teachers that were tuned on earlier ones",
+                hint=f"put {self.name} before what tunes the teacher, or tune without cross_fit",
             )

@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from ..data import Dataset, Part, Windows
 from ..data.dataset import NO_DATA
+from .companions import Companion
+from .fleet import Fleet
 from .forecaster import Forecaster, Teacher, parameter_count
 from .inputs import InputEffect, InputForecaster, WindowRows, rows_for
 from .objective import Objective
@@ -27,6 +31,8 @@ PartName = Literal[
     "data",
     "teacher",
     "tuned",
+    "held_out",
+    "companions",
     "teacher_store",
     "teacher_states",
     "student",
@@ -36,6 +42,7 @@ PartName = Literal[
     "objective",
     "statistics",
     "setting",
+    "fleet",
     "judged",
     "supervised",
     "accuracy",
@@ -90,6 +97,17 @@ class Statistics(Protocol):
         """Hash of everything that the sums depend on."""
 
 
+class HeldOut(Protocol):
+    """Forecasts of training windows by teachers that have not seen them, see ``learning/held_out.py``."""
+
+    @property
+    def key(self) -> str:
+        """Hash of the forecasts."""
+
+    def __call__(self, first: int, last: int, /) -> npt.NDArray[np.float32]:
+        """``[last - first, D, H]`` of the training windows ``first .. last - 1``, scaled."""
+
+
 class Build(Protocol):
     """The artifact of one target while it is being made; ``driver/build.py`` has what it holds."""
 
@@ -107,6 +125,8 @@ class CompileUnit:
         teacher: the teacher module, or None when only its stored outputs are at hand.
         original_teacher: the teacher as it was loaded, once a pass has replaced it: what is compared with.
         tuned: whether a pass has fitted the teacher to the training windows, which it then knows.
+        held_out: what teachers tuned on earlier windows alone say of the training windows, else None.
+        companions: further teachers.
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
@@ -116,6 +136,7 @@ class CompileUnit:
         judged: the student as it was before it was fitted to rows that it is judged on, else None.
         statistics: the sums that an affine student is solved from, once a pass has gathered them.
         setting: what an affine student was solved for, the fields of ``learning.affine.Setting``.
+        fleet: which slot of the student forecasts which item of a panel, once that is known.
         objective: the weighted loss terms collected so far; ``distill`` trains and clears them.
         supervised: the unit of the supervised baseline, trained without the teacher, once it exists.
         accuracy: the rows of test accuracy that no target changes, by name.
@@ -143,6 +164,9 @@ class CompileUnit:
     record: tuple[PassRecord, ...] = ()
     original_teacher: Teacher | None = None
     tuned: bool = False
+    fleet: Fleet | None = None
+    held_out: HeldOut | None = None
+    companions: tuple[Companion, ...] = ()
     judged: Forecaster | None = None
     supervised: CompileUnit | None = None
     accuracy: Mapping[str, Any] = field(default_factory=dict)
@@ -207,6 +231,7 @@ class CompileUnit:
             f"  variates  {', '.join(task.variates)}",
             f"  data      {self.data}",
             f"  teacher   {_teacher_line(self)}",
+            *(f"  beside    {_companion_line(companion)}" for companion in self.companions),
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
@@ -246,6 +271,11 @@ def _teacher_line(unit: CompileUnit) -> str:
     name = unit.teacher_info.name if unit.teacher_info else "-"
     body = describe_module(unit.teacher) if unit.teacher else f"stored outputs {unit.teacher_store}"
     return f"{name}: {body}"
+
+
+def _companion_line(companion: Companion) -> str:
+    known = describe_module(companion.teacher) if companion.teacher else f"stored outputs {companion.store}"
+    return f"{companion.name}: {known}"
 
 
 def _parameters(module: nn.Module | None) -> list[str]:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Dataset
+from ..data import Dataset, Panel
 from ..data.timeline import steps_per_week
 
 Array = npt.NDArray[np.float64]
@@ -87,6 +87,8 @@ class Comparison:
 
 def block_windows(data: Dataset, lookback: int, horizon: int) -> int:
     """Windows in a block: see the head of this file."""
+    if isinstance(data, Panel):  # item by item, in the order of time: a block is all of an item
+        return -(-len(data.windows("test", lookback, horizon)) // len(data.ids))
     if data.frequency is None:
         return lookback + horizon
     return (steps_per_week(data.frequency) or data.seasonality) + horizon

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base.progress import Progress, Silent
-from ..data import Dataset, SpreadWindows, Windows
+from ..data import Dataset, Panel, SpreadWindows, Windows
 
 Array = npt.NDArray[np.float64]
 Indices = Sequence[int] | npt.NDArray[np.integer] | Tensor
@@ -138,6 +138,8 @@ def naive_scale(data: Dataset) -> Tensor:
     The denominator of MASE, 0 for a variate that repeats itself exactly.  Read in blocks, so memory does not
     grow with the series.
     """
+    if isinstance(data, Panel):
+        return torch.from_numpy(data.seasonal_change())
     first, last = data.splits.span("train")
     season = min(data.seasonality, last - first - 1)
     total = np.zeros(len(data.variates))

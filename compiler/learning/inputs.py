@@ -28,8 +28,9 @@ from torch import Tensor
 from ..data import Dataset
 from ..data.inputs import InputRows
 from .affine import AffineSolution, Setting, blend, mixed_teacher, ridge_of, solve, squared_error
+from .pieces import Labels, scaled_rows
 from .rolling_origin import CAUTION, TIE, middle, standard_error
-from .statistics import STATES, Fold, Labels, Sums, WindowStatistics, centred_windows
+from .statistics import STATES, Fold, Sums, WindowStatistics, in_window_coordinates
 
 CHUNK_WINDOWS = 1024
 RIDGE_FACTORS = (1.0, 10.0, 100.0)
@@ -119,6 +120,28 @@ class Projection:
 def _twice(matrix: Tensor) -> Tensor:
     """``A + A'``."""
     return matrix + matrix.mT
+
+
+def centred_windows(
+    data: Dataset,
+    lookback: int,
+    horizon: int,
+    begin: int,
+    end: int,
+    labels: Sequence[tuple[str, Labels]] = (),
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Windows that start at rows ``begin .. end - 1``, ``[D, n, L]`` less their mean, and their targets
+    ``[D, n, H]`` less it by name, float64."""
+    series = scaled_rows(data, begin, end + lookback + horizon - 1)
+    view = np.lib.stride_tricks.sliding_window_view(series, lookback + horizon, axis=0)  # [n, D, L + H]
+    rows = torch.from_numpy(np.ascontiguousarray(view.transpose(1, 0, 2)))
+    past = rows[..., :lookback]
+    mean = past.mean(dim=-1, keepdim=True)
+    targets = {"truth": rows[..., lookback:] - mean}
+    for name, teacher in labels:
+        label = torch.from_numpy(teacher(begin, end).astype(np.float64)).transpose(0, 1)
+        targets[name] = in_window_coordinates(name, label, past, mean)
+    return past - mean, targets
 
 
 def input_sums(

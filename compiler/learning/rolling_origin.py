@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,9 @@ DEPARTURE = 1.0
 
 TRIMMED_FROM = 5
 """Folds from which on the most extreme two are left out of a mean."""
+
+
+Candidate = TypeVar("Candidate")
 
 
 class Folds(Protocol):
@@ -77,13 +80,27 @@ class Selection:
     warnings: tuple[str, ...] = ()
 
 
-def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW, default: Setting | None = None) -> Selection:
-    """Judges all candidates fold by fold, chooses the smallest of the best and fits it on all of training.
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Every candidate's errors.
 
-    Args:
-        alone: why there is no fold but validation, for the warning where that is so.
-        default: a candidate that stays unless another is better by ``DEPARTURE`` standard errors.
+    Attributes:
+        names: of the folds.
+        errors: MSE of each candidate, fold by fold.
+        ratios: ``log_ratios`` of them to the plain candidate.
+        last: the fold that was fitted on all of training.
+        unseen: the validation split, or its stretches.
     """
+
+    names: list[str]
+    errors: dict[Setting, list[float]]
+    ratios: dict[Setting, Tensor]
+    last: Fold
+    unseen: list[Sums]
+
+
+def judged_folds(source: Folds, grid: Grid) -> Judged:
+    """All candidates of a grid on all folds."""
     names: list[str] = []
     errors: dict[Setting, list[float]] = {}
     last: Fold | None = None
@@ -97,12 +114,23 @@ def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW, default: Setting 
         last = fold
     if last is None:
         raise ValueError("a source without folds")
+    return Judged(names, errors, log_ratios(errors, errors[PLAIN]), last, unseen)
+
+
+def select(source: Folds, grid: Grid, *, alone: str = TOO_FEW, default: Setting | None = None) -> Selection:
+    """Judges all candidates fold by fold, chooses the smallest of the best and fits it on all of training.
+
+    Args:
+        alone: why there is no fold but validation, for the warning where that is so.
+        default: a candidate that stays unless another is better by ``DEPARTURE`` standard errors.
+    """
+    found = judged_folds(source, grid)
+    names, errors, ratios, last, unseen = found.names, found.errors, found.ratios, found.last, found.unseen
     final = last.fit
     note = singular_note(final)
     warnings = [note] if note else []
     if len(names) == 1:
         warnings.append(f"{alone}: chosen by the validation split alone")
-    ratios = log_ratios(errors, errors[PLAIN])
     variates, lookback, horizon = final.cross["truth"].shape
 
     def size(setting: Setting) -> tuple[int, int]:
@@ -191,7 +219,7 @@ def judgements(ratios: Mapping[Setting, Tensor], default: Setting | None = None)
     }
 
 
-def near_best(ratios: Mapping[Setting, Tensor], scores: Mapping[Setting, float]) -> set[Setting]:
+def near_best(ratios: Mapping[Candidate, Tensor], scores: Mapping[Candidate, float]) -> set[Candidate]:
     """The best candidate, and those that tie with it.
 
     A tie is a gap of at most ``TIE`` that is no larger than the standard error of the paired differences.

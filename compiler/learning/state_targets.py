@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..ir.teacher_store import TeacherStore
-from .statistics import Labels
+from .pieces import Labels
 
 COMPONENTS = 64
 SAMPLE_ROWS = 2048

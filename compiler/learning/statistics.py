@@ -19,27 +19,35 @@ in O(N (L+H) + (L+H)^2) instead of O(N (L+H)^2).  Centring is linear in ``x``, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..base.content import content_key
-from ..data import Dataset, SyntheticData, Windows
+from ..base.executors import Executor, Local
+from ..data import Dataset, SyntheticData
+from ..data.splits import Part
+from .pieces import (
+    CHUNK_WINDOWS,
+    PIECE_WINDOWS,
+    Array,
+    Labels,
+    Piece,
+    SeriesPiece,
+    chunked,
+    independent_pieces,
+    series_pieces,
+)
 
-Array = npt.NDArray[np.float64]
-Labels = Callable[[int, int], npt.NDArray[np.float32]]
-"""``labels(first, last)``: a teacher's forecasts ``[last - first, D, H]`` of training windows, scaled."""
 TOO_FEW = "too few windows for rolling origins"
 TUNED = "the teacher was tuned on the training windows, on which rolling origins would overrate it"
 STATES = "states"
 """The target that is no forecast: a teacher's states, see ``in_window_coordinates``."""
-CHUNK_WINDOWS = 1024
 LOST_DIGITS = 1e5
 """Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
 
@@ -156,16 +164,16 @@ def hankel_sums(series: Array, lookback: int, horizon: int) -> Sums:
         values = np.ascontiguousarray(series[:, variate] - series[0, variate])
         values -= values.mean()
         products = _hankel(values, count, span)
-        sums = _centre(products, lookback)
+        sums = centred(products, lookback)
         # Centring loses the digits by which uncentred sums exceed centred ones (a level that drifts far
         # against the spread inside a window); such a segment goes through plain products.
         if np.trace(products[:lookback, :lookback]) > LOST_DIGITS * float(sums[0].trace()):
-            sums = _products(values, lookback, horizon)
+            sums = window_products(values, lookback, horizon)
         gram[variate], cross[variate], square[variate] = sums
     return Sums(count, gram, {"truth": cross}, {"truth": square})
 
 
-def _products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+def window_products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
     """The centred sums of one series by products of its windows, some thousand at a time."""
     view = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon)
     total: Sums | None = None
@@ -201,6 +209,20 @@ def window_sums(past: Tensor, target: Tensor, name: str = "truth") -> Sums:
     return Sums(len(past), x.mT @ x, {name: x.mT @ y}, {name: y.square().sum(1)})
 
 
+def piece_sums(piece: Piece) -> Sums:
+    """Sums over the windows of a piece, and of its labels: the task of an executor."""
+    if isinstance(piece, SeriesPiece):
+        sums = hankel_sums(piece.series, piece.lookback, piece.horizon)
+        for name, labels in piece.labels:
+            sums.cross[name], sums.square[name] = _label_sums(name, piece, labels)
+        return sums
+    sums = window_sums(piece.past, piece.future)
+    for name, labels in piece.labels:
+        taught = window_sums(piece.past, torch.from_numpy(np.array(labels(piece.begin, piece.end))), name)
+        sums.cross[name], sums.square[name] = taught.cross[name], taught.square[name]
+    return sums
+
+
 def series_sums(
     data: Dataset,
     lookback: int,
@@ -209,80 +231,43 @@ def series_sums(
     end: int,
     labels: Sequence[tuple[str, Labels]] = (),
 ) -> Sums:
-    """Sums over the training windows ``begin .. end-1`` of a data set, and of its teachers' labels.
+    """Sums over the windows of a data set that start in the rows ``begin .. end-1``, and of their labels.
 
-    The file is read in pieces of some thousand windows, so memory does not grow with ``end - begin``.
+    Memory does not grow with ``end - begin``.
+
+    Raises:
+        ValueError: there are none.
     """
-    total: Sums | None = None
-    piece = 1 << 14
-    for start in range(begin, end, piece):
-        stop = min(start + piece, end)
-        series = _scaled(data, start, stop + lookback + horizon - 1)
-        sums = hankel_sums(series, lookback, horizon)
-        for name, teacher in labels:
-            sums.cross[name], sums.square[name] = _label_sums(name, series, lookback, teacher, start, stop)
-        total = sums if total is None else total.accumulate(sums)
-    if total is None:
+    if begin >= end:
         raise ValueError(f"no windows in {begin}..{end}")
+    return added(map(piece_sums, series_pieces(data, lookback, horizon, begin, end, labels)))
+
+
+def added(sums: Iterable[Sums], total: Sums | None = None) -> Sums:
+    """``total`` and ``sums``, of which there are some, added in this order in the memory of the first."""
+    for more in sums:
+        total = more if total is None else total.accumulate(more)
+    assert total is not None
     return total
-
-
-def independent_sums(
-    windows: Windows, begin: int, end: int, labels: Sequence[tuple[str, Labels]] = ()
-) -> Sums:
-    """``series_sums`` for windows that have no rows in common."""
-    total: Sums | None = None
-    for start in range(begin, end, CHUNK_WINDOWS):
-        stop = min(start + CHUNK_WINDOWS, end)
-        past, future = windows.batch(range(start, stop))
-        sums = window_sums(past, future)
-        for name, teacher in labels:
-            taught = window_sums(past, torch.from_numpy(np.array(teacher(start, stop))), name)
-            sums.cross[name], sums.square[name] = taught.cross[name], taught.square[name]
-        total = sums if total is None else total.accumulate(sums)
-    if total is None:
-        raise ValueError(f"no windows in {begin}..{end}")
-    return total
-
-
-def centred_windows(
-    data: Dataset,
-    lookback: int,
-    horizon: int,
-    begin: int,
-    end: int,
-    labels: Sequence[tuple[str, Labels]] = (),
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Windows that start at rows ``begin .. end - 1``, ``[D, n, L]`` less their mean, and their targets
-    ``[D, n, H]`` less it by name, float64."""
-    series = _scaled(data, begin, end + lookback + horizon - 1)
-    view = np.lib.stride_tricks.sliding_window_view(series, lookback + horizon, axis=0)  # [n, D, L + H]
-    rows = torch.from_numpy(np.ascontiguousarray(view.transpose(1, 0, 2)))
-    past = rows[..., :lookback]
-    mean = past.mean(dim=-1, keepdim=True)
-    targets = {"truth": rows[..., lookback:] - mean}
-    for name, teacher in labels:
-        label = torch.from_numpy(teacher(begin, end).astype(np.float64)).transpose(0, 1)
-        targets[name] = in_window_coordinates(name, label, past, mean)
-    return past - mean, targets
-
-
-def _scaled(data: Dataset, first: int, last: int) -> Array:
-    return np.ascontiguousarray(data.scaling.scale(data.values[first:last].T).T)
 
 
 def _hankel(values: Array, count: int, span: int) -> Array:
     """The uncentred Gram ``[L+H, L+H]`` of all windows of one series."""
-    gram = np.empty((span, span))
-    gram[0] = np.correlate(values, values[:count], mode="valid")  # lag 0 .. span - 1
-    gram[:, 0] = gram[0]
+    first = np.correlate(values, values[:count], mode="valid")  # lag 0 .. span - 1
     step = np.outer(values[count:], values[count:]) - np.outer(values[: span - 1], values[: span - 1])
-    for row in range(span - 1):
+    return along_diagonals(first, step)
+
+
+def along_diagonals(first: Array, step: Array) -> Array:
+    """``K [n, n]`` from its first row ``[n]`` and ``K[i+1, j+1] - K[i, j]``, ``step [n-1, n-1]``."""
+    gram = np.empty((len(first), len(first)))
+    gram[0] = gram[:, 0] = first
+    for row in range(len(first) - 1):
         gram[row + 1, 1:] = gram[row, :-1] + step[row]
     return gram
 
 
-def _centre(gram: Array, lookback: int) -> tuple[Tensor, Tensor, Tensor]:
+def centred(gram: Array, lookback: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of the centred windows from the uncentred Gram of ``[x; y]``."""
     xx, xy, yy = gram[:lookback, :lookback], gram[:lookback, lookback:], np.diag(gram)[lookback:]
     x_mean, mean_y = xx.mean(axis=1), xy.mean(axis=0)
@@ -292,16 +277,13 @@ def _centre(gram: Array, lookback: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(centred), torch.from_numpy(cross), torch.from_numpy(yy - 2 * mean_y + mean_mean)
 
 
-def _label_sums(
-    name: str, series: Array, lookback: int, labels: Labels, begin: int, end: int
-) -> tuple[Tensor, Tensor]:
-    """``sum (x - m)(label - m)^T [D, L, H]`` and ``sum (label - m)^2 [D, H]``; row 0 is window ``begin``."""
+def _label_sums(name: str, piece: SeriesPiece, labels: Labels) -> tuple[Tensor, Tensor]:
+    """``sum (x - m)(label - m)^T [D, L, H]`` and ``sum (label - m)^2 [D, H]``."""
     cross: Tensor | None = None
     square: Tensor | None = None
-    for start in range(begin, end, CHUNK_WINDOWS):
-        stop = min(start + CHUNK_WINDOWS, end)
-        rows = series[start - begin : stop - begin + lookback - 1]
-        past = np.lib.stride_tricks.sliding_window_view(rows, lookback, axis=0)  # [n, D, L]
+    for start, stop in chunked(piece.begin, piece.end):
+        rows = piece.series[start - piece.begin : stop - piece.begin + piece.lookback - 1]
+        past = np.lib.stride_tricks.sliding_window_view(rows, piece.lookback, axis=0)  # [n, D, L]
         x = torch.from_numpy(np.ascontiguousarray(past.transpose(1, 0, 2)))
         mean = x.mean(dim=-1, keepdim=True)
         y = torch.from_numpy(labels(start, stop).astype(np.float64)).transpose(0, 1)
@@ -330,6 +312,16 @@ class Fold:
     starts: tuple[int, int] = (0, 0)
 
 
+@dataclass(frozen=True)
+class _Span:
+    """Windows ``begin .. end-1`` of a part that are summed together, with their labels."""
+
+    part: Part
+    begin: int
+    end: int
+    labels: tuple[tuple[str, Labels], ...] = ()
+
+
 class WindowStatistics:
     """The statistics of a unit: where the sums come from, block by block.
 
@@ -343,6 +335,7 @@ class WindowStatistics:
         key: of everything the sums depend on.
         tuned: whether a teacher was fitted to the training windows: what it says of a block is then no
             forecast, and validation alone is judged.
+        executor: where the blocks are summed; by default here.
 
     Attributes:
         prior: sums of synthetic windows with a teacher's labels, once a pass has added them.
@@ -358,9 +351,11 @@ class WindowStatistics:
         blocks: int = 8,
         key: str = "",
         tuned: bool = False,
+        executor: Executor | None = None,
     ) -> None:
         self.data, self.lookback, self.horizon = data, lookback, horizon
         self.labels, self.blocks, self.key, self.tuned = tuple(labels), blocks, key, tuned
+        self.executor = executor or Local()
         self.windows = len(data.windows("train", lookback, horizon))
         self.final: Sums | None = None
         self.prior: Sums | None = None
@@ -383,44 +378,42 @@ class WindowStatistics:
         """``"truth"``, the teachers' names, and ``"states"`` where there are any."""
         return ("truth", *(name for name, _ in self.labels))
 
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers' names, in order."""
+        return tuple(name for name, _ in self.labels if name != STATES)
+
     def folds(self) -> Iterator[Fold]:
         """The folds in order of time, one at a time; afterwards ``final`` holds all of training.
 
         The sums of a fold may be overwritten once the next one is asked for.
         """
-        edges = self._edges
-        fitted = 0
+        edges, fitted = self._edges, self._fitted()
+        judged = [_Span("train", edges[block], edges[block + 1]) for block in range(2, 1 + len(fitted))] + [
+            _Span("val", 0, self._validations)
+        ]
+        names = [*(f"block {block}" for block in range(2, 1 + len(fitted))), "validation"]
+        sums = self._sums([span for pair in zip(fitted, judged, strict=True) for span in pair])
         total: Sums | None = None
-        if not self.alone:
-            for block in range(2, self.blocks):
-                until = edges[block] - self.horizon + 1
-                total = self._extend(total, fitted, until)
-                fitted = until
-                yield Fold(
-                    f"block {block}",
-                    total,
-                    self._sums(edges[block], edges[block + 1], judge=True),
-                    self.prior,
-                    until,
-                    (edges[block], edges[block + 1]),
-                )
-        total = self._extend(total, fitted, self.windows)
-        self.final = total
-        windows = self.data.windows("val", self.lookback, self.horizon)
-        starts = windows.first, windows.first + len(windows)
-        yield Fold("validation", total, self._validation(), self.prior, self.windows, starts)
+        for name, fit, block in zip(names, fitted, judged, strict=True):
+            total = added(islice(sums, 1), total)
+            if name == names[-1]:
+                self.final = total
+            first = self.data.windows(block.part, *self._size).first
+            starts = (first + block.begin, first + block.end)
+            yield Fold(name, total, next(sums), self.prior, fit.end, starts)
 
     def stretches(self) -> list[Fold]:
         """The validation split cut into stretches of time, each longer than a horizon, at most ``blocks``.
 
         For training too short for blocks: what differs from stretch to stretch says how far to trust a mean.
         """
-        windows = self.data.windows("val", self.lookback, self.horizon)
-        count = max(1, min(self.blocks, len(windows) // (self.horizon + 1)))
-        edges = [len(windows) * stretch // count for stretch in range(count + 1)]
+        count = max(1, min(self.blocks, self._validations // (self.horizon + 1)))
+        edges = [self._validations * stretch // count for stretch in range(count + 1)]
+        judged = self._sums([_Span("val", begin, end) for begin, end in pairwise(edges)])
         return [
-            Fold(f"validation {number}", self.all(), self._validation(begin, end), self.prior)
-            for number, (begin, end) in enumerate(pairwise(edges), 1)
+            Fold(f"validation {number}", self.all(), sums, self.prior)
+            for number, sums in enumerate(judged, 1)
         ]
 
     @property
@@ -434,30 +427,32 @@ class WindowStatistics:
     def all(self) -> Sums:
         """Sums over all of training: to the bit the same whether or not ``folds`` has been through them."""
         if self.final is None:
-            total, fitted = None, 0
-            inner = [] if self.alone else self._edges[2:-1]
-            for until in (*(edge - self.horizon + 1 for edge in inner), self.windows):
-                total, fitted = self._extend(total, fitted, until), until
-            self.final = total
-        assert self.final is not None
+            self.final = added(self._sums(self._fitted()))
         return self.final
 
-    def _extend(self, total: Sums | None, begin: int, end: int) -> Sums:
-        more = self._sums(begin, end)
-        return more if total is None else total.accumulate(more)
+    def _fitted(self) -> list[_Span]:
+        """What each fold has to fit on more than the one before it; all of training together."""
+        inner = [] if self.alone else [edge - self.horizon + 1 for edge in self._edges[2:-1]]
+        return [_Span("train", begin, end, self.labels) for begin, end in pairwise((0, *inner, self.windows))]
 
-    def _sums(self, begin: int, end: int, *, judge: bool = False) -> Sums:
-        labels = () if judge else self.labels
-        if isinstance(self.data, SyntheticData):
-            return independent_sums(self.data.windows("train", *self._size), begin, end, labels)
-        return series_sums(self.data, self.lookback, self.horizon, begin, end, labels)
+    @property
+    def _validations(self) -> int:
+        return len(self.data.windows("val", *self._size))
 
-    def _validation(self, begin: int = 0, end: int | None = None) -> Sums:
-        windows = self.data.windows("val", self.lookback, self.horizon)
-        end = len(windows) if end is None else end
+    def _sums(self, spans: Sequence[_Span]) -> Iterator[Sums]:
+        """Sums over each span, in this order; with an engine, those of the next ones are under way."""
+        pieces = chain.from_iterable(self._pieces(span) for span in spans)
+        found = self.executor.map(piece_sums, pieces)
+        size = CHUNK_WINDOWS if isinstance(self.data, SyntheticData) else PIECE_WINDOWS
+        for span in spans:
+            yield added(islice(found, len(chunked(span.begin, span.end, size))))
+
+    def _pieces(self, span: _Span) -> Iterator[Piece]:
+        windows = self.data.windows(span.part, *self._size)
         if isinstance(self.data, SyntheticData):
-            return independent_sums(windows, begin, end)
-        return series_sums(self.data, self.lookback, self.horizon, windows.first + begin, windows.first + end)
+            return independent_pieces(windows, span.begin, span.end, span.labels)
+        begin, end = windows.first + span.begin, windows.first + span.end
+        return series_pieces(self.data, *self._size, begin, end, span.labels)
 
     @property
     def _size(self) -> tuple[int, int]:

@@ -22,7 +22,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,17 +33,19 @@ from torch import Tensor
 
 from ..base.content import code_key, content_key
 from ..base.errors import DataError, TsfmcError, VerificationError
+from ..base.executors import Executor, Local
 from ..base.parallel import Processes
 from ..base.progress import Progress
 from ..base.reading import read_json, read_model
 from ..base.sealed import exclusive, mapped, sealed, write_text
-from ..data import Dataset, SpreadWindows
+from ..data import Dataset
 from ..data.splits import PARTS, Part
 from ..ir.effects import plugin_code
 from ..ir.forecaster import Teacher
 from ..ir.provenance import TeacherInfo
 from ..ir.teacher_store import SCHEMA, SHARD_WINDOWS, TeacherStore, digest_of, shard_digests
 from ..ir.unit import fingerprint
+from .labelling import Labelled, Labelling, StoreOptions, labelled_windows
 
 
 class ShardMark(BaseModel, extra="forbid"):
@@ -58,28 +60,6 @@ class ShardMark(BaseModel, extra="forbid"):
     windows: tuple[int, int]
     sha256: dict[str, str]
     state_sums: list[list[float]] | None
-
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """What is kept.
-
-    Attributes:
-        states: which parts keep states: FTA needs them for training only.
-        train_windows: label that many training windows, evenly spread; 0 for all.  For teachers that take
-            seconds a window, whose neighbours differ by one step.
-        states_dtype: half precision halves the disk; a teacher whose states overflow it is refused.
-        state_positions: keep a seeded subset of this many positions of S, or 0 for all.
-        batch_windows: windows per evaluation; the shard size is a multiple of it.
-        seed: for the subset.
-    """
-
-    states: tuple[Part, ...] = ("train",)
-    train_windows: int = 0
-    states_dtype: Literal["float16", "float32"] = "float16"
-    state_positions: int = 0
-    batch_windows: int = 32
-    seed: int = 0
 
 
 def store_key(
@@ -112,6 +92,7 @@ def write_store(
     options: StoreOptions,
     progress: Progress,
     processes: Processes,
+    executor: Executor | None = None,
     measure_latency: Callable[[], Mapping[str, Any]] | None = None,
     replace: bool = False,
 ) -> TeacherStore:
@@ -119,6 +100,7 @@ def write_store(
 
     Args:
         processes: the windows are dealt to them shard by shard.
+        executor: what computes the shards of this process, which alone writes them; None for itself.
         measure_latency: gives the teacher's latency record, kept for compiles without the teacher.
         replace: the folder is this store's alone: whatever is damaged in it is written anew.
 
@@ -126,8 +108,11 @@ def write_store(
         DataError: the disk is too small, or the folder holds a store of something else.
         VerificationError: the teacher gave values that are not finite, or overflow ``states_dtype``.
     """
+    executor = executor or Local()
     key = store_key(teacher, info, data, lookback, horizon, options)
-    counts: dict[str, int] = {part: len(_windows(data, part, lookback, horizon, options)) for part in PARTS}
+    counts: dict[str, int] = {
+        part: len(labelled_windows(data, part, lookback, horizon, options)) for part in PARTS
+    }
     shapes = _shapes(teacher, data, lookback, horizon, options, counts)
     plan = {
         "schema": SCHEMA,
@@ -152,25 +137,18 @@ def write_store(
         if processes.world > 1 and processes.is_main:
             progress.line(f"    windows dealt to {processes.world} processes")
         positions = _positions(shapes, teacher, data, lookback, horizon, options)
+        labelling = Labelling(teacher, data, lookback, horizon, options, positions)
         with progress.task(f"teacher outputs ({info.name})", len(missing) * SHARD_WINDOWS) as task:
-            for part, start in missing:
-                _write_shard(
-                    folder, teacher, data, part, start, shapes, lookback, horizon, options, positions
-                )
+            for shard, labelled in zip(missing, executor.map(labelling, missing), strict=True):
+                _write_shard(folder, shapes, *shard, labelled)
                 task.advance(SHARD_WINDOWS)
         processes.wait()
         if processes.is_main:
+            executor.rest()
             latency = measure_latency() if measure_latency is not None else None
             _finish(folder, plan, shards, info, teacher, shapes, latency)
         processes.wait()
     return TeacherStore(folder)
-
-
-def _windows(data: Dataset, part: Part, lookback: int, horizon: int, options: StoreOptions) -> SpreadWindows:
-    """What is labelled of a part."""
-    return SpreadWindows(
-        data.windows(part, lookback, horizon), options.train_windows if part == "train" else 0
-    )
 
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -313,56 +291,18 @@ def _shard(folder: Path, name: str, shapes: Shapes, start: int, mode: Literal["r
     return array[start : start + SHARD_WINDOWS]
 
 
-@torch.inference_mode()
-def _write_shard(
-    folder: Path,
-    teacher: Teacher,
-    data: Dataset,
-    part: Part,
-    start: int,
-    shapes: Shapes,
-    lookback: int,
-    horizon: int,
-    options: StoreOptions,
-    positions: Tensor | None,
-) -> None:
-    windows = _windows(data, part, lookback, horizon, options)
-    stop = min(start + SHARD_WINDOWS, len(windows))
-    with_states = part in options.states
-    pieces: dict[str, list[np.ndarray]] = {}
-    sums: Tensor | None = None
-    for low in range(start, stop, options.batch_windows):
-        past, _ = windows.batch(range(low, min(low + options.batch_windows, stop)))
-        outputs = teacher.outputs(past, states=with_states)
-        pieces.setdefault("forecast", []).append(outputs.forecast.float().numpy())
-        if outputs.quantiles is not None:
-            pieces.setdefault("quantiles", []).append(outputs.quantiles.float().numpy())
-        if with_states and outputs.states is not None:
-            states = outputs.states if positions is None else outputs.states[:, :, positions]
-            moments = torch.stack(
-                [states.double().sum(dim=(0, 1, 2)), states.double().square().sum(dim=(0, 1, 2))]
-            )
-            sums = moments if sums is None else sums + moments
-            with np.errstate(over="ignore"):  # an overflow is refused below, with what to do about it
-                pieces.setdefault("states", []).append(states.numpy().astype(options.states_dtype))
+def _write_shard(folder: Path, shapes: Shapes, part: Part, start: int, labelled: Labelled) -> None:
+    """Puts a shard in its place, then its mark."""
     digests = {}
-    for name, arrays in pieces.items():
-        block = np.concatenate(arrays)
-        if not np.isfinite(block).all():
-            raise VerificationError(
-                f"{part} windows {start}..{stop - 1}: the teacher's {name} are not finite in {block.dtype}",
-                hint="states that overflow half precision need states_dtype=float32"
-                if name == "states"
-                else "",
-            )
+    for name, block in labelled.blocks.items():
         target = _shard(folder, f"{part}/{name}", shapes, start, "r+")
         target[:] = block
         target.flush()  # type: ignore[attr-defined]
         (digests[name],) = shard_digests(block)
     mark = {
-        "windows": [start, stop],
+        "windows": [start, start + len(labelled.blocks["forecast"])],
         "sha256": digests,
-        "state_sums": None if sums is None else sums.tolist(),
+        "state_sums": labelled.state_sums,
     }
     _write_json(_mark(folder, part, start), mark)
 

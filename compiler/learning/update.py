@@ -32,7 +32,8 @@ from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.reading import read_model
 from ..base.sealed import hashed, placed
 from .affine import DEFAULT_PRIOR, AffineSolution, Setting, solve, squared_error, target_products
-from .statistics import Array, Sums, hankel_sums
+from .pieces import Array
+from .statistics import Sums, hankel_sums
 from .synthetic import TEACHER
 
 FILE = "statistics.safetensors"
@@ -55,6 +56,7 @@ class Header:
         rows_added: rows that updates have added.
         recipe: the compile's recipe, as TOML.
         teacher: provenance of the teacher.
+        companions: of each further one.
     """
 
     lookback: int
@@ -66,6 +68,7 @@ class Header:
     rows_added: int
     recipe: str
     teacher: Mapping[str, Any]
+    companions: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def span(self) -> int:
@@ -249,6 +252,7 @@ class Facts(BaseModel, extra="forbid"):
     rows_added: int = Field(ge=0)
     recipe: str
     teacher: dict[str, Any]
+    companions: tuple[dict[str, Any], ...] = ()
 
     def header(self) -> Header:
         fields = {field.name: getattr(self, field.name) for field in dataclass_fields(Header)}

@@ -28,7 +28,8 @@ from ...targets.artifact.open import Forecaster, open_artifact
 from ...targets.measure.latency import measure
 from ..base.errors import BudgetError, TsfmcError, UsageError
 from ..base.progress import Progress
-from ..data import Dataset, known_names, load_data
+from ..data import Dataset, known_names
+from ..data.as_compiled import load_as_compiled
 from ..driver.verdict import NO_CHANGE, signed
 from ..learning.compare import Comparison, block_windows, compare
 from ..learning.evaluate import Accuracy, Predict, evaluate, naive_scale
@@ -267,13 +268,12 @@ def _series(models: Sequence[Forecaster], data: str | None) -> tuple[Dataset | N
     if data is None and named not in known_names():  # a manifest names no file of this machine
         return None, [f"accuracy not compared: {named or 'the data'} is no known data set; give --data"]
     try:
-        series = load_data(
+        series = load_as_compiled(
             data or named,
+            first["task"],
             lookback=max(model.lookback for model in models),
             horizon=models[0].horizon,
-            variates=",".join(models[0].variates),
             split=str(known.get("split", "ltsf")).replace("/", ","),
-            missing=first["task"].get("missing", "error"),
         )
     except TsfmcError as error:
         if data is not None:

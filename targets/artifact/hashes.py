@@ -15,15 +15,17 @@ NOT_PAYLOAD = (MANIFEST, SUMS, SIGNATURE, RECIPE, REPORT)
 """Files that carry times, measurements and provenance, which differ between two equal compiles."""
 TEACHER = "teacher/"
 """The folder of a teacher that travels with the artifact."""
+TOOLCHAIN = "toolchain/"
+"""The folder of what a vendor's tool chain wants to see and no device gets."""
 
 
 def payload_bytes(files: Mapping[str, Mapping[str, int | str]]) -> int:
-    """Bytes of the payload; a teacher that came along to be measured is none of it.
+    """Bytes of the payload; what came along and no device needs is none of it: teacher, calibration windows.
 
     Args:
         files: name -> ``describe``.
     """
-    kept = (name for name in files if name not in NOT_PAYLOAD and not name.startswith(TEACHER))
+    kept = (name for name in files if name not in NOT_PAYLOAD and not name.startswith((TEACHER, TOOLCHAIN)))
     return sum(int(files[name]["bytes"]) for name in kept)
 
 

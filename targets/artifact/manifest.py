@@ -29,8 +29,9 @@ class TaskPart(_Part):
     """What is forecast.
 
     ``step_seconds`` is None where a step has no fixed length (months); ``missing`` is what the compile did
-    with empty cells and missing rows, and what a forecast does unless it is told otherwise.  A point forecast
-    is the mean, or where there are ``quantile_levels`` the ``median``.
+    with empty cells and missing rows, and what a forecast does unless it is told otherwise; so are the other
+    fields of a reading (``compiler/data/reading.py``), absent where they are as usual.  A point
+    forecast is the mean, or where there are ``quantile_levels`` the ``median``.
     """
 
     lookback: int = Field(ge=1, le=MAX_STEPS)
@@ -42,6 +43,10 @@ class TaskPart(_Part):
     quantile_levels: tuple[float, ...] | None = None
     point: Literal["mean", "median"] = "mean"
     inputs: tuple[dict[str, Any], ...] | None = None
+    duplicates: Literal["error", "mean", "first"] = "error"
+    sort: bool = False
+    zone: str = ""
+    data_format: dict[str, str] = Field(default_factory=dict)
 
 
 class InputPart(_Part):
@@ -87,6 +92,7 @@ class Manifest(BaseModel):
     files: dict[str, FilePart] = Field(default_factory=dict)
     size: dict[str, int] = Field(default_factory=dict)
     teacher: dict[str, Any] | None = None
+    further_teachers: list[dict[str, Any]] | None = None
     student: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     passes: list[dict[str, Any]] | None = None
@@ -96,6 +102,8 @@ class Manifest(BaseModel):
     statistics: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     updated: dict[str, Any] | None = None
+    fleet: dict[str, Any] | None = None
+    fleet_member: dict[str, Any] | None = None
     cold_start: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
     licence: LicencePart | None = None

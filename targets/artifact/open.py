@@ -54,11 +54,12 @@ class Forecaster(forecaster.Forecaster):
     def forecast(
         self,
         past: np.ndarray,
+        id: str | Sequence[str] | None = None,
         first_step: datetime | None = None,
         columns: Mapping[str, Sequence[float] | np.ndarray] | None = None,
     ) -> np.ndarray:
         with compiler_errors():
-            return super().forecast(past, first_step, columns)
+            return super().forecast(past, id, first_step, columns)
 
     def selftest(self) -> dict[str, Any]:
         with compiler_errors():

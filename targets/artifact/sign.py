@@ -126,17 +126,38 @@ def load_private_key(path: Path, password: str | None = None) -> Any:
             "signing needs the package cryptography", hint="pip install 'tsfmc[sign]'"
         ) from error
     try:
-        key = load_pem_private_key(path.read_bytes(), password.encode() if password else None)
+        content = path.read_bytes()
+        key = load_pem_private_key(content, password.encode() if password else None)
     except OSError as error:
         raise UsageError(f"{path} cannot be read as a private key: {error.strerror or error}") from error
     except (TypeError, ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(
-            f"{path} cannot be read as a private key in PEM: {str(error).splitlines()[0][:120]}",
-            hint="the password of an encrypted key is taken from TSFMC_KEY_PASSWORD",
-        ) from error
+        raise _no_key(path, content, password) from error
     with compiler_errors():
         check_curve(key, path)
     return key
+
+
+def _no_key(path: Path, content: bytes, password: str | None) -> UsageError:
+    """Why a file is no private key, without the words of OpenSSL, which speak of its own insides."""
+    what, hint = (
+        f"{path} is no private key in PEM",
+        "openssl ecparam -name prime256v1 -genkey -noout -out key.pem makes one",
+    )
+    if b"ENCRYPTED" in content:
+        problem = "does not fit" if password else "is missing"
+        what = f"{path}: the password of this encrypted private key {problem}"
+        hint = "it is taken from TSFMC_KEY_PASSWORD"
+    elif b"PUBLIC KEY" in content:
+        what, hint = (
+            f"{path} is a public key, expected the private one",
+            "that one verifies: tsfmc verify --trust",
+        )
+    elif b"PRIVATE KEY" in content and password:
+        what = f"{path}: a password is given, and this private key is damaged or has none"
+        hint = "unset TSFMC_KEY_PASSWORD, or export the key again"
+    elif b"PRIVATE KEY" in content:
+        what = f"{path}: this private key in PEM is damaged, or of a kind that is not known"
+    return UsageError(what, hint=hint)
 
 
 def _put(text: str, place: Path) -> None:

@@ -1,7 +1,7 @@
 """Descriptors that build systems of microcontrollers look for, beside the one ``.c`` and the one ``.h``.
 
-    Arduino      library.properties, sources in src/
-    PlatformIO   library.json
+    Arduino      library.properties, sources in src/, a sketch in examples/
+    PlatformIO   library.json, which names what of the artifact belongs to the library
     Zephyr       zephyr/module.yml, zephyr/CMakeLists.txt
 
 The sources stay where they are: ``src/`` includes them.
@@ -16,6 +16,20 @@ from .emit import HEADER, SOURCE
 
 VERSION = "1.0.0"
 _SUMMARY = "A compiled time series forecaster"
+_SKETCH = f"""/* Prints 0 when this board computes what was compiled, then the forecast of the self-test. */
+#include <{HEADER}>
+
+static float past[TSFMC_INPUT_SIZE], forecast[TSFMC_OUTPUT_SIZE];
+static unsigned char scratch[TSFMC_SCRATCH_BYTES];
+
+void setup() {{
+  Serial.begin(115200);
+  Serial.println(tsfmc_selftest(&tsfmc_student, past, forecast, scratch));
+  for (int i = 0; i < TSFMC_OUTPUT_SIZE; ++i) Serial.println(forecast[i], 5);
+}}
+
+void loop() {{}}
+"""
 _FILES = {
     "library.properties": f"""name=tsfmc_model
 version={VERSION}
@@ -28,6 +42,7 @@ url=https://example.org/tsfmc
 architectures=*
 includes={HEADER}
 """,
+    "examples/SelfTest/SelfTest.ino": _SKETCH,
     "library.json": json.dumps(
         {
             "name": "tsfmc_model",
@@ -36,6 +51,7 @@ includes={HEADER}
             "keywords": "forecasting, time series",
             "headers": HEADER,
             "build": {"srcDir": "src", "includeDir": "src", "flags": ["-ffp-contract=fast"]},
+            "export": {"include": ["library.*", "src", "examples", SOURCE, HEADER]},
         },
         indent=2,
     )
@@ -55,6 +71,6 @@ def write_layouts(folder: Path) -> list[str]:
     """Writes the descriptors; returns their names."""
     for name, text in _FILES.items():
         path = folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return list(_FILES)

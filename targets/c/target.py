@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from ...compiler.base.errors import LoweringError, VerificationError
 from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions, TaskFacts
 from ..native import ENGINE
+from ..native.boards import Measured
 from . import build
 from .devices import DEVICES, Device, find_device
 from .emit import HEADER, PROBES, SOURCE, Selftest, synthetic_window, write_sources
@@ -157,8 +158,8 @@ class _Lowering:
             "kind": CTarget.kind,
             "entry": entry,
             "device": device.name,
-            "machine": device.row.system if device.row else device.name,
-            "cpu_features": list(device.row.needs) if device.row else [],
+            "machine": device.row.system,
+            "cpu_features": list(device.row.needs),
             "flags": list(device.flags),
             "input_shape": [1, shape.variates, shape.inputs],
             "output_shape": [1, shape.variates, shape.outputs],
@@ -199,7 +200,7 @@ class _Lowering:
             return None
         runner = device.emulator[0] if device.emulator else "this machine"
         self.progress(f"running the example on {runner}")
-        reports: list[build.Measured] = []
+        reports: list[Measured] = []
 
         def engine(past: np.ndarray) -> np.ndarray:
             output = (self.program.shape.variates, self.program.shape.outputs)

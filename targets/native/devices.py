@@ -26,6 +26,33 @@ A76 = Processor(
 )
 A7 = Processor(lanes=4, registers=16, pipes=0.5, loads=0.5, latency=8)
 RV64 = Processor(lanes=1, registers=32, pipes=1, loads=1, latency=5)
+CORTEX_M = Processor(lanes=1, registers=32, pipes=1, loads=0.5, latency=3)
+NO_FLOAT = Processor(lanes=1, registers=8, pipes=0.05, loads=1, latency=1)
+"""Without a floating-point unit: every multiply-add is a call, beside which nothing else counts."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """An emulated board.
+
+    Attributes:
+        core, library: gcc's flags, of its core and of the C library.
+        start: the template with the first instructions and the way out to the emulator.
+        flash, ram: (address, bytes) of its memories, for the linker.
+        pulse: instructions that one tick of its counter stands for, under ``-icount shift=0``.
+    """
+
+    core: tuple[str, ...]
+    start: str
+    flash: tuple[int, int]
+    ram: tuple[int, int]
+    pulse: int
+    library: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """To compile and to link with."""
+        return self.core + self.library
 
 
 @dataclass(frozen=True)
@@ -49,6 +76,21 @@ RISCV64 = Toolchain(
     "riscv64-linux-gnu-", ("qemu-riscv64-static", "-L", "/usr/riscv64-linux-gnu"), "gcc-riscv64-linux-gnu"
 )
 
+_QEMU_FLAGS = ("-nographic", "-icount", "shift=0", "-monitor", "none")
+_SEMIHOSTING = ("-semihosting-config", "enable=on,target=native", "-kernel")
+_ARM_PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi"
+RV32 = Toolchain(
+    "riscv64-unknown-elf-",
+    ("qemu-system-riscv32", "-M", "virt", "-bios", "none", *_QEMU_FLAGS, *_SEMIHOSTING),
+    "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+    "qemu-system-misc",
+)
+
+
+def _arm_board(machine: str) -> Toolchain:
+    command = ("qemu-system-arm", "-M", machine, *_QEMU_FLAGS, *_SEMIHOSTING)
+    return Toolchain("arm-none-eabi-", command, _ARM_PACKAGES, "qemu-system-arm")
+
 
 @dataclass(frozen=True)
 class Device:
@@ -59,6 +101,7 @@ class Device:
         system: what ``platform.machine()`` says on such a device.
         needs: processor features that LLVM may use for it, by their names in ``/proc/cpuinfo``.
         custom: described by the user: nothing here runs it natively, whatever it is.
+        board: where there is no operating system; ``system`` is then the device's own name.
     """
 
     name: str
@@ -68,6 +111,7 @@ class Device:
     system: str
     needs: tuple[str, ...] = ()
     custom: bool = False
+    board: Board | None = None
 
     @property
     def has_runtime(self) -> bool:
@@ -103,6 +147,46 @@ def _aarch64(name: str, cpu: str, processor: Processor, needs: tuple[str, ...] =
     return Device(name, target, processor, chain, "aarch64", needs)
 
 
+def _cortex(
+    name: str, core: str, unit: str, triple: str, machine: str, flash: int, ram: int, pulse: int
+) -> Device:
+    # SysTick counts the boards' 25 MHz (20 MHz on the an505): one tick is 40 or 50 emulated nanoseconds,
+    # and with shift=0 an instruction takes one.
+    flags = (f"-mcpu={core}", "-mthumb", "-mfloat-abi=hard", f"-mfpu={unit}")
+    memory = 4 << 20
+    board = Board(flags, "start_arm.c", (flash, memory), (ram, memory), pulse)
+    target = {"kind": "llvm", "mtriple": triple, "mcpu": core, "mfloat-abi": "hard"}
+    return Device(name, target, CORTEX_M, _arm_board(machine), name, board=board)
+
+
+_V7M, _V8M = "thumbv7em-none-eabihf", "thumbv8m.main-none-eabihf"
+_SRAM = 0x20000000
+_BARE = (
+    _cortex("cortex-m4f", "cortex-m4", "fpv4-sp-d16", _V7M, "mps2-an386", 0, _SRAM, 40),
+    _cortex("cortex-m7", "cortex-m7", "fpv5-d16", _V7M, "mps2-an500", 0, _SRAM, 40),
+    _cortex("cortex-m33", "cortex-m33", "fpv5-sp-d16", _V8M, "mps2-an505", 0x10000000, 0x38000000, 50),
+    Device(
+        "rv32imc",
+        {
+            "kind": "llvm",
+            "mtriple": "riscv32-unknown-elf",
+            "mcpu": "generic-rv32",
+            "mattr": ["+m", "+c"],
+            "mabi": "ilp32",
+        },
+        NO_FLOAT,
+        RV32,
+        "rv32imc",
+        board=Board(
+            ("-march=rv32imc", "-mabi=ilp32"),
+            "start_riscv.c",
+            (0x80000000, 16 << 20),
+            (0x81000000, 16 << 20),
+            1,
+            ("--specs=picolibc.specs",),
+        ),
+    ),
+)
 _TABLE = (
     _x86("x86-64-v2", "x86-64-v2", SSE, _V2),
     _x86("x86-64-v3", "x86-64-v3", AVX2, _V3),
@@ -138,6 +222,7 @@ _TABLE = (
         RISCV64,
         "riscv64",
     ),
+    *_BARE,
 )
 DEVICES: Mapping[str, Device] = {device.name: device for device in _TABLE}
 
@@ -203,21 +288,18 @@ _SIMILAR = {
 }
 """Architecture of a triple -> the row whose tools it takes."""
 
-
+_BARE_METAL = (
+    "bare metal without an operating system",
+    f"name one of {', '.join(each.name for each in _BARE)}; for another core compile the c target's C",
+)
 _ELSEWHERE = {
     "android": (
         "Android, whose C library is bionic",
         "take the onnx target (onnxruntime has Android packages), or link the C sources with the Android NDK",
     ),
     "musl": ("Linux with musl", "link the C sources with musl-gcc (apt-get install musl-tools)"),
-    "eabi": (
-        "bare metal without an operating system",
-        "compile C sources for it with arm-none-eabi-gcc (apt-get install gcc-arm-none-eabi)",
-    ),
-    "elf": (
-        "bare metal without an operating system",
-        "compile C sources for it with riscv64-unknown-elf-gcc (apt-get install gcc-riscv64-unknown-elf)",
-    ),
+    "eabi": _BARE_METAL,
+    "elf": _BARE_METAL,
     "darwin": ("macOS or iOS", "take the onnx target"),
     "windows": ("Windows", "take the onnx target"),
 }

@@ -50,8 +50,8 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
         )
     bounded, plain = bound_linear_inputs(model), GraphEditor(model)
     editor = GraphEditor(bounded)
-    weights = {node.input[1] for node in plain.old_nodes if _is_layer(node, plain)}
-    layers = {node.output[0]: _weight_axis(node, editor, weights) for node in editor.old_nodes}
+    weights = {node.input[1] for node in plain.old_nodes if is_layer(node, plain)}
+    layers = {node.output[0]: weight_axis(node, editor, weights) for node in editor.old_nodes}
     sources = list(dict.fromkeys(n.input[0] for n in editor.old_nodes if layers[n.output[0]] is not None))
     if not sources:
         raise LoweringError(
@@ -72,7 +72,7 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
         if weight not in pairs:
             pairs[weight] = _quantize_weight(editor, weight, axis, scheme)
         if source not in rest:
-            rest[source] = _not_finite(editor, source)
+            rest[source] = not_finite(editor, source)
         product = editor.fresh(f"{node.output[0]}_quantized_product")
         kept = editor.keep(node, [pairs[source], pairs[weight], *node.input[2:]])
         output, kept.output[0] = kept.output[0], product
@@ -81,12 +81,12 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
     return editor.finish(opset=19 if scheme == "fp8" else None)
 
 
-def _is_layer(node: onnx.NodeProto, editor: GraphEditor) -> bool:
+def is_layer(node: onnx.NodeProto, editor: GraphEditor) -> bool:
     constant = node.op_type in ("MatMul", "Gemm") and node.input[1] in editor.constants
     return constant and is_weight(node, editor)
 
 
-def _weight_axis(node: onnx.NodeProto, editor: GraphEditor, weights: set[str]) -> int | None:
+def weight_axis(node: onnx.NodeProto, editor: GraphEditor, weights: set[str]) -> int | None:
     """Axis of the output channels of a linear layer's weight, or None for any other node."""
     if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights:
         return None
@@ -97,7 +97,7 @@ def _weight_axis(node: onnx.NodeProto, editor: GraphEditor, weights: set[str]) -
     return None if flags.get("transA") else (0 if flags.get("transB") else last)
 
 
-def _not_finite(editor: GraphEditor, source: str) -> str:
+def not_finite(editor: GraphEditor, source: str) -> str:
     """``[..., 1]``: NaN for a row of ``source`` with a value that is not finite, 0 for all others."""
     nothing = editor.constant(np.zeros((), np.float32), "nothing")
     axis = editor.constant(np.array([-1], np.int64), "last_axis")

@@ -10,6 +10,9 @@ LAYOUTS = Registry(
         "kserve": "targets.packages.kserve:KServe",
         "mlflow": "targets.packages.mlflow:MlflowModel",
         "hf": "targets.packages.hugging_face:HuggingFace",
+        "oci": "targets.packages.oci:Oci",
+        "edge-impulse": "targets.packages.edge_impulse:EdgeImpulse",
+        "web": "targets.packages.web:Web",
     },
     contract="targets.packages.layout:Layout",
 )

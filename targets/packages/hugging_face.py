@@ -76,7 +76,7 @@ def model_card(artifact: Packed) -> str:
     ]
     source = HUB.search(str(teacher.get("source")))
     about = ModelCardData(
-        license=str(licence.get("spdx", "other")).lower(),
+        license=_licence_id(str(licence.get("spdx", "other"))),
         pipeline_tag="time-series-forecasting",
         library_name="tsfmc",
         tags=["time-series", "edge", manifest["target"]["kind"]],
@@ -85,6 +85,11 @@ def model_card(artifact: Packed) -> str:
         eval_results=results or None,
     )
     return str(ModelCard.from_template(about, template_str=_text(artifact, rows)))
+
+
+def _licence_id(name: str) -> str:
+    """As the hub writes it; ``other`` for words, which it refuses."""
+    return name.lower() if re.fullmatch(r"[A-Za-z0-9.+-]+", name) else "other"
 
 
 def _text(artifact: Packed, rows: Mapping[str, Mapping[str, Any]]) -> str:

@@ -77,6 +77,21 @@ class Layout:
     """Kinds of target that it takes; none named means all."""
     suffix: ClassVar[str] = ""
     """Of the one file that it writes; empty where it writes a directory."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """Names of what its constructor takes."""
+
+    @classmethod
+    def made(cls, **options: object) -> Layout:
+        """A layout with its options; None is none.
+
+        Raises:
+            UsageError: it has no such option.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in given:
+            if name not in cls.options:
+                raise UsageError(f"layout {cls.name} takes no {name}")
+        return cls(**given)
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes the package at ``path``: into the empty directory, or as that file."""

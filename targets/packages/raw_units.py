@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from ..onnx_graph.metadata import in_raw_units
+
 PAST, FORECAST = "past", "forecast"
 
 
@@ -51,7 +53,7 @@ def with_scaling(model: ModelProto, scaling: Mapping[str, Any], quantiles: int =
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.checker.check_model(scaled, full_check=True)
-    return scaled
+    return in_raw_units(scaled)
 
 
 def _split_steps(graph: GraphProto, quantiles: int) -> list[NodeProto]:

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from copy import copy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 from ...compiler.base.errors import LoweringError, MissingError, RecipeError, VerificationError
-from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions
+from ..base import Availability, Payload, Program, Rewrite, Say, Shape, Target, TargetOptions, TaskFacts
 from .child import MEMORY_BYTES, RTX_MODULE, ChildResult, run_script
 from .device.trt_engine import Cuda, DeviceError
 from .device.trt_engine import Engine as DeviceEngine
@@ -60,6 +61,7 @@ class TensorRT(Target):
     summary: ClassVar[str] = "NVIDIA devices: TensorRT engine built on the device, compile check here"
     Options: ClassVar[type[TargetOptions]] = TrtOptions
     runtime_requirements: ClassVar[tuple[str, ...]] = ("numpy", "tensorrt>=10.3,<11.5")
+    task: TaskFacts | None = None
 
     def probe(self) -> Availability:
         """The versions found, and what is missing for each level."""
@@ -77,6 +79,12 @@ class TensorRT(Target):
             problems.append(f"no NVIDIA GPU, so nothing is executed here: {NO_GPU}")
         can_run = gpu is not None and importlib.util.find_spec("tensorrt") is not None
         return Availability(can_lower=True, can_run=can_run, problems=tuple(problems), facts=facts)
+
+    def for_task(self, task: TaskFacts) -> Target:
+        """The same target, whose model.onnx says what it forecasts."""
+        told = copy(self)
+        told.task = task
+        return told
 
     def rewrites(self, options: TargetOptions) -> Sequence[Rewrite]:
         from ..onnx_graph.precision import to_fp16
@@ -118,8 +126,12 @@ class TensorRT(Target):
             MissingError: ``require`` cannot be reached on this machine.
             VerificationError: the exported file, or an engine built here, does not agree with the program.
         """
+        from ..onnx_graph.metadata import stamp, task_metadata
+
         options = _options(options)
-        shape = program.shape
+        shape, task = program.shape, self.task
+        metadata = task_metadata(task.contract(shape), task.licence) if task else {}
+        graph = stamp(graph, metadata)
         report: Report = {"exported": self._export(program, graph, directory, options, calibration, progress)}
         missing = self._compile_check(directory, options, report, progress)
         missing = self._on_device(directory, options, report, progress) or missing
@@ -138,6 +150,7 @@ class TensorRT(Target):
             level=LADDER[reached],
             runs_here="device_built" in report,
             details={
+                "metadata": metadata,
                 "teacher_engine": True,
                 "tolerance": worst + DEVICE_TOLERANCE[options.precision],
                 "precision": options.precision,

@@ -81,6 +81,7 @@ def write_sources(
         "ALIGNMENT": str(ALIGNMENT),
         "INCLUDES": includes,
         "CPU_CHECKS": checks,
+        "BARE": str(int(device.board is not None)),
         "MACHINE": device.system,
         "NEEDS": "".join(f" {name}" for name in ("with", *device.needs)) if device.needs else "",
         "BATCH": str(batch),
@@ -88,7 +89,7 @@ def write_sources(
         "LOOKBACK": str(lookback),
         "HORIZON": str(horizon),
     }
-    for name in ("tsfmc_model.c", "tsfmc_model.h", "main.c"):
+    for name in ("tsfmc_model.c", "tsfmc_model.h", *(() if device.board else ("main.c",))):
         text = (TEMPLATES / name).read_text()
         for field, value in fields.items():
             text = text.replace(f"@{field}@", value)

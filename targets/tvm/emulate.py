@@ -30,7 +30,8 @@ ONE_AT_A_TIME = ("-one-insn-per-tb", "-singlestep")
 
 
 def emulate(directory: Path, facts: Mapping[str, Any]) -> Emulation | None:
-    """The artifact under its device's emulator; None without emulator, compiler, or runtime-free form.
+    """The artifact under its device's emulator; None without emulator, compiler, or runtime-free form, and
+    for boards, whose instructions were counted when they were compiled for.
 
     Args:
         facts: the ``target`` of its manifest.
@@ -41,8 +42,10 @@ def emulate(directory: Path, facts: Mapping[str, Any]) -> Emulation | None:
         require_compiler(device)
     except TsfmcError:
         return None
-    if not can_emulate(device) or not all(
-        (directory / name).is_file() for name in (ARCHIVE, HEADER, EXAMPLE)
+    if (
+        device.board is not None
+        or not can_emulate(device)
+        or not all((directory / name).is_file() for name in (ARCHIVE, HEADER, EXAMPLE))
     ):
         return None
     emulated = _Emulated(device, directory, tuple(facts["input_shape"]), tuple(facts["output_shape"]))

@@ -28,12 +28,14 @@ from ...compiler.base.sealed import publish, read_sealed, sealed, unfinished, wa
 from ...compiler.ir.program import program_key
 from ..base import Availability, Emulation, Engine, Payload, Program, Rewrite, Say, Target, TargetOptions
 from ..native import ENGINE
+from ..native.boards import ELF, Measured, run_example
 from ..native.devices import DEVICES, Device, find_device, lesser_devices
+from .build import ARCHIVE, BINARIES, SHARED, STATIC_BINARY, VM
 from .job import PIN, RUNTIME, Job, run_child
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
 
-SHARED, VM, STATIC_BINARY, ANSWER = "model.so", "model_vm.so", "predict", "answer.json"
+ANSWER = "answer.json"
 FFI_SERIES = "0.1.14"
 INT8_TOLERANCE = 5e-2
 """int8 weights change the function: this bounds a broken program, not the loss of accuracy."""
@@ -157,6 +159,7 @@ class _Lowering:
         self.input = (options.batch, shape.variates, shape.inputs)
         self.output = (options.batch, shape.variates, shape.outputs)
         self.tolerance = target.tolerance if options.precision == "fp32" else INT8_TOLERANCE
+        self.measured: list[Measured] = []
 
     def payload(self, directory: Path) -> Payload:
         key = self.key()
@@ -169,11 +172,11 @@ class _Lowering:
             if self.options.cache:
                 self.keep(answer, cached)
         built = self.work / "out"
-        names = sorted(each.name for each in built.iterdir() if each.name != STATIC_BINARY)
+        names = sorted(each.name for each in built.iterdir() if each.name not in BINARIES)
         for name in names:
             shutil.copyfile(built / name, directory / name)
         checked = self._check(built)
-        entry = SHARED if SHARED in names else VM
+        entry = next(name for name in (SHARED, VM, ARCHIVE) if name in names)
         native = self.device.native
         details = {
             "kind": self.target.kind,
@@ -264,8 +267,9 @@ class _Lowering:
             )
             job = Job(**{**job.__dict__, "tiles": tuned["tiles"]})
         answer = run_child(job, self.work, self.options.time_limit_s, self.progress)
-        if (self.work / STATIC_BINARY).is_file():
-            shutil.copy2(self.work / STATIC_BINARY, out / STATIC_BINARY)
+        for name in BINARIES:
+            if (self.work / name).is_file():
+                shutil.copy2(self.work / name, out / name)
         return {**answer, "tuned": tuned}
 
     def find(self, cached: Path) -> dict[str, Any] | None:
@@ -324,6 +328,12 @@ class _Lowering:
         if not programs:
             return None
         found = {"ran_on": runner, "forms": list(programs), "max_rel": worst, "tolerance": self.tolerance}
+        if self.measured:
+            # Counts hang on the numbers only where a kernel takes branches: the largest is stated.
+            found["emulated"] = {
+                name: max(getattr(each, name) for each in self.measured)
+                for name in ("stack_bytes", "instructions")
+            }
         if self.options.precision != "fp32":
             past = self.calibration[:: max(1, len(self.calibration) // CHANGE_WINDOWS)]
             change = next(iter(programs.values()))(past) - self.program(past)
@@ -334,9 +344,10 @@ class _Lowering:
         """The forms in ``built`` that can run here: the static example, natively or under the device's
         emulator, and the virtual machine, on this machine only, where its runtime is."""
         found: dict[str, Engine] = {}
-        device, binary = self.device, built / STATIC_BINARY
+        device = self.device
+        binary = built / (ELF if device.board else STATIC_BINARY)
         if binary.is_file() and (device.native or can_emulate(device)):
-            local = self.work / STATIC_BINARY
+            local = self.work / binary.name
             if not local.is_file():
                 shutil.copy2(binary, local)
             local.chmod(0o755)
@@ -345,8 +356,7 @@ class _Lowering:
                 calls = -(-len(past) // self.options.batch)
                 padding = np.repeat(past[:1], calls * self.options.batch - len(past), axis=0)
                 windows = np.concatenate([past, padding]).reshape(calls, *self.input)
-                got = run_static_binary(device, local, windows, self.output, self.options.time_limit_s)
-                return got.reshape(-1, *self.output[1:])[: len(past)]
+                return self.run(local, windows).reshape(-1, *self.output[1:])[: len(past)]
 
             found["runtime-free"] = run
         if (built / VM).is_file() and device.native:
@@ -354,6 +364,15 @@ class _Lowering:
             payload = Payload((VM,), VM, "compiled", True, facts, RUNTIME)
             found["vm"] = self.target.load(built, payload, threads=1)
         return found
+
+    def run(self, binary: Path, windows: np.ndarray) -> np.ndarray:
+        """Forecasts ``[N, B, D, H]`` of ``windows [N, B, D, L]`` by the static example."""
+        seconds = self.options.time_limit_s
+        if self.device.board is None:
+            return run_static_binary(self.device, binary, windows, self.output, seconds)
+        forecast, measured = run_example(self.device, binary, windows, self.output, seconds)
+        self.measured.append(measured)
+        return forecast
 
 
 def input_of(graph: torch.export.ExportedProgram) -> tuple[int, int, int]:
@@ -375,7 +394,9 @@ def _cache_root() -> Path:
 def _code_hash() -> str:
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    for path in sorted([*folder.glob("*.py"), *(folder / "templates").iterdir()]):
+    shared = folder.parent / "native"
+    files = [*folder.glob("*.py"), *(folder / "templates").iterdir(), *(shared / "board").iterdir()]
+    for path in sorted([*files, shared / "boards.py"]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -128,6 +128,7 @@ def _checked(device: Device) -> Device:
 
 def _known(triple: str, targets: list[str]) -> bool:
     names = {"armv7l": "arm", "armv7a": "arm", "armv7": "arm", "arm64": "aarch64"}
+    names |= {"thumbv7em": "thumb", "thumbv8m.main": "thumb"}
     architecture = triple.split("-")[0]
     return names.get(architecture, architecture) in targets
 

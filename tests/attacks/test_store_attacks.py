@@ -20,7 +20,8 @@ from tsfmc.compiler.base.parallel import Processes
 from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.driver.recipe import make_recipe
 from tsfmc.compiler.ir.teacher_store import TeacherStore
-from tsfmc.compiler.learning.teacher_store import StoreOptions, write_store
+from tsfmc.compiler.learning.labelling import StoreOptions
+from tsfmc.compiler.learning.teacher_store import write_store
 
 MUTANTS = 90
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factory import make_unit
+from factory import make_panel_unit, make_unit
 from required import absent
 from tiny_teachers import TINY, WHOLE
 from torch import Tensor
@@ -49,6 +49,7 @@ PASS_OPTIONS: Mapping[str, dict[str, Any]] = {
     "distill": {"before": ("record_teacher", "build_student"), "epochs": 1},
     "drop_dead_weights": _TEACHER,
     "finetune": {**_TEACHER, "epochs": 1},
+    "solve_fleet": {"make_unit": make_panel_unit, "before": ("build_student",)},
     "prune_channels": {**_TEACHER, "epochs": 1, "floor": 1, "round_to": 1},
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tsfmc.compiler.base.errors import RecipeError, UsageError
+from tsfmc.compiler.data.dialect import Dialect
 from tsfmc.compiler.driver.pipeline import build_passes
 from tsfmc.compiler.driver.recipe import make_recipe, resolve
 from tsfmc.compiler.driver.settings import known_settings
@@ -34,7 +35,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
         'version = 1\nseed = 1\n[student]\nkind = "itransformer"\nwidth = 64\n[passes.distill]\nepochs = 7\n'
     )
     recipe = resolve(file=file, named={"seed": 2, "teacher": None}, settings=["passes.distill.epochs=3"])
-    assert recipe.seed == 2 and recipe.teacher == "fracast"
+    assert recipe.seed == 2 and recipe.teacher == ("fracast",)
     assert recipe.student.config["width"] == 64 and recipe.student.config["heads"] == 4
     assert recipe.passes["distill"]["epochs"] == 3
 
@@ -86,8 +87,11 @@ def test_settings_and_recipe_are_one_table() -> None:
     given = {
         "teacher": "t", "data": "d", "target": "tvm", "student": "itransformer", "lookback": 7, "horizon": 3,
         "variates": "a", "step": "h", "split": "1,1,1", "missing": "ffill", "max_filled": 0.4, "refit": "all",
+        "id_column": "meter", "time_column": "when", "value_columns": "a,b", "holdout_items": 0.2,
+        "duplicates": "mean", "sort": True, "zone": "Europe/Berlin", "csv": "sep=;,decimal=,",
         "teacher_store": Path("s"), "licence_policy": "commercial",
-        "baseline": False, "with_teacher": True, "seed": 5, "threads": 2, "pipeline": ("build_student",),
+        "quantiles": (0.1, 0.5, 0.9), "baseline": False, "with_teacher": True, "seed": 5, "threads": 2,
+        "pipeline": ("build_student",),
         "passes": {"build_student": {"lambda_kd": 2.0}},
     }  # fmt: skip
     fields = {name: setting.path for name, (setting, _) in known_settings().items() if setting.path}
@@ -97,7 +101,8 @@ def test_settings_and_recipe_are_one_table() -> None:
         value = recipe
         for part in path.split("."):
             value = value[part]
-        expected = {"target": ("tvm",), "teacher_store": "s"}.get(name, given[name])
+        dialect = Dialect(sep=";", decimal=",")._asdict()
+        expected = {"target": ("tvm",), "teacher_store": "s", "csv": dialect}.get(name, given[name])
         assert value == expected, name
 
 
@@ -111,3 +116,17 @@ def test_a_device_goes_to_the_targets_that_have_devices() -> None:
     assert recipe.target_options == {"tvm": {"device": "raspberry-pi-4"}}
     with pytest.raises(UsageError, match="target onnx has no devices"):
         make_recipe(device="raspberry-pi-4")
+
+
+def test_a_long_table_is_a_panel_and_its_recipe_says_so(tmp_path: Path) -> None:
+    long = tmp_path / "meters.csv"
+    long.write_text("item_id,timestamp,target\na,2024-01-01,1\na,2024-01-02,2\n")
+    found = resolve(named={"data": str(long)})
+    assert found.task.id_column == "item_id" and "solve_fleet" in found.pipeline
+    assert found.passes["record_teacher"]["train_windows"] == 20000
+    trained = resolve(named={"data": str(long), "student.kind": "itransformer"})
+    assert trained.task.id_column == "item_id" and "distill" in trained.pipeline
+    wide = tmp_path / "wide.csv"
+    wide.write_text("date,a,b\n2024-01-01,1,2\n")
+    assert "solve_fleet" not in resolve(named={"data": str(wide)}).pipeline
+    assert "solve_fleet" in resolve(named={"data": str(wide), "task.id_column": "a"}).pipeline

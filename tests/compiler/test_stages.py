@@ -20,12 +20,15 @@ from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.driver.pipeline import run_steps, target_job, target_steps
 from tsfmc.compiler.driver.recipe import Recipe, make_recipe
 from tsfmc.compiler.driver.stages import Check, Export, Lower, calibration, forecast_of, target_stages
+from tsfmc.compiler.driver.summary import metadata_lines
 from tsfmc.compiler.ir.passes import PassContext
 from tsfmc.compiler.ir.program import Program, Shape, export_program
 from tsfmc.compiler.ir.unit import CompileUnit
 from tsfmc.compiler.students.dlinear import DLinear
 from tsfmc.targets import TARGETS
+from tsfmc.targets.artifact.contract import contract_sha256
 from tsfmc.targets.onnx import OnnxTarget
+from tsfmc.targets.onnx_graph.metadata import read_metadata
 
 QUICK = ["measure.duration_s=0.05", "measure.teacher_forms=['eager']"]
 
@@ -128,6 +131,13 @@ def test_one_export_serves_every_target_and_the_artifacts_are_in_place(
     assert unit.artifacts["onnx"]["level"] == "executed"
     assert set(unit.artifacts["onnx"]["accuracy"]["test"]) == {"student", "teacher", "seasonal_naive"}
     assert unit.record == (), "the record, which goes into the manifest, is of passes"
+    assert unit.teacher_info is not None
+    for kind, manifest in unit.artifacts.items():
+        said = read_metadata(onnx.load(out / kind / "model.onnx"))
+        assert said["tsfmc.contract_sha256"] == contract_sha256(manifest)
+        assert said["tsfmc.licence"] == unit.teacher_info.licence
+        shown = " ".join(line.strip() for line in metadata_lines(manifest))
+        assert f"tsfmc.contract_sha256 {contract_sha256(manifest)}" in shown
 
 
 @dataclass

@@ -94,7 +94,12 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "cut gzip": ("x.csv.gz", gzip.compress(text(hours()))[:-12], "not a whole gzip file"),
     "flipped gzip": ("x.csv.gz", gzip.compress(text(hours()))[:-8] + bytes(8), "not a whole gzip file: CRC"),
     "not parquet": ("x.parquet", b"PAR1....", "x.parquet is not a Parquet file"),
-    "other suffix": ("x.xlsx", b"PK", r"x.xlsx is not a CSV or Parquet file \(expected one of .csv, .csv.gz"),
+    "other suffix": (
+        "x.ods",
+        b"PK",
+        r"x.ods is not a CSV, Parquet or Excel file \(expected one of .csv, .csv",
+    ),
+    "not a workbook": ("x.xlsx", b"PK", "x.xlsx is not an Excel workbook: File is not a zip file"),
     "short": (
         "x.csv",
         text(hours(9)),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tsfmc.compiler.base.errors import DataError
 from tsfmc.compiler.data import load_data
 from tsfmc.compiler.data.formats import fingerprint
+from tsfmc.compiler.data.reading import Reading
 from tsfmc.compiler.data.sources import file_source
 from tsfmc.compiler.data.table import Table, ingest, open_ingested
 from tsfmc.compiler.data.timeline import future_stamps, infer_timeline, step_seconds, steps_per_season
@@ -85,7 +86,9 @@ def read(frame: pd.DataFrame, missing: str, chunk_rows: int) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.csv"
         frame.to_csv(path, index=False)
-        ingest(file_source(path), fingerprint(path), None, missing, Path(folder), chunk_rows=chunk_rows)  # type: ignore[arg-type]
+        ingest(
+            file_source(path), fingerprint(path), None, Reading(missing), Path(folder), chunk_rows=chunk_rows
+        )  # type: ignore[arg-type]
         table = open_ingested(Path(folder))
         return Table(
             table.sha256,
@@ -99,7 +102,10 @@ def read(frame: pd.DataFrame, missing: str, chunk_rows: int) -> Table:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    empty=st.sets(st.tuples(st.integers(1, 29), st.integers(0, 1)), max_size=30),
+    # A last row that is all empty is trimmed instead.
+    empty=st.sets(st.tuples(st.integers(1, 29), st.integers(0, 1)), max_size=30).filter(
+        lambda cells: not {(29, 0), (29, 1)} <= cells
+    ),
     gone=st.sets(st.integers(4, 28), max_size=8),
     chunk_rows=st.integers(4, 40),
     missing=st.sampled_from(["ffill", "interpolate"]),
@@ -125,8 +131,24 @@ def test_filling_equals_pandas_whatever_the_chunks(
 
 def test_filling_never_invents_a_start() -> None:
     frame = pd.DataFrame({"a": [np.nan, 1.0, 2.0], "b": [1.0, 2.0, 3.0]})
-    with pytest.raises(DataError, match="variate 'a' has no value in its first row"):
-        read(frame, "interpolate", 10)
+    table = read(frame, "interpolate", 10)
+    assert table.values.tolist() == [[1.0, 2.0], [2.0, 3.0]]
+    assert (table.filled.trimmed, table.filled.begun_by, table.filled.cells) == ((1, 0), "a", 0)
+    with pytest.raises(DataError, match="variate 'a' has no value in any row"):
+        read(frame.assign(a=np.nan), "interpolate", 10)
+
+
+@pytest.mark.parametrize("chunk_rows", [3, 5, 40])
+def test_rows_are_trimmed_to_where_all_have_begun(chunk_rows: int) -> None:
+    values = np.arange(40.0).reshape(20, 2)
+    values[:4, 0] = values[:7, 1] = values[18:] = values[10, 0] = np.nan
+    stamps = pd.date_range("2020-01-01", periods=20, freq="h")
+    frame = pd.DataFrame(values, columns=["a", "b"]).assign(date=stamps).drop(index=[5, 12])
+    table = read(frame, "ffill", chunk_rows)
+    assert table.timestamps is not None
+    assert table.timestamps[[0, -1]].tolist() == stamps[[7, 17]].tolist()
+    filled = table.filled
+    assert (filled.trimmed, filled.begun_by, filled.cells, filled.rows) == ((7, 2), "b", 1, 1)
 
 
 def test_what_was_filled_is_printed(tmp_path: Path) -> None:
@@ -136,7 +158,9 @@ def test_what_was_filled_is_printed(tmp_path: Path) -> None:
     frame.drop(index=[30, 31]).to_csv(tmp_path / "x.csv", index=False)
     data = load_data(tmp_path / "x.csv", lookback=4, horizon=2, missing="interpolate")
     np.testing.assert_allclose(data.values[:, 0], np.arange(50))
-    assert str(data).endswith("rows=50 variates=1 freq=h split=35/5/10 filled=1 cells, 2 rows")
+    assert str(data).endswith(
+        "rows=50 variates=1 freq=h split=35/5/10 filled=1 cells, 2 rows read=missing=interpolate"
+    )
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

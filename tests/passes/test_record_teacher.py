@@ -95,13 +95,19 @@ def test_defaults() -> None:
         "states_dtype": "float16",
         "state_positions": 64,
         "train_windows": 0,
+        "as_loaded": False,
     }
 
 
-def test_states_are_kept_only_for_who_reads_them() -> None:
+def test_what_is_kept_follows_from_who_reads_it() -> None:
+    """States for whoever reads them; a tuned teacher as it was loaded where both are to be summed."""
     later: Any = frozenset({"data", "teacher_states"})
-    assert RecordTeacher.follow(RecipeView({}, later)) == {"states": True}
-    assert RecordTeacher.follow(RecipeView({}, later - {"teacher_states"})) == {"states": False}
+    gathered: Any = frozenset({"statistics"})
+    assert RecordTeacher.follow(RecipeView({}, later)) == {"states": True, "as_loaded": False}
+    assert RecordTeacher.follow(RecipeView({}, later - {"teacher_states"}, written=gathered)) == {
+        "states": False,
+        "as_loaded": True,
+    }
 
 
 def test_a_store_that_came_is_kept(unit: CompileUnit, taught: CompileUnit) -> None:

@@ -181,7 +181,7 @@ def test_the_selftest_finds_another_model(tmp_path: Path, built: tuple[Path, Pay
     right = tmp_path / "right"
     right.mkdir()
     for name in built[1].files:
-        (right / name).parent.mkdir(exist_ok=True)
+        (right / name).parent.mkdir(parents=True, exist_ok=True)
         (right / name).write_bytes((built[0] / name).read_bytes())
     before = sorted(right.rglob("*"))
     subprocess.run(["make", "-s", "CC=gcc"], cwd=right, check=True)

@@ -229,7 +229,7 @@ def test_registry_probe_and_options() -> None:
     assert TARGETS["onnx"] is TARGET
     here = TARGET.probe()
     assert here.can_lower and here.can_run and here.facts["onnxruntime"]
-    assert TARGET.describe()["options"] == ["batch"]
+    assert TARGET.describe()["options"] == ["batch", "precision", "static"]
     with pytest.raises(ValidationError):
         TARGET.Options(batch=0)
     with pytest.raises(ValidationError):

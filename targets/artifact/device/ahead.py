@@ -6,13 +6,15 @@ that are known over the horizon, and its last H rows are the steps to be forecas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
+from .forecaster import Forecaster
 from .inputs import column_names
 from .rows import History
 from .steps import find_step
@@ -69,3 +71,28 @@ def _check_steps(history: History, ahead: History, task: dict[str, Any]) -> None
             f"the table ahead {found}, expected the {task['horizon']} steps from {step.after(last, 1)} "
             f"to {expected}"
         )
+
+
+def forecast_from(
+    forecaster: Forecaster, read: Callable[[Path, dict[str, Any]], History], past: Path, ahead: Path | None
+) -> tuple[History, np.ndarray]:
+    """The history in a table and the forecast after it.
+
+    Args:
+        read: ``read(table, manifest)``: the last rows of a table by a manifest's task.
+        ahead: a table of what is known over the horizon.
+
+    Raises:
+        InputError: a table or an input is missing, or covers other steps.
+    """
+    task = forecaster.manifest["task"]
+    if not task.get("inputs"):
+        if ahead is not None:
+            raise InputError("--ahead: this artifact has no columns that are known ahead")
+        history = read(past, forecaster.manifest)
+        return history, forecaster.forecast(history.values)
+    history = read(past, {"task": task_of_past(task)})
+    known = column_names(task, ("known",))
+    coming = read(ahead, {"task": task_ahead(task)}) if ahead is not None and known else None
+    first, columns = split_inputs(history, coming, task)
+    return history, forecaster.forecast(history.values, first_step=first, columns=columns)

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ....compiler.base.text import printable
+from ....compiler.data.dialect import DIALECT_EXAMPLE
 from ....compiler.data.filling import POLICIES
+from ....compiler.data.reading import DUPLICATES
+from .ahead import forecast_from
 from .bench import bench, latency_file
 from .check import SUMS, find_problems, open_files
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
+from .fleet import Fleet, FleetForecast, read_items
 from .forecaster import Forecaster
-from .output import Forecast, filled_line
-from .rows import read_csv
+from .output import Forecast, filled_line, save_rows
+from .rows import History, read_csv, renamed_columns
 from .signature import check_signature
 
 
@@ -45,9 +49,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     forecast = commands.add_parser("forecast", help="forecast from the last rows of a CSV")
     forecast.add_argument("past", type=Path)
+    forecast.add_argument(
+        "--ahead", type=Path, metavar="TABLE", help="what is known over the horizon, where inputs ask for it"
+    )
+    forecast.add_argument("--id", action="append", help="an item of a fleet; may be repeated (default: all)")
     forecast.add_argument("-o", "--output", type=Path, help="a CSV file instead of standard output")
     forecast.add_argument(
         "--missing", choices=POLICIES, help="empty cells and missing rows (default: as when it was compiled)"
+    )
+    forecast.add_argument("--duplicates", choices=DUPLICATES, help="rows of one time (default: as compiled)")
+    forecast.add_argument("--sort", action="store_true", default=None, help="take rows in any order")
+    forecast.add_argument("--zone", help="zone whose clock the times show (default: as compiled)")
+    forecast.add_argument(
+        "--csv", metavar=DIALECT_EXAMPLE, help="how the file is written (default: as compiled)"
+    )
+    forecast.add_argument(
+        "--rename", action="append", default=[], metavar="OLD=NEW", help="a column that has another name now"
     )
     forecast.add_argument("--json", action="store_true", help="one JSON document on standard output")
     verify = commands.add_parser("verify", help="check every file against its hash; nothing is loaded")
@@ -75,13 +92,48 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_forecast(arguments: argparse.Namespace) -> int:
     forecaster = _loaded(arguments)
-    history = read_csv(arguments.past, forecaster.manifest, arguments.missing)
-    forecast = Forecast(history, forecaster.forecast(history.values), forecaster.manifest["task"])
+    if forecaster.fleet is not None:
+        return _run_fleet(arguments, forecaster, forecaster.fleet)
+    if arguments.id:
+        raise InputError("--id: this artifact has no items")
+
+    def read(path: Path, manifest: dict[str, Any]) -> History:
+        return read_csv(
+            path,
+            manifest,
+            arguments.missing,
+            renamed_columns(arguments.rename),
+            duplicates=arguments.duplicates,
+            sort=arguments.sort,
+            zone=arguments.zone,
+            csv=arguments.csv,
+        )
+
+    history, values = forecast_from(forecaster, read, arguments.past, arguments.ahead)
+    forecast = Forecast(history, values, forecaster.manifest["task"])
     filled = filled_line(history)
     if filled:
         print(filled, file=sys.stderr)
     if arguments.output is not None:
         forecast.save(arguments.output)
+    if arguments.json:
+        _print_json(forecast.to_json())
+    elif arguments.output is None:
+        forecast.write(sys.stdout)
+    return 0
+
+
+def _run_fleet(arguments: argparse.Namespace, forecaster: Forecaster, fleet: Fleet) -> int:
+    histories = read_items(arguments.past, forecaster.manifest, fleet, arguments.missing, arguments.id or ())
+    values = forecaster.forecast_histories(histories)
+    forecast = FleetForecast(fleet, histories, values, forecaster.manifest["task"])
+    for line in (
+        *filter(None, map(filled_line, histories.values())),
+        *filter(None, [forecast.unknown_line()]),
+    ):
+        print(printable(line), file=sys.stderr)
+    if arguments.output is not None:
+        save_rows(arguments.output, forecast)
     if arguments.json:
         _print_json(forecast.to_json())
     elif arguments.output is None:

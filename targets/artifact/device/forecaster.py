@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from ....compiler.data.levels import MEDIAN
 from ....compiler.data.scaling import Scaling
+from .arrays import read_array
 from .check import find_problems, open_files
 from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
 from .files import MAX_MANIFEST_BYTES
+from .fleet import Fleet
 from .inputs import encode_inputs
 from .manifest import MANIFEST, inputs_of, is_number, outputs_of, parse_manifest
+from .rows import History
 from .signature import check_signature
 from .stream import Stream
 
@@ -52,6 +53,7 @@ class Forecaster:
         quantile_levels: Q levels, ascending; empty where a step has one number.
         engine: the program alone, ``[B, D, L] -> [B, D, H Q]`` float32 in scaled units.
         scaling: from raw to scaled units and back.
+        fleet: who has which slot of the program, None where variates are what they are.
 
     Raises:
         ArtifactError: a file is missing, truncated, edited, not listed or not signed as asked for.
@@ -78,6 +80,7 @@ class Forecaster:
         self.quantile_levels: tuple[float, ...] = tuple(task.get("quantile_levels") or ())
         self.inputs: int = inputs_of(task) - self.lookback
         self.scaling = Scaling(self.manifest["input"]["mean"], self.manifest["input"]["std"])
+        self.fleet = Fleet(self.files, self.manifest) if "fleet" in self.manifest else None
         if threads < 1:
             raise InputError(f"threads: expected at least 1, got {threads}")
         try:
@@ -97,6 +100,7 @@ class Forecaster:
     def forecast(
         self,
         past: np.ndarray,
+        id: str | Sequence[str] | None = None,
         first_step: datetime | None = None,
         columns: Mapping[str, Sequence[float] | np.ndarray] | None = None,
     ) -> np.ndarray:
@@ -107,11 +111,15 @@ class Forecaster:
         Args:
             past: for an artifact with inputs either the pasts of one forecast, beside ``first_step`` and
                 ``columns``, or rows ``[.., D, L + E]`` that have the inputs of ``encode_inputs`` behind them.
+            id: of a fleet's item, whose window is ``[L]``, or the names of several, ``[N, L]``; an item that
+                nobody has seen gets the fleet's head, or with longer windows the one that fits them best.
             first_step, columns: see ``encode_inputs``.
 
         Raises:
-            InputError: another shape, or a value that is not a finite number.
+            InputError: another shape, a value that is not a finite number, or an id and no fleet.
         """
+        if id is not None:
+            return self._of_items(past, id)
         if self.inputs and np.shape(past)[-1:] == (self.lookback,):
             inputs = encode_inputs(self.manifest["task"], first_step, columns or {})
             past = self._with_inputs(np.asarray(past), inputs)
@@ -126,6 +134,35 @@ class Forecaster:
         """One number a step, as ``forecast`` without levels: its mean, or the median of the quantiles."""
         forecast = self.forecast(past)
         return forecast[..., self.quantile_levels.index(MEDIAN)] if self.quantile_levels else forecast
+
+    def _of_items(self, past: np.ndarray, id: str | Sequence[str]) -> np.ndarray:
+        """``[T] -> [H]`` of one item of a fleet, ``[N, T] -> [N, H]`` of several."""
+        if self.fleet is None:
+            raise InputError("id: this artifact has no items, its windows are [D, L]")
+        names = [id] if isinstance(id, str) else list(id)
+        windows = np.asarray(past, dtype=np.float64)
+        leading = () if isinstance(id, str) else (len(names),)
+        fits = windows.shape[:-1] == leading and windows.shape[-1:] >= (self.lookback,)
+        if not fits or not names or not np.isfinite(windows).all():
+            raise InputError(
+                f"past has shape {list(windows.shape)}, expected finite numbers of shape "
+                f"{[*leading, self.lookback]} or longer"
+            )
+        values = self.fleet.forecast(self._in_scaled_units, np.atleast_2d(windows), names)
+        result: np.ndarray = values[0] if isinstance(id, str) else values
+        return result
+
+    def forecast_histories(self, histories: dict[str, History]) -> np.ndarray:
+        """``[N, H]`` of a fleet's items, of the rows that were read for each."""
+        known = [name for name in histories if self.fleet is not None and name in self.fleet]
+        found = {}
+        if known:
+            past = np.stack([histories[name].values[0] for name in known])
+            found = dict(zip(known, self.forecast(past, known)))
+        for name, history in histories.items():
+            if name not in found:  # each as long as its rows are
+                found[name] = self.forecast(history.values[0], name)
+        return np.stack([found[name] for name in histories])
 
     def stream(self, missing: str | None = None) -> Stream:
         """A window that rows are pushed into one by one; ``missing`` None is the artifact's own policy."""
@@ -224,25 +261,5 @@ class Forecaster:
         return ", ".join(map(str, names))[:300] if names and isinstance(names, list) else "no package"
 
     def _vectors(self, name: str, steps: int) -> np.ndarray:
-        """Self-test vectors ``[N, D, steps]`` float64.  The header says no more than what is there, so that
-        one with a huge shape allocates nothing; pickled objects are refused always."""
-        stream = BytesIO(self.files.read(name, MAX_VECTOR_BYTES))
-        try:
-            version = npy.read_magic(stream)
-            shape, by_columns, dtype = npy.read_array_header_1_0(stream)
-        except Exception as error:  # numpy's reader of headers raises whatever a made-up one trips over
-            raise ArtifactError(f"{name} is not a plain array of numbers: {error}") from None
-        expected = (len(self.variates), steps)
-        if version != (1, 0) or by_columns or dtype != np.float64 or len(shape) != 3 or shape[1:] != expected:
-            raise ArtifactError(
-                f"{name} holds {dtype} {list(shape)}, expected float64 [N, {expected[0]}, {steps}]"
-            )
-        content = stream.read()
-        if shape[0] < 1 or len(content) != 8 * shape[0] * expected[0] * steps:
-            raise ArtifactError(
-                f"{name} holds {len(content)} bytes of {list(shape)} numbers, at least one window"
-            )
-        vectors = np.frombuffer(content, np.float64).reshape(shape)
-        if not np.isfinite(vectors).all():
-            raise ArtifactError(f"{name} holds a number that is not finite")
-        return vectors
+        """Self-test vectors ``[N, D, steps]`` float64."""
+        return read_array(self.files, name, MAX_VECTOR_BYTES, (len(self.variates), steps), "<f8")

@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ....compiler.data.filling import POLICIES
 from ....compiler.data.levels import MEDIAN, levels_problem
+from ....compiler.data.reading import checked_reading
 from .errors import ArtifactError
 from .files import MAX_MANIFEST_BYTES, is_safe_name, read_bytes
 from .inputs import checked_groups, input_width
@@ -88,8 +88,10 @@ def _check_task(task: dict[str, Any]) -> None:
     seconds = task.get("step_seconds")
     if seconds is not None and not (is_number(seconds) and 1e-6 <= seconds <= 1e10):
         raise _field("task.step_seconds", "a number of seconds or null", seconds)
-    if task.get("missing", POLICIES[0]) not in POLICIES:
-        raise _field("task.missing", f"one of {', '.join(POLICIES)}", task["missing"])
+    try:
+        checked_reading(task)
+    except ValueError as error:
+        raise ArtifactError(f"{MANIFEST} field task.{error}") from None
 
 
 def _check_levels(levels: object) -> None:

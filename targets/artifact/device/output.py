@@ -64,7 +64,11 @@ class Forecast:
             "index": self.stamps,
             "forecast": {name: row.tolist() for name, row in zip(self.variates, self.values)},
             "missing": self.history.missing,
-            "filled": {"cells": self.history.filled_cells, "rows": self.history.filled_rows},
+            "filled": {
+                "cells": self.history.filled_cells,
+                "rows": self.history.filled_rows,
+                "merged": self.history.merged_rows,
+            },
         }
 
     def write(self, stream: Any) -> None:
@@ -89,24 +93,29 @@ class Forecast:
         }
 
     def save(self, path: Path) -> None:
-        """A CSV, packed where its name ends in ``.gz``, complete or not at all.
+        """See ``save_rows``."""
+        save_rows(path, self)
 
-        Raises:
-            InputError: it cannot be written.
-        """
-        plain = path.is_file() or not path.exists()  # a pipe or a device is written to directly
-        target = path.with_name(f"{os.getpid()}.part.{path.name}") if plain else path
+
+def save_rows(path: Path, forecast: Any) -> None:
+    """``forecast.write`` to a CSV, packed where its name ends in ``.gz``, complete or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    plain = path.is_file() or not path.exists()  # a pipe or a device is written to directly
+    target = path.with_name(f"{os.getpid()}.part.{path.name}") if plain else path
+    try:
         try:
-            try:
-                with open_csv(target, "w") as stream:
-                    self.write(stream)
-                if plain:
-                    target.replace(path)
-            finally:
-                if plain and target.exists():
-                    target.unlink()
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+            with open_csv(target, "w") as stream:
+                forecast.write(stream)
+            if plain:
+                target.replace(path)
+        finally:
+            if plain and target.exists():
+                target.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def quantile_name(variate: str, level: float, taken: Sequence[str]) -> str:
@@ -119,13 +128,16 @@ def quantile_name(variate: str, level: float, taken: Sequence[str]) -> str:
 
 def filled_line(history: History) -> str | None:
     """What was filled into the window, in one line; None for nothing."""
-    if not history.filled_rows and not history.filled_cells:
-        return None
     variates, lookback = history.values.shape
+    merged = f"merged {history.merged_rows} rows into others of their time"
+    if not history.filled_rows and not history.filled_cells:
+        return merged if history.merged_rows else None
     line = (
         f"filled with --missing {history.missing}: {history.filled_cells} empty cells and "
         f"{history.filled_rows} missing rows, of {lookback} rows with {variates} cells"
     )
+    if history.merged_rows:
+        line = f"{line}; {merged}"
     if history.filled_share > WARN_FILLED:
         return f"warning: {line}; up to {history.filled_share:.0%} of what a variate is forecast from"
     return line

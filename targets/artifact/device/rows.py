@@ -1,24 +1,29 @@
 """Rows in: the last rows of a table become a window, by one set of rules.
 
-1.  A table is a header and rows: CSV in UTF-8 with commas, packed or not.  Blank lines are skipped.
-2.  Columns are found by name; their order and other columns do not matter.
-3.  The time is the first column named like one (date, timestamp, time, datetime, ds, ts in any case), else
-    the first whose last cell is a date.  It may be missing: then rows count as steps.
+1.  A table is a header and rows: CSV in UTF-8 with commas, packed or not, unless the artifact or a caller
+    states another dialect.  Blank lines are skipped.
+2.  Columns are found by name, after those that a caller renames; their order and others do not matter.
+3.  The time is the column that the dialect names, else the first named like one (date, timestamp, time,
+    datetime, ds, ts in any case), else the first whose last cell is a date.  It may be missing: then rows
+    count as steps.  Where a zone is stated, times are of its clock.
 4.  Times ascend, all with a zone or all without, in one notation, and follow each other by the artifact's
     step.  Rows of another step are refused, whatever is filled.
 5.  With ``missing = error`` the last L rows must be whole, and no others are looked at.  With ``ffill`` or
     ``interpolate`` missing rows and empty cells among the last 2 L steps are filled, and counted.
+6.  Rows of one time are refused, averaged or all but the first dropped, as is stated; rows in another order
+    are refused, or put in order.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import heapq
 import re
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -27,14 +32,21 @@ import numpy as np
 
 from ....compiler.base.text import printable
 from ....compiler.data.cells import TIME_NAMES, TimeNotation, is_empty, parse_number, read_times
-from ....compiler.data.filling import FILL_HINT, POLICIES, fill_run
+from ....compiler.data.dialect import PLAIN, Dialect, parse_dialect
+from ....compiler.data.filling import FILL_HINT, fill_run
 from ....compiler.data.packed import refuse_padding
+from ....compiler.data.reading import AS_IT_IS, LocalClock, Reading, checked_reading
 from .errors import InputError
 from .steps import BusinessStep, FixedStep, MonthStep, find_step
 
 FORMULA_STARTS = r"=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 FORMULA = re.compile(rf"^(?=\s*[{FORMULA_STARTS}])|(?<=[;|])(?=\s*[{FORMULA_STARTS}])")
 """Where a spreadsheet would see a formula begin; some of them split at semicolons or bars."""
+UNSORTED = "expected a later one: sort the rows with --sort, merge those of one time with --duplicates mean"
+SEPARATORS = {";": "semicolon", "\t": "tab", "|": "bar", ",": "comma"}
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*", re.ASCII)
+SORT_SAMPLE = 1000
+"""Rows from which the notation of times is read before rows are put in order."""
 MAX_LINE, MAX_EMPTY_LINES = 1 << 23, 1 << 20
 """What no table has that anybody forecasts from: 8 million characters are some 400,000 variates."""
 
@@ -50,11 +62,12 @@ class History:
         missing: the policy.
         filled_rows, filled_cells: rows that were missing, and empty cells of rows that were there.
         filled_share: of the lookback of the most filled variate.
+        merged_rows: rows of the lookback that went into another of their time.
     """
 
     def __init__(self, values: np.ndarray, missing: str) -> None:
         self.values, self.missing = values, missing
-        self.filled_rows = self.filled_cells = 0
+        self.filled_rows = self.filled_cells = self.merged_rows = 0
         self.filled_share = 0.0
         self.time_column: str | None = None
         self.last: datetime | None = None
@@ -70,6 +83,21 @@ class Table:
         self.name, self.word = name, word
         self.header = [column.strip() for column in header]
         self.rows = list(rows)
+
+    def renamed(self, names: Mapping[str, str]) -> Table:
+        """The same under new names of its columns.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        for old in names:
+            if old not in self.header:
+                raise InputError(
+                    f"{self.name}: no column {old!r} to rename; the columns are "
+                    f"{', '.join(map(repr, self.header[:12])) or 'none'}"
+                )
+        self.header = [names.get(column, column) for column in self.header]
+        return self
 
     def where(self, index: int, column: int | None = None) -> str:
         """``past.csv line 12, column 'load'``."""
@@ -87,41 +115,118 @@ def header_cell(name: str) -> str:
     return printable(FORMULA.sub("'", name))
 
 
-def rows_needed(task: dict[str, Any], missing: str) -> int:
-    """How many rows at the end of a table are looked at."""
+def rows_needed(task: Mapping[str, Any], missing: str) -> int:
+    """How many steps at the end of a table are looked at."""
     lookback: int = task["lookback"]
     return lookback if missing == "error" else 2 * lookback
 
 
-def missing_policy(task: dict[str, Any], asked: str | None) -> str:
-    """The policy for empty cells and missing rows: what is asked for, else that of the compile.
+def rows_kept(task: Mapping[str, Any], reading: Reading) -> int:
+    """How many rows at the end of a table are held: several may be of one time."""
+    return rows_needed(task, reading.missing) * (1 if reading.duplicates == "error" else 4)
+
+
+def reading_of(task: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> Reading:
+    """How rows are read: as is asked for, else as the compile read them.
+
+    Args:
+        asked: ``missing``, ``duplicates``, ``sort``, ``zone``, and ``csv`` as one text; None is as compiled.
 
     Raises:
-        InputError: there is no such policy.
+        InputError: an unknown policy, or a dialect that is not understood.
     """
-    policy: str = task.get("missing", POLICIES[0]) if asked is None else asked
-    if policy not in POLICIES:
-        raise InputError(f"missing: expected one of {', '.join(POLICIES)}, got {policy!r}")
-    return policy
+    given = {name: value for name, value in (asked or {}).items() if value is not None}
+    csv_text = given.pop("csv", None)
+    try:
+        reading = checked_reading({**task, **given})
+        return reading if csv_text is None else reading._replace(dialect=parse_dialect(csv_text))
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
-def read_csv(path: Path, manifest: dict[str, Any], missing: str | None = None) -> History:
-    """The window at the end of a CSV, which may end in ``.gz``; ``missing`` None is the artifact's policy.
+def renamed_columns(texts: Iterable[str]) -> dict[str, str]:
+    """Name in a table -> name in the artifact, from ``old=new`` each.
+
+    Raises:
+        InputError: it is not of this form.
+    """
+    names: dict[str, str] = {}
+    for text in texts:
+        old, equals, new = (part.strip() for part in text.partition("="))
+        if not equals or not old or not new or old in names or new in names.values():
+            raise InputError(f"--rename {text!r}: expected old=new, each name once")
+        names[old] = new
+    return names
+
+
+def read_csv(
+    path: Path,
+    manifest: dict[str, Any],
+    missing: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    **asked: Any,
+) -> History:
+    """The window at the end of a CSV, which may end in ``.gz``.
+
+    Args:
+        missing: the policy; None is the artifact's.
+        rename: name of a column -> the variate that it is.
+        asked: see ``reading_of``.
 
     Raises:
         InputError: names file, line and column.
     """
     task = manifest["task"]
-    policy = missing_policy(task, missing)
-    rows: deque[tuple[int, list[str]]] = deque(maxlen=rows_needed(task, policy))
+    reading = reading_of(task, {**asked, "missing": missing})
+    dialect = reading.dialect
+    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     try:
-        with open_csv(path, "r", "utf-8-sig") as stream:
-            reader = csv.reader(bounded_lines(stream), strict=True)
+        with open_csv(path, "r", encoding) as stream:
+            reader = csv.reader(bounded_lines(stream), strict=True, delimiter=separator_of(path, dialect))
             header = next(reader, [])
-            rows.extend((reader.line_num, row) for row in reader if any(map(str.strip, row)) or len(row) > 1)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+            rows = ((reader.line_num, row) for row in reader if any(map(str.strip, row)) or len(row) > 1)
+            table = last_rows(Table(str(path), header, ()).renamed(rename or {}), rows, task, reading)
+    except (OSError, EOFError, UnicodeError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}") from None
-    return read_window(Table(str(path), header, rows), task, policy)
+    return read_window(table, task, reading)
+
+
+def separator_of(path: Path, dialect: Dialect) -> str:
+    """What stands between two cells: a comma, in a ``.tsv`` a tab, unless the dialect says another sign."""
+    return dialect.sep or ("\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
+
+
+def last_rows(
+    table: Table, rows: Iterable[tuple[int, list[str]]], task: Mapping[str, Any], reading: Reading
+) -> Table:
+    """The rows that are looked at: the last ones, or where rows are put in order the latest.
+
+    Raises:
+        InputError: rows are to be put in order and have no times, or one that cannot be read.
+    """
+    count = rows_kept(task, reading)
+    if not reading.sort:
+        table.rows = list(deque(rows, maxlen=count))
+        return table
+    rows = iter(rows)
+    table.rows = [row for _, row in zip(range(SORT_SAMPLE), rows)]
+    column = _time_column(table, set(_find_columns(table, task["variates"])), reading.dialect)
+    if column is None:
+        raise InputError(f"{table.name}: no column with the time to sort by")
+    notation, _ = _read_times(table, column, reading.dialect)
+    known = table.rows
+
+    def when(row: tuple[int, list[str]]) -> tuple[datetime, int]:
+        time = notation.parse(row[1][column]) if notation and len(row[1]) > column else None
+        if time is None:
+            table.rows = [row]
+            raise InputError(f"{table.where(0)}: expected a time in the notation of the rows before")
+        # The order of rows with and without a zone does not matter: they are refused.
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)), -row[0]
+
+    latest = heapq.nlargest(count, (row for part in (known, rows) for row in part), key=when)
+    table.rows = latest[::-1]
+    return table
 
 
 def bounded_lines(stream: TextIO) -> Iterator[str]:
@@ -149,26 +254,72 @@ def open_csv(path: Path, mode: Literal["r", "w"], encoding: str = "utf-8") -> Te
     return path.open(mode, encoding=encoding, newline="")
 
 
-def read_window(table: Table, task: dict[str, Any], missing: str) -> History:
-    """The last L steps of the variates of ``task``, checked and filled.
+def read_window(table: Table, task: dict[str, Any], reading: Reading = AS_IT_IS) -> History:
+    """The last L steps of the variates of ``task``, checked, merged and filled.
 
     Raises:
         InputError: names table, row and column.
     """
     columns = _find_columns(table, task["variates"])
     _check_shape(table)
+    missing = reading.missing
     if not table.rows or (missing == "error" and len(table.rows) < task["lookback"]):
         raise _too_short(table, task, len(table.rows), "rows")
-    values = _read_values(table, columns, missing)  # [D, T]
+    time_at = _time_column(table, set(columns), reading.dialect)
+    values = _read_values(table, columns, missing, reading.dialect)  # [D, T]
     places, history = np.arange(len(table.rows)), History(values, missing)
-    time_at = _time_column(table, set(columns))
     if time_at is not None:
         history.time_column = table.header[time_at]
-        history.notation, times = _read_times(table, time_at)
+        history.notation, times = _read_times(table, time_at, reading.dialect)
+        if reading.zone:
+            times = _on_the_clock(table, times, reading.zone)
+        if reading.duplicates != "error":
+            times = _merge(history, table, times, reading.duplicates, task["lookback"])
         history.last = times[-1]
         places = _places(table, times, find_step(task), missing)
     _take_window(history, table, task, places)
     return history
+
+
+def _on_the_clock(table: Table, times: Sequence[datetime], zone: str) -> list[datetime]:
+    """Local times with their offset from UTC; dates, whose hour is always the same, stay what they are."""
+    if len(times) > 1 and len({time.time() for time in times}) == 1:
+        return list(times)
+    try:
+        clock = LocalClock(zone)
+    except ValueError as error:
+        raise InputError(f"zone: {error}") from None
+    found = []
+    for index, time in enumerate(times):
+        if time.tzinfo is not None:
+            raise InputError(f"{table.where(index)}: {time} has an offset from UTC; leave --zone out")
+        local = clock.at(time)
+        if local is None:
+            raise InputError(f"{table.where(index)}: {time} is an hour that the clock of {zone} skips")
+        found.append(local)
+    return found
+
+
+def _merge(
+    history: History, table: Table, times: Sequence[datetime], policy: str, lookback: int
+) -> list[datetime]:
+    """One row for each run of equal times, in ``history`` and in ``table``; their times."""
+    starts = [index for index, time in enumerate(times) if not index or time != times[index - 1]]
+    if len(starts) < len(times):
+        groups = np.split(history.values, starts[1:], axis=1)
+        merged = [_mean(group) if policy == "mean" else group[:, 0] for group in groups]
+        history.merged_rows = sum(group.shape[1] - 1 for group in groups[-lookback:])
+        history.values = np.array(merged).T
+        table.rows = [table.rows[start] for start in starts]
+    return [times[start] for start in starts]
+
+
+def _mean(group: np.ndarray) -> np.ndarray:
+    """Of the known cells of ``[D, n]``; NaN where there is none."""
+    known = ~np.isnan(group)
+    counts = known.sum(axis=1)
+    sums = np.where(known, group, 0.0).sum(axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _find_columns(table: Table, variates: Sequence[str]) -> list[int]:
@@ -179,9 +330,16 @@ def _find_columns(table: Table, variates: Sequence[str]) -> list[int]:
             raise InputError(
                 f"{table.name}: column {name!r} occurs {len(found)} times in the header, expected once; "
                 f"the columns are {', '.join(map(repr, table.header[:12])) or 'none'}"
+                f"{_separated(table.header)}"
             )
         columns.append(found[0])
     return columns
+
+
+def _separated(header: Sequence[str]) -> str:
+    """The option for a header that another sign splits; empty for one that is split."""
+    sign = next((sign for sign in SEPARATORS if len(header) == 1 and sign in header[0]), "")
+    return f"; add --csv sep={SEPARATORS[sign]} if that is what separates them" if sign else ""
 
 
 def _check_shape(table: Table) -> None:
@@ -190,7 +348,7 @@ def _check_shape(table: Table) -> None:
             raise InputError(f"{table.where(index)} has {len(cells)} fields, expected {len(table.header)}")
 
 
-def _read_values(table: Table, columns: Sequence[int], missing: str) -> np.ndarray:
+def _read_values(table: Table, columns: Sequence[int], missing: str, dialect: Dialect = PLAIN) -> np.ndarray:
     values = np.full((len(columns), len(table.rows)), np.nan)
     for place, column in enumerate(columns):
         for index, cell in enumerate(table.cells(column)):
@@ -199,27 +357,38 @@ def _read_values(table: Table, columns: Sequence[int], missing: str) -> np.ndarr
                     where = table.where(index, column)
                     raise InputError(f"{where}: expected a number, got {cell[:40]!r}; {FILL_HINT}")
                 continue
-            value = parse_number(cell)
+            value = parse_number(cell, dialect)
             if value is None:
                 where = table.where(index, column)
-                raise InputError(f"{where}: expected a number, got {cell[:40]!r}")
+                way = "; for decimal commas add --csv decimal=comma" if DECIMAL_COMMA.fullmatch(cell) else ""
+                raise InputError(f"{where}: expected a number, got {cell[:40]!r}{way}")
             values[place, index] = value
     return values
 
 
-def _time_column(table: Table, taken: set[int]) -> int | None:
+def _time_column(table: Table, taken: set[int], dialect: Dialect = PLAIN) -> int | None:
     """Rule 3."""
+    if dialect.time:
+        if table.header.count(dialect.time) != 1:
+            raise InputError(f"{table.name}: no column {dialect.time!r} with the time")
+        return table.header.index(dialect.time)
     free = [at for at in range(len(table.header)) if at not in taken]
     named = [at for at in free if table.header[at].lower() in TIME_NAMES]
     if named or not table.rows:
         return named[0] if named else None
     last = table.rows[-1][1]
-    return next((at for at in free if read_times([last[at]], unix=False)[1]), None)
+    dates = dialect.dates
+    return next(
+        (at for at in free if at < len(last) and read_times([last[at]], unix=False, dates=dates)[1]), None
+    )
 
 
-def _read_times(table: Table, column: int) -> tuple[TimeNotation | None, list[datetime]]:
+def _read_times(
+    table: Table, column: int, dialect: Dialect = PLAIN
+) -> tuple[TimeNotation | None, list[datetime]]:
     cells = table.cells(column)
-    notation, times = read_times(cells, unix=table.header[column].lower() in TIME_NAMES)
+    unix = table.header[column].lower() in TIME_NAMES or bool(dialect.time)
+    notation, times = read_times(cells, unix=unix, dates=dialect.dates)
     if len(times) < len(cells):
         expected = "a time in the notation of the rows before" if times else "a time"
         raise InputError(
@@ -246,9 +415,7 @@ def _places(
     places = [0]
     for index, (before, after) in enumerate(pairs, 1):
         if after <= before:
-            raise _irregular(
-                table, index, before, after, "expected a later one: sort the rows, no time twice"
-            )
+            raise _irregular(table, index, before, after, UNSORTED)
         steps = 1 if step is None else step.between(before, after)
         if not steps:
             raise _irregular(table, index, before, after, f"expected {step}")

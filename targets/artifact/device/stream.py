@@ -17,7 +17,7 @@ import numpy as np
 
 from ....compiler.data.filling import FILL_HINT, fill_run
 from .errors import InputError
-from .rows import missing_policy, rows_needed
+from .rows import reading_of, rows_needed
 from .steps import find_step
 
 STATE = "tsfmc stream state 1"
@@ -40,7 +40,7 @@ class Stream:
     def __init__(
         self, task: dict[str, Any], forecast: Callable[[np.ndarray], np.ndarray], missing: str | None = None
     ) -> None:
-        self.missing = missing_policy(task, missing)
+        self.missing = reading_of(task, {"missing": missing}).missing
         self.last: datetime | None = None
         self._task, self._forecast, self._step = task, forecast, find_step(task)
         self._values = np.full((len(task["variates"]), rows_needed(task, self.missing)), np.nan)

@@ -36,6 +36,12 @@ static void forecast_scaled(const tsfmc_weights *weights, const float *restrict 
 @BODY@
 }
 
+/* Whether no float can lie there.  8-bit processors have floats at any address. */
+struct float_place { char before; float value; };
+static int is_misplaced(const void *pointer) {
+  return (uintptr_t)pointer % offsetof(struct float_place, value) != 0U;
+}
+
 /* By the bits: NaN and infinity have all bits of the exponent.  Integers, for cores without floats. */
 static int all_finite(const float *x, const int count) {
   uint32_t found = 0U;
@@ -49,7 +55,7 @@ static int all_finite(const float *x, const int count) {
 
 int tsfmc_forecast(const tsfmc_model *model, const float *past, float *forecast, void *scratch) {
   if (!model || model->schema != TSFMC_SCHEMA || !model->weights) return TSFMC_BAD_MODEL;
-  if (!past || !forecast || !scratch || ((uintptr_t)past | (uintptr_t)forecast) % sizeof(float) != 0)
+  if (!past || !forecast || !scratch || is_misplaced(past) || is_misplaced(forecast))
     return TSFMC_BAD_POINTER;
   if (!all_finite(past, TSFMC_INPUT_SIZE)) return TSFMC_BAD_VALUE;
   /* TSFMC_SCRATCH_BYTES leaves room for this. */
@@ -84,7 +90,7 @@ int tsfmc_selftest(const tsfmc_model *model, float *past, float *forecast, void 
   static const int places[@PROBES@] = {@PLACES@};
   static const float expected[@PROBES@] = {@EXPECTED@};
   if (!model || model->schema != TSFMC_SCHEMA || !model->weights) return TSFMC_BAD_MODEL;
-  if (!past || !forecast || !scratch || ((uintptr_t)past | (uintptr_t)forecast) % sizeof(float) != 0)
+  if (!past || !forecast || !scratch || is_misplaced(past) || is_misplaced(forecast))
     return TSFMC_BAD_POINTER;
   if (checksum_of(model->weights, sizeof(tsfmc_weights)) != model->checksum) return TSFMC_DAMAGED;
   uint32_t random = 1U;

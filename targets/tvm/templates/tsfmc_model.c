@@ -108,6 +108,7 @@ const int tsfmc_shape[4] = {TSFMC_BATCH, TSFMC_VARIATES, TSFMC_LOOKBACK, TSFMC_H
 
 size_t tsfmc_scratch_bytes(void) { return TSFMC_SCRATCH_BYTES; }
 
+#if !TSFMC_BARE
 static int forecast_all(const float *past, float *forecast, int calls, void *scratch) {
   int status = TSFMC_OK;
   for (long i = 0; i < calls && status == TSFMC_OK; ++i)
@@ -133,6 +134,7 @@ int tsfmc_predict_batch(const float *past, float *forecast, int calls) {
 #endif
 
 int tsfmc_predict(const float *past, float *forecast) { return tsfmc_predict_batch(past, forecast, 1); }
+#endif
 
 const char *tsfmc_missing_cpu_feature(void) {
 @CPU_CHECKS@

@@ -17,6 +17,7 @@
 #define TSFMC_INPUT_SIZE (TSFMC_BATCH * TSFMC_VARIATES * TSFMC_LOOKBACK)
 #define TSFMC_OUTPUT_SIZE (TSFMC_BATCH * TSFMC_VARIATES * TSFMC_HORIZON)
 #define TSFMC_SCRATCH_BYTES @SCRATCH_BYTES@
+#define TSFMC_BARE @BARE@ /* whether it was made for a device without an operating system */
 
 #define TSFMC_OK 0
 #define TSFMC_KERNEL_FAILED (-1)
@@ -45,11 +46,13 @@ TSFMC_API extern const int tsfmc_shape[4];
 /* TSFMC_SCRATCH_BYTES of the library that is really linked or loaded. */
 TSFMC_API size_t tsfmc_scratch_bytes(void);
 
+#if !TSFMC_BARE
 /* The same with scratch memory of its own, from the stack where it is small, else from malloc. */
 TSFMC_API int tsfmc_predict(const float *past, float *forecast);
 
 /* tsfmc_predict for `calls` inputs, one after the other in memory; stops at the first that fails. */
 TSFMC_API int tsfmc_predict_batch(const float *past, float *forecast, int calls);
+#endif
 
 /* A processor feature that the kernels use and this processor lacks, or null: then they run here.
  * Safe on every processor of the architecture; a kernel on a processor without its features is SIGILL. */

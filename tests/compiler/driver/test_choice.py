@@ -8,6 +8,7 @@ from tsfmc.compiler.driver.choice import (
     better_lines,
     candidate_table,
     choice_lines,
+    mix_lines,
     remarkable,
     setting_words,
 )
@@ -96,3 +97,26 @@ def test_what_the_next_better_one_would_cost() -> None:
     metrics = {**small, "maps": "low-rank", "near_best": 1, "selection": [small]}
     lines = choice_lines([{"metrics": metrics}, {"metrics": {"in_words": "the branch lowers nothing"}}])
     assert lines[-1] == "branch     the branch lowers nothing"
+
+
+def test_which_teachers_and_what_each_mix_was_judged_to_bring() -> None:
+    def mix(ratio: float, chosen: bool = False, **teachers: float) -> dict[str, Any]:
+        what = {"teachers": teachers, "lambda": "inf", "tau": 1.0, "standard_error": 0.01}
+        return {**what, "log_ratio": ratio, "chosen": chosen}
+
+    mixes = [mix(-0.01, teacher=1.0), mix(-0.03, True, teacher=0.75, other=0.25)]
+    lines = mix_lines({"mixes": mixes, "teachers": {"teacher": 0.75, "other": 0.25}}, "ttm")
+    assert lines == [
+        "teachers   ttm 0.75 + other 0.25",
+        "           each mix with one shared map, MSE against no teacher:",
+        "           * ttm 0.75 + other 0.25: -3.0 % +- 1.0, lambda inf, tau 1",
+        "             ttm: -1.0 % +- 1.0, lambda inf, tau 1",
+    ]
+    assert mix_lines({"mixes": mixes, "teachers": {}}, "ttm")[0] == "teachers   none: lambda 0 was chosen"
+    both = [mix(-0.01, True, teacher=1.0), mix(0.01, tuned=1.0)]
+    lines = mix_lines({"mixes": both, "teachers": {"teacher": 1.0}}, "ttm")
+    assert lines[0] == "teachers   ttm as loaded" and "ttm tuned: +1.0 %" in lines[3]
+    assert mix_lines({"teachers": {"teacher": 0.5, "other": 0.5}}, "ttm") == [
+        "teachers   ttm 0.5 + other 0.5"
+    ]
+    assert mix_lines({"teachers": {"teacher": 1.0}}, "ttm") == []

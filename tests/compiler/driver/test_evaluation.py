@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from artifacts import make_artifact
 
+from tsfmc.compiler.base.content import file_hash
 from tsfmc.compiler.base.errors import VerificationError
 from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.driver import evaluation as kept
+from tsfmc.compiler.driver import residuals
 from tsfmc.compiler.driver.accuracy import evaluate_rows, reference_predictors
 from tsfmc.compiler.driver.evaluation import Evaluation, load_evaluation, observed, save_evaluation
 from tsfmc.compiler.ir.unit import CompileUnit
@@ -52,6 +55,54 @@ def test_curves_average_to_the_error(found: Evaluation, mine: Accuracy, judged: 
         assert np.mean(curve.times) == pytest.approx(row.mse, rel=1e-4)  # a window each, there are so few
         assert np.mean(list(curve.variates.values())) == pytest.approx(row.mse)
     assert len(found.rows["student"].steps) == 12
+
+
+def test_the_interval_holds_what_its_quantiles_say(judged: CompileUnit, found: Evaluation) -> None:
+    """Each variate and step by numpy, in the units of the data, over every validation window."""
+    assert found.residuals is not None
+    task = judged.task
+    windows = judged.data.windows("val", task.lookback, task.horizon)
+    past, future = windows.batch(range(len(windows)))
+    with torch.inference_mode():
+        errors = (future - judged.model(past)).numpy() * np.asarray(judged.data.std)[:, None]
+    assert found.residuals.windows == len(windows)
+    for at, name in enumerate(task.variates):
+        low, high = np.quantile(errors[:, at], (0.1, 0.9), axis=0)
+        np.testing.assert_allclose(found.residuals.variates[name].low, low, rtol=1e-4)
+        np.testing.assert_allclose(found.residuals.variates[name].high, high, rtol=1e-4)
+
+
+def test_what_the_interval_held_is_counted_on_the_test_split(judged: CompileUnit, found: Evaluation) -> None:
+    assert found.residuals is not None
+    task, std = judged.task, np.asarray(judged.data.std)[:, None]
+    windows = judged.data.windows("test", task.lookback, task.horizon)
+    past, future = windows.batch(range(len(windows)))
+    with torch.inference_mode():
+        errors = (future - judged.model(past)).numpy() * std
+    bounds = [found.residuals.variates[name] for name in task.variates]
+    low, high = np.array([each.low for each in bounds]), np.array([each.high for each in bounds])
+    assert found.residuals.covered == pytest.approx(((low <= errors) & (errors <= high)).mean(), abs=2e-3)
+
+
+def test_too_few_windows_and_too_many_variates_give_no_interval(
+    judged: CompileUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, value in (("MIN_WINDOWS", 10_000), ("MAX_OFFSETS", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(residuals, limit, value)
+            assert residuals.residual_quantiles(judged) is None
+
+
+def test_an_artifact_is_given_the_interval_of_its_own_evaluation(found: Evaluation, tmp_path: Path) -> None:
+    beside = tmp_path / "onnx.evaluation.json"
+    save_evaluation(found, beside)
+    make_artifact(tmp_path / "onnx", evaluation={"file": beside.name, "sha256": file_hash(beside)})
+    assert found.residuals is not None
+    assert kept.kept_residuals(tmp_path / "onnx") == found.residuals.model_dump(mode="json")
+    save_evaluation(found.model_copy(update={"windows": 1}), beside)  # of another compile
+    assert kept.kept_residuals(tmp_path / "onnx") is None
+    beside.unlink()
+    assert kept.kept_residuals(tmp_path / "onnx") is None
 
 
 def test_steps_ahead_are_not_all_alike(found: Evaluation) -> None:

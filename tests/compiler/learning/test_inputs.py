@@ -33,7 +33,7 @@ def with_columns(rows=900, effect=2.0, kind="known"):
     data = make_data(values + effect * moved[:, None])
     known, past = (("price",), ()) if kind == "known" else ((), ("price",))
     groups = column_groups(known, past, [column.std()], LOOKBACK, HORIZON)
-    data = replace(data, known=known, past=past, columns=column[:, None])
+    data = replace(data, known=known, past=past, beside=column[:, None])
     return data, input_rows(data, groups, LOOKBACK, HORIZON)
 
 

@@ -21,9 +21,10 @@ from tsfmc.compiler.base.parallel import Processes
 from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.data.splits import Splits
 from tsfmc.compiler.ir.forecaster import TeacherOutputs
-from tsfmc.compiler.ir.teacher_store import TeacherStore
+from tsfmc.compiler.ir.teacher_store import SHARD_WINDOWS, TeacherStore
 from tsfmc.compiler.ir.unit import CompileUnit
-from tsfmc.compiler.learning.teacher_store import SHARD_WINDOWS, StoreOptions, store_key, write_store
+from tsfmc.compiler.learning.labelling import StoreOptions
+from tsfmc.compiler.learning.teacher_store import store_key, write_store
 
 
 def write(unit: CompileUnit, folder: Path, **options: object) -> TeacherStore:

@@ -29,6 +29,8 @@ class Good:
     step: str = "h"
     compiles: bool = True
     file: str = "past.csv"
+    options: tuple[str, ...] = ()
+    merged: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Bad:
     missing: str | None = None
     step: str = "h"
     file: str = "past.csv"
+    options: tuple[str, ...] = ()
 
 
 def rows(*times: str, header: str = HEADER, a: list[str] | None = None, line: str = "{t},{a},{b}") -> str:
@@ -49,6 +52,11 @@ def rows(*times: str, header: str = HEADER, a: list[str] | None = None, line: st
     b = [str(10 * (place - count + 5)) for place in range(count)]
     body = (line.format(t=t, a=x, b=y) for t, x, y in zip(times, numbers, b, strict=True))
     return "\n".join([header, *body]) + "\n"
+
+
+def numbered(*cells: tuple[str, object, object]) -> str:
+    """These rows under the header."""
+    return "".join((HEADER + "\n", *(f"{time},{a},{b}\n" for time, a, b in cells)))
 
 
 H20, H21, H22, H23 = (f"2024-01-31 {hour}:00:00" for hour in (20, 21, 22, 23))
@@ -185,6 +193,89 @@ GOOD: dict[str, Good] = {
     "what is filled before the window does not count": Good(
         rows(H16, H18, *HOURS), missing="ffill", compiles=False
     ),
+    "semicolons and decimal commas": Good(
+        rows(*HOURS, header="date;a;b", a=["1,0", "2", "3,0", "4,0"], line="{t};{a};{b}"),
+        options=("--csv", "sep=;,decimal=,"),
+        compiles=False,
+    ),
+    "thousands": Good(
+        rows(*HOURS, header="date;a;b", a=["1.234,5", "2", "3", "1.234.567"], line="{t};{a};{b}"),
+        a=(1234.5, 2, 3, 1234567),
+        options=("--csv", "sep=;,decimal=,,thousands=."),
+        compiles=False,
+    ),
+    "tabs by their word": Good(
+        rows(*HOURS, header="date\ta\tb", line="{t}\t{a}\t{b}"), options=("--csv", "sep=tab"), compiles=False
+    ),
+    "tabs in a .tsv": Good(
+        rows(*HOURS, header="date\ta\tb", line="{t}\t{a}\t{b}"), file="past.tsv", compiles=False
+    ),
+    "days first as stated": Good(
+        rows("01/02/2024 8:00 PM", "01/02/2024 9:00 PM", "01/02/2024 10:00 PM", "01/02/2024 11:00 PM"),
+        "2024-02-02 00:00:00",
+        "2024-02-02 01:00:00",
+        options=("--csv", "dates=dd/mm/yyyy"),
+        compiles=False,
+    ),
+    "latin-1": Good(
+        rows(*HOURS, header="date,a,b,\xb0C", line="{t},{a},{b},1").encode("latin-1"),
+        options=("--csv", "encoding=latin-1"),
+        compiles=False,
+    ),
+    "the time by its name": Good(
+        rows(*HOURS, header="date,a,b,when", line="2020-01-01,{a},{b},{t}"),
+        index="when",
+        options=("--csv", "time=when"),
+        compiles=False,
+    ),
+    "renamed columns": Good(
+        rows(*HOURS, header="date,load,b"), options=("--rename", "load=a"), compiles=False
+    ),
+    "two columns change their names": Good(
+        rows(*HOURS, header="date,b,a"),
+        options=("--rename", "a=b", "--rename", "b=a"),
+        compiles=False,
+    ),
+    "newest first": Good(
+        PLAIN.splitlines()[0] + "\n" + "\n".join(PLAIN.splitlines()[:0:-1]) + "\n",
+        options=("--sort",),
+        compiles=False,
+    ),
+    "the latest rows of many, in any order": Good(
+        numbered((H22, 3, 30), (H18, 8, 80), (H23, 4, 40), (H20, 1, 10), (H21, 2, 20)),
+        options=("--sort",),
+        compiles=False,
+    ),
+    "repeated times, averaged": Good(
+        numbered((H20, 1, 10), (H21, 1, ""), (H21, 3, 20), (H22, 3, 30), (H23, 4, 40)),
+        options=("--duplicates", "mean"), missing="ffill", merged=1, compiles=False,
+    ),
+    "repeated times, the first kept": Good(
+        numbered((H20, 1, 10), (H21, 2, 20), (H21, 9, 9), (H22, 3, 30), (H23, 4, 40)),
+        options=("--duplicates", "first"), merged=1, compiles=False,
+    ),
+    "the hour that autumn repeats": Good(
+        rows("2024-10-27 01:00", "2024-10-27 02:00", "2024-10-27 02:00", "2024-10-27 03:00"),
+        "2024-10-27 04:00:00+01:00",
+        "2024-10-27 05:00:00+01:00",
+        options=("--zone", "Europe/Berlin"),
+        compiles=False,
+    ),
+    "the hour that spring skips": Good(
+        rows("2024-03-31 00:00", "2024-03-31 01:00", "2024-03-31 03:00", "2024-03-31 04:00"),
+        "2024-03-31 05:00:00+02:00",
+        "2024-03-31 06:00:00+02:00",
+        options=("--zone", "Europe/Berlin"),
+        compiles=False,
+    ),
+    "days know no hour": Good(
+        rows("2024-10-25", "2024-10-26", "2024-10-27", "2024-10-28"),
+        "2024-10-29 00:00:00",
+        "2024-10-30 00:00:00",
+        step="D",
+        options=("--zone", "Europe/Berlin"),
+        compiles=False,
+    ),
     "a name that a spreadsheet would run": Good(
         rows(*HOURS, header="@date,a,'=b"), index="'@date", step="formula", compiles=False
     ),
@@ -244,7 +335,9 @@ BAD: dict[str, Bad] = {
     "too large for the model": Bad(rows(*HOURS, a=["1", "1e60", "3", "4"]), "do not fit into float32"),
     "underscores": Bad(rows(*HOURS, a=["1", "2", "3", "4_000"]), "expected a number, got '4_000'"),
     "other digits": Bad(rows(*HOURS, a=["1", "2", "3", "\uff14"]), "expected a number, got"),
-    "a decimal comma": Bad(rows(*HOURS, a=["1", "2", "3", '"4,5"']), "expected a number, got '4,5'"),
+    "a decimal comma": Bad(
+        rows(*HOURS, a=["1", "2", "3", '"4,5"']), "got '4,5'; for decimal commas add --csv decimal=comma"
+    ),
     "a NUL": Bad(rows(*HOURS, a=["1", "2", "3", "4\0"]), "past.csv"),
     "a formula": Bad(rows(*HOURS, a=["1", "2", "3", "=1+1"]), "expected a number, got '=1+1'"),
     "few rows": Bad(rows(*HOURS[1:]), "has 3 rows, expected at least 4 (the lookback)"),
@@ -256,7 +349,7 @@ BAD: dict[str, Bad] = {
     "a missing column": Bad(rows(*HOURS, header="date,a,c"), "column 'b' occurs 0 times in the header"),
     "a repeated column": Bad(rows(*HOURS, header="b,a,b"), "column 'b' occurs 2 times in the header"),
     "another case": Bad(rows(*HOURS, header="date,A,b"), "column 'a' occurs 0 times in the header"),
-    "semicolons": Bad(PLAIN.replace(",", ";"), "the columns are 'date;a;b'"),
+    "semicolons": Bad(PLAIN.replace(",", ";"), "'date;a;b'; add --csv sep=semicolon if that"),
     "a surplus field": Bad(PLAIN.replace("3,30", "3,30,"), "line 4 has 4 fields, expected 3"),
     "a lacking field": Bad(PLAIN.replace("3,30", "3"), "line 4 has 2 fields, expected 3"),
     "an open quote": Bad(PLAIN.replace("3,30", '"3,30'), "cannot be read as CSV"),
@@ -271,6 +364,26 @@ BAD: dict[str, Bad] = {
         "variate 'a' has no value in the last 8 steps",
         missing="interpolate",
     ),
+    "a repeated time names the way out": Bad(
+        rows(H20, H21, H21, H22), "merge those of one time with --duplicates mean"
+    ),
+    "points between thousands as decimals": Bad(
+        rows(*HOURS, a=["1", "2", "3", "12.34"]), "got '12.34'", options=("--csv", "decimal=,,thousands=.")
+    ),
+    "a dialect that is none": Bad(PLAIN, "colour=red': expected one of", options=("--csv", "colour=red")),
+    "no such column to rename": Bad(PLAIN, "no column 'load' to rename", options=("--rename", "load=a")),
+    "a renaming that is none": Bad(PLAIN, "expected old=new", options=("--rename", "load")),
+    "no such zone": Bad(PLAIN, "unknown time zone 'Europe/Atlantis'", options=("--zone", "Europe/Atlantis")),
+    "a zone with offsets": Bad(
+        rows(*(f"{time}+01:00" for time in HOURS)), "leave --zone out", options=("--zone", "Europe/Berlin")
+    ),
+    "an hour that the clock skips": Bad(
+        rows("2024-03-31 00:00", "2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"),
+        "2024-03-31 02:00:00 is an hour that the clock of Europe/Berlin skips",
+        options=("--zone", "Europe/Berlin"),
+    ),
+    "nothing to sort by": Bad("a,b\n1,10\n2,20\n3,30\n4,40\n", "no column with the", options=("--sort",)),
+    "no such time column": Bad(PLAIN, "no column 'when' with the time", options=("--csv", "time=when")),
     "a gap longer than the lookback": Bad(
         rows("2024-01-30 10:00", "2024-01-30 11:00", "2024-01-30 12:00", "2024-01-30 13:00", H22, H23),
         "has no value in the last 8 steps",

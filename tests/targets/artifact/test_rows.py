@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -23,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from row_cases import BAD, GOOD, HOURS, PLAIN, Bad, Good, rows
 
 from tsfmc.compiler.cli import main as tsfmc_main
-from tsfmc.compiler.cli.output import missing_rows
+from tsfmc.compiler.cli.reading import reading_options
 from tsfmc.compiler.data import cells, filling
 from tsfmc.compiler.data.formats import fingerprint
+from tsfmc.compiler.data.reading import Reading
 from tsfmc.compiler.data.sources import file_source
 from tsfmc.compiler.data.table import ingest, open_ingested
 from tsfmc.compiler.data.timeline import step_seconds
@@ -108,7 +110,7 @@ def run_both(
         content = case.content if isinstance(case.content, bytes) else case.content.encode()
         Path(case.file).write_bytes(content)
         art = str(artifacts[case.step])
-        more = [*options, *(["--missing", case.missing] if case.missing else [])]
+        more = [*options, *case.options, *(["--missing", case.missing] if case.missing else [])]
         device = pasted.main(["--artifact", art, "forecast", case.file, *more])
         device_out, device_err = capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["tsfmc", "forecast", art, "--input", case.file, *more])
@@ -135,15 +137,28 @@ def test_good_rows(case: Good, run_both: Run) -> None:
     np.testing.assert_allclose([float(line[1]) for line in lines], case.a, rtol=1e-6)
     np.testing.assert_allclose([float(line[2]) for line in lines], case.b, rtol=1e-6)
     filled = f"{case.cells} empty cells and {case.rows} missing rows, of 4 rows with 2 cells; up to "
-    said = f"warning: filled with --missing {case.missing}: {filled}"
-    assert err.startswith(said) and err.count("\n") == 1 if case.cells or case.rows else err == ""
+    said = f"warning: filled with --missing {case.missing}: {filled}" if case.cells or case.rows else ""
+    if case.merged:
+        said = f"merged {case.merged} rows into others of their time"
+    assert err.startswith(said) and err.count("\n") == bool(said)
 
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
-def test_bad_rows(case: Bad, run_both: Run) -> None:
+def test_bad_rows(case: Bad, run_both: Run, pasted: ModuleType) -> None:
     code, out, err = run_both(case)
     assert (code, out) == (2, ""), out
     assert case.says in err and err.startswith("error: ") and err.count("\n") == 1
+    named = set(re.findall(r"(?<![\w'])--[a-z][a-z-]*", err))
+    assert named <= options_of_both(pasted), "a hint names an option that does not exist"
+
+
+def options_of_both(pasted: ModuleType) -> set[str]:
+    """What ``run.py forecast`` and ``tsfmc forecast`` both take."""
+    from tsfmc.compiler.cli.forecast import command
+
+    subcommands = next(action for action in pasted._parser()._actions if action.dest == "command")
+    device = {word for action in subcommands.choices["forecast"]._actions for word in action.option_strings}
+    return device & {word for option in command.params for word in option.opts}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +168,7 @@ def test_a_compile_reads_the_same_rows(case: Good, pasted: ModuleType, tmp_path:
     path = tmp_path / case.file
     path.write_bytes(case.content if isinstance(case.content, bytes) else case.content.encode())
     missing: Any = case.missing or "error"
-    ingest(file_source(path), fingerprint(path), ["a", "b"], missing, tmp_path)
+    ingest(file_source(path), fingerprint(path), ["a", "b"], Reading(missing), tmp_path)
     table = open_ingested(tmp_path)
     np.testing.assert_allclose(table.values[-4:], np.array([case.a, case.b]).T, rtol=1e-12)
     task = {"lookback": 4, "variates": ["a", "b"], "frequency": case.step, "missing": missing}
@@ -169,7 +184,7 @@ def test_a_compile_reads_the_same_rows(case: Good, pasted: ModuleType, tmp_path:
 def test_json_tells_what_was_filled(run_both: Run) -> None:
     _, out, err = run_both(GOOD["interpolate empty cells"], "--json")
     result = json.loads(out)
-    assert result["filled"] == {"cells": 2, "rows": 0} and result["missing"] == "interpolate"
+    assert result["filled"] == {"cells": 2, "rows": 0, "merged": 0} and result["missing"] == "interpolate"
     assert result["forecast"] == {"a": [1, 2, 3, 4], "b": [10, 20, 30, 40]}
     assert (result["index_name"], result["index"][0]) == ("date", "2024-02-01 00:00:00")
     assert err.startswith("warning: filled with")
@@ -198,7 +213,8 @@ def test_the_policy_of_the_compile_is_the_default(pasted: ModuleType, tmp_path: 
 
 
 def test_the_commands_offer_the_policies_that_there_are() -> None:
-    assert missing_rows(lambda: None).__click_params__[0].type.choices == filling.POLICIES
+    options = {option.name: option for option in reading_options(lambda: None).__click_params__}
+    assert options["missing"].type.choices == filling.POLICIES
 
 
 def test_empty_cells_are_those_of_pandas() -> None:

@@ -303,6 +303,33 @@ def test_keys_that_do_not_fit(art: Path, tmp_path: Path) -> None:
         verify_artifact(art, trust=private)
 
 
+def test_what_is_no_private_key_is_said_without_openssls_words(
+    art: Path, tmp_path: Path, keys: tuple[Path, Path]
+) -> None:
+    private, public = keys
+    locked, _ = write_keys(tmp_path, "locked", ec.generate_private_key(ec.SECP256R1()), "secret")
+    files = {
+        "words.pem": (b"hello", None, "no private key in PEM"),
+        "key.der": (bytes(range(256)), None, "no private key in PEM"),
+        "empty.pem": (b"", None, "no private key in PEM"),
+        "half.pem": (private.read_bytes()[:120], None, "damaged"),
+        "public.pem": (public.read_bytes(), None, "a public key, expected the private one"),
+        "locked.pem": (locked.read_bytes(), None, "the password of this encrypted private key is missing"),
+        "wrong.pem": (
+            locked.read_bytes(),
+            "wrong",
+            "the password of this encrypted private key does not fit",
+        ),
+        "open.pem": (private.read_bytes(), "secret", "a password is given"),
+    }
+    for name, (content, password, says) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UsageError, match=says) as caught:
+            sign_artifact(art, tmp_path / name, password)
+        assert "http" not in str(caught.value)
+        assert str(caught.value).startswith(f"{tmp_path / name}")
+
+
 def test_without_cryptography_one_line_says_what_to_install(
     keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

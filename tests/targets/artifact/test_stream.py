@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tsfmc.compiler import api
+from tsfmc.compiler.data.reading import Reading
 from tsfmc.targets.artifact.device.errors import InputError
 from tsfmc.targets.artifact.device.rows import Table, read_window
 
@@ -82,7 +83,9 @@ def test_gaps_are_filled_as_in_a_table(forecaster, policy, gone, empty):
     for step in there:
         stream.push(dict(zip(VARIATES, values[:, step], strict=True)), START + step * HOUR)
     try:
-        history = read_window(Table("t", ["date", *VARIATES], rows[-2 * SHAPE.lookback :]), task, policy)
+        history = read_window(
+            Table("t", ["date", *VARIATES], rows[-2 * SHAPE.lookback :]), task, Reading(policy)
+        )
     except InputError as error:
         if "most rows are" not in str(error):  # a table that is mostly gaps has another step
             with pytest.raises(InputError, match="no value in the last"):
