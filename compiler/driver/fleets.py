@@ -65,12 +65,11 @@ def program_windows(unit: CompileUnit, part: Part, count: int) -> np.ndarray:
     return windows.spread(count * slots).reshape(count, slots, unit.task.lookback)
 
 
-def predictor(unit: CompileUnit, model: Forecaster) -> Predict:
-    """Forecasts of a model of the unit's program, for windows of the data."""
+def predictor(unit: CompileUnit, model: Forecaster, part: Part = "test") -> Predict:
+    """Forecasts of a model of the unit's program, for windows of a part of the data."""
     if fleet_of(unit) is None:
-        return with_inputs(unit, model, model_predictor(model))
-
-    return routed(unit, model_run(model))
+        return with_inputs(unit, model, model_predictor(model), part)
+    return routed(unit, model_run(model), part)
 
 
 def with_inputs(unit: CompileUnit, model: Forecaster, predict: Predict, part: Part = "test") -> Predict:

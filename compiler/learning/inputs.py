@@ -183,65 +183,93 @@ class InputChoice:
     table: list[dict[str, Any]]
 
 
-def candidates(names: Sequence[str], calendar: Sequence[str]) -> list[tuple[str, ...]]:
-    """Sets of groups that are judged beside none: each, the calendar, all, and all but one."""
-    found: list[tuple[str, ...]] = [*((name,) for name in names), tuple(calendar), tuple(names)]
-    found += [tuple(other for other in names if other != name) for name in names]
-    return [chosen for chosen in dict.fromkeys(found) if chosen]
-
-
 def choose_inputs(
     statistics: WindowStatistics,
     rows: InputRows,
     setting: Setting,
     factors: Sequence[float] = RIDGE_FACTORS,
 ) -> InputChoice:
-    """Judges sets of groups by rolling origins, the student's setting as it was chosen without them.
+    """Adds groups one by one, each the best of what is left, as long as rolling origins gain by it.
 
-    A set is charged a part of the standard error of its gain, as a teacher is; of those that tie with the
-    best the one with the fewest numbers is taken, which may be none.
+    The student's setting is that which was chosen without inputs.  Of a gain over the set before, a part of
+    its standard error does not count, as with a teacher, and a tie adds nothing; of those that tie with the
+    best the one with the fewest numbers is taken.
     """
     places = rows.slices()
-    calendar = [group.name for group in rows.groups if group.kind == "calendar"]
-    tried: list[Candidate] = [((), setting.ridge)]
-    tried += [
-        (chosen, setting.ridge * factor)
-        for chosen in candidates(list(places), calendar)
-        for factor in factors
-    ]
-    errors: dict[Candidate, list[float]] = {}
-    fitted: InputSums | None = None
-    seen = 0
-    for fold in statistics.folds():
-        more = input_sums(statistics.data, rows, seen, fold.until, statistics.labels)
-        fitted, seen = more if fitted is None else fitted + more, fold.until
-        judged = input_sums(statistics.data, rows, *fold.starts)
-        for chosen, ridge in tried:
-            columns = _columns(places, chosen)
-            error = _judged(fold, fitted.only(columns), judged.only(columns), setting, ridge)
-            errors.setdefault((chosen, ridge), []).append(error)
-    plain = errors[tried[0]]
-    ratios = {
-        candidate: torch.tensor([math.log(mine / base) for mine, base in zip(found, plain, strict=True)])
-        for candidate, found in errors.items()
-    }
-    scores = {
-        candidate: middle(values) + CAUTION * standard_error(values) for candidate, values in ratios.items()
-    }
-    best = min(scores.values())
-    near = [candidate for candidate in scores if scores[candidate] - best <= TIE]
-    kept = min(near, key=lambda candidate: (len(_columns(places, candidate[0])), scores[candidate]))
-    table = [
-        {
-            "inputs": list(candidate[0]),
-            "ridge": candidate[1],
-            "log_ratio": middle(values),
-            "standard_error": standard_error(values),
-            "chosen": candidate == kept,
-        }
-        for candidate, values in ratios.items()
-    ]
+    kept: Candidate = ((), setting.ridge)
+    found = _Judged(statistics, rows, setting)
+    plain = before = found.errors([kept])[kept]
+    table = [_row(kept, before, plain)]
+    while len(kept[0]) < len(places):
+        tried = [
+            (tuple(name for name in places if name in (*kept[0], added)), setting.ridge * factor)
+            for added in places
+            if added not in kept[0]
+            for factor in factors
+        ]
+        errors = found.errors(tried)
+        table += [_row(candidate, errors[candidate], plain) for candidate in tried]
+        scores = {candidate: _charged(errors[candidate], before) for candidate in tried}
+        best = min(scores.values())
+        if best >= -TIE:
+            break
+        near = [candidate for candidate in tried if scores[candidate] - best <= TIE]
+        kept = min(near, key=lambda each: (len(_columns(places, each[0])), scores[each]))
+        before = errors[kept]
+    for row in table:
+        row["chosen"] = (tuple(row["inputs"]), row["ridge"]) == kept
     return InputChoice(*kept, table)
+
+
+class _Judged:
+    """Errors of sets of inputs on every fold; the folds' own sums are gone through again each time."""
+
+    def __init__(self, statistics: WindowStatistics, rows: InputRows, setting: Setting) -> None:
+        self.statistics, self.rows, self.setting = statistics, rows, setting
+        self.sums: list[tuple[InputSums, InputSums]] = []
+
+    def errors(self, tried: Sequence[Candidate]) -> dict[Candidate, list[float]]:
+        """The MSE of each candidate, fold by fold."""
+        found: dict[Candidate, list[float]] = {candidate: [] for candidate in tried}
+        for index, fold in enumerate(self.statistics.folds()):
+            if index == len(self.sums):
+                self.sums.append(self._sums(fold))
+            fitted, judged = self.sums[index]
+            for chosen, ridge in tried:
+                columns = _columns(self.rows.slices(), chosen)
+                error = _judged(fold, fitted.only(columns), judged.only(columns), self.setting, ridge)
+                found[chosen, ridge].append(error)
+        return found
+
+    def _sums(self, fold: Fold) -> tuple[InputSums, InputSums]:
+        """Of the fold's fit, from that of the fold before it, and of its block."""
+        data, seen = self.statistics.data, self.seen
+        more = input_sums(data, self.rows, seen, fold.until, self.statistics.labels)
+        fitted = self.sums[-1][0] + more if self.sums else more
+        self.seen = fold.until
+        return fitted, input_sums(data, self.rows, *fold.starts)
+
+    seen = 0
+    """Windows of training in the last fit."""
+
+
+def _ratios(errors: Sequence[float], base: Sequence[float]) -> Tensor:
+    return torch.tensor([math.log(mine / other) for mine, other in zip(errors, base, strict=True)])
+
+
+def _charged(errors: Sequence[float], before: Sequence[float]) -> float:
+    ratios = _ratios(errors, before)
+    return middle(ratios) + CAUTION * standard_error(ratios)
+
+
+def _row(candidate: Candidate, errors: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
+    ratios = _ratios(errors, plain)
+    return {
+        "inputs": list(candidate[0]),
+        "ridge": candidate[1],
+        "log_ratio": middle(ratios),
+        "standard_error": standard_error(ratios),
+    }
 
 
 def solve_with_inputs(

@@ -14,7 +14,6 @@ from tsfmc.compiler.data.inputs import calendar_groups, column_groups, input_row
 from tsfmc.compiler.learning.affine import Setting, blend, ridge_of, squared_error
 from tsfmc.compiler.learning.inputs import (
     Projection,
-    candidates,
     choose_inputs,
     input_sums,
     solve_with_inputs,
@@ -118,17 +117,16 @@ def test_without_inputs_the_candidates_are_what_the_student_was_judged_by():
     assert table[0]["inputs"] == [] and table[0]["log_ratio"] == 0
 
 
-def test_sets_of_inputs_that_are_tried():
-    assert candidates(["a"], []) == [("a",)]
-    assert candidates(["hour", "weekday", "price"], ["hour", "weekday"]) == [
-        ("hour",),
-        ("weekday",),
-        ("price",),
-        ("hour", "weekday"),
-        ("hour", "weekday", "price"),
-        ("weekday", "price"),
-        ("hour", "price"),
-    ]
+def test_groups_are_added_one_by_one_and_what_says_nothing_stays_out():
+    data, rows = with_columns()
+    noise = RNG.standard_normal(len(data.beside))
+    data = replace(data, known=("noise", "price"), beside=np.stack([noise, data.beside[:, 0]], 1))
+    groups = column_groups(data.known, (), data.beside.std(0), LOOKBACK, HORIZON)
+    rows = input_rows(data, groups, LOOKBACK, HORIZON)
+    choice = choose_inputs(WindowStatistics(data, LOOKBACK, HORIZON), rows, Setting("shared"))
+    assert choice.kept == ("price",)
+    tried = [row["inputs"] for row in choice.table]
+    assert tried[0] == [] and ["noise"] in tried and ["price"] in tried and ["noise", "price"] in tried
 
 
 def test_harmonics_of_the_first_step_fix_those_of_every_later_one():
