@@ -35,6 +35,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"student    {student['name']}, {student['parameters']:,} parameters, "
         f"payload {manifest['size']['payload_bytes']:,} bytes",
         *metadata_lines(manifest),
+        *input_lines(manifest),
         "",
         *choice_part(manifest),
         *accuracy_table(manifest),
@@ -67,6 +68,25 @@ def teacher_line(teacher: Mapping[str, Any]) -> str:
         f"teacher    {teacher.get('as', teacher['name'])}, {teacher['parameters']:,} parameters, "
         f"{teacher['licence']}, pre-training overlap with this data: {teacher['pretraining_overlap']}"
     )
+
+
+def input_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What each set of inputs that was tried gave, over the rolling origins that chose."""
+    tried = next(
+        (entry["metrics"]["inputs"] for entry in manifest["passes"] or () if "inputs" in entry["metrics"]), []
+    )
+    if not tried:
+        return []
+    best: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for row in tried:
+        kept = best.setdefault(tuple(row["inputs"]), row)
+        if row["chosen"] or (row["log_ratio"] < kept["log_ratio"] and not kept["chosen"]):
+            best[tuple(row["inputs"])] = row
+    lines = ["", "inputs beside the window (*), error over the blocks against none"]
+    for names, row in best.items():
+        gain = f"{100 * row['log_ratio']:+.1f} % +- {100 * row['standard_error']:.1f}"
+        lines.append(f"{'*' if row['chosen'] else ' '} {', '.join(names) or 'none':<55} {gain:>18}")
+    return lines
 
 
 def metadata_lines(manifest: Mapping[str, Any]) -> list[str]:

@@ -27,7 +27,8 @@ def task_of_past(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def task_ahead(task: Mapping[str, Any]) -> dict[str, Any]:
     """The task of reading a table ahead: the columns known over the horizon, H rows of them."""
-    return {**task, "lookback": task["horizon"], "variates": column_names(dict(task), ("known",))}
+    known = column_names(dict(task), ("known",))
+    return {**task, "lookback": task["horizon"], "rows_are": "horizon", "variates": known}
 
 
 def split_inputs(
