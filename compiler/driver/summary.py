@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
@@ -84,7 +85,7 @@ def input_lines(manifest: Mapping[str, Any]) -> list[str]:
             best[tuple(row["inputs"])] = row
     lines = ["", "inputs beside the window (*), error over the blocks against none"]
     for names, row in best.items():
-        gain = f"{100 * row['log_ratio']:+.1f} % +- {100 * row['standard_error']:.1f}"
+        gain = f"{100 * math.expm1(row['log_ratio']):+.1f} % +- {100 * row['standard_error']:.1f}"
         lines.append(f"{'*' if row['chosen'] else ' '} {', '.join(names) or 'none':<55} {gain:>18}")
     return lines
 
