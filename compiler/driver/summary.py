@@ -73,9 +73,9 @@ def teacher_line(teacher: Mapping[str, Any]) -> str:
 
 def input_lines(manifest: Mapping[str, Any]) -> list[str]:
     """What each set of inputs that was tried gave, over the rolling origins that chose."""
-    tried = next(
-        (entry["metrics"]["inputs"] for entry in manifest["passes"] or () if "inputs" in entry["metrics"]), []
-    )
+    tried: list[Mapping[str, Any]] = []
+    for entry in manifest["passes"] or ():
+        tried = entry["metrics"].get("inputs", tried)
     if not tried:
         return []
     best: dict[tuple[str, ...], Mapping[str, Any]] = {}
