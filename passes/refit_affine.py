@@ -87,10 +87,11 @@ def part_sums(unit: CompileUnit, part: Part, setting: Setting, targets: tuple[st
     task = unit.task
     windows = unit.data.windows(part, task.lookback, task.horizon)
     last = windows.first + len(windows)
+    average = isinstance(unit.statistics, WindowStatistics) and unit.statistics.average
     stored = stored_labels(unit.teacher_store, part, windows.first, len(windows))
     wanted = TEACHER in dict(setting.teachers)
     labels = [(TEACHER, stored)] if wanted and stored is not None else []
-    sums = series_sums(unit.data, task.lookback, task.horizon, windows.first, last, labels)
+    sums = series_sums(unit.data, task.lookback, task.horizon, windows.first, last, labels, average=average)
     for name in targets:
         sums.cross.setdefault(name, sums.cross["truth"])
         sums.square.setdefault(name, sums.square["truth"])

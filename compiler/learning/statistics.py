@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -40,6 +40,10 @@ TUNED = "the teacher was tuned on the training windows, on which rolling origins
 STATES = "states"
 """The target that is no forecast: a teacher's states, see ``in_window_coordinates``."""
 CHUNK_WINDOWS = 1024
+PIECE_WINDOWS = 1 << 14
+MOST_BYTES = 768 << 20
+"""Largest sums of every variate by itself; beyond them the average variate's alone are kept."""
+VARIATES_AT_ONCE = 32
 LOST_DIGITS = 1e5
 """Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
 
@@ -119,13 +123,27 @@ class Sums:
             return self
 
         def blend(value: Tensor) -> Tensor:
-            return (value + pooling * value.mean(0, keepdim=True)) / (1 + pooling)
+            # In one copy: the sums of many variates are what takes the memory.
+            return (value + pooling * value.mean(0, keepdim=True)).div_(1 + pooling)
 
         return Sums(
             self.count,
             blend(self.gram),
             {name: blend(value) for name, value in self.cross.items()},
             {name: blend(value) for name, value in self.square.items()},
+        )
+
+    def averaged(self) -> Sums:
+        """The average variate's: ``D = 1``, with the windows of one."""
+        return replace(self.pooled().times(1 / len(self.gram)), count=self.count)
+
+    def times(self, factor: float) -> Sums:
+        """Every sum times a number, over as many windows."""
+        return Sums(
+            self.count,
+            self.gram * factor,
+            {name: value * factor for name, value in self.cross.items()},
+            {name: value * factor for name, value in self.square.items()},
         )
 
     def pooled(self) -> Sums:
@@ -178,6 +196,11 @@ def _products(values: Array, lookback: int, horizon: int) -> tuple[Tensor, Tenso
     return total.gram[0], total.cross["truth"][0], total.square["truth"][0]
 
 
+def bytes_of_each(variates: int, lookback: int, horizon: int) -> int:
+    """What the sums of every variate by itself take."""
+    return 8 * variates * lookback * (lookback + horizon)
+
+
 def in_window_coordinates(name: str, target: Tensor, past: Tensor, mean: Tensor) -> Tensor:
     """A target ``[..., H]`` as a student that is centred by the window's mean ``[..., 1]`` is to meet it.
 
@@ -208,13 +231,18 @@ def series_sums(
     begin: int,
     end: int,
     labels: Sequence[tuple[str, Labels]] = (),
+    *,
+    average: bool = False,
 ) -> Sums:
     """Sums over the training windows ``begin .. end-1`` of a data set, and of its teachers' labels.
 
-    The file is read in pieces of some thousand windows, so memory does not grow with ``end - begin``.
+    The file is read in pieces of some thousand windows, so memory does not grow with ``end - begin``; nor
+    does it with the variates where the ``average`` one is asked for.
     """
+    if average:
+        return _average_sums(data, lookback, horizon, begin, end, labels)
     total: Sums | None = None
-    piece = 1 << 14
+    piece = PIECE_WINDOWS
     for start in range(begin, end, piece):
         stop = min(start + piece, end)
         series = _scaled(data, start, stop + lookback + horizon - 1)
@@ -225,6 +253,36 @@ def series_sums(
     if total is None:
         raise ValueError(f"no windows in {begin}..{end}")
     return total
+
+
+def _average_sums(
+    data: Dataset, lookback: int, horizon: int, begin: int, end: int, labels: Sequence[tuple[str, Labels]]
+) -> Sums:
+    """``series_sums(...).averaged()``, some variates at a time."""
+    total: Sums | None = None
+    for start in range(begin, end, PIECE_WINDOWS):
+        stop = min(start + PIECE_WINDOWS, end)
+        series = _scaled(data, start, stop + lookback + horizon - 1)
+        variates = series.shape[1]
+        average: Sums | None = None
+        for first in range(0, variates, VARIATES_AT_ONCE):
+            some = slice(first, min(first + VARIATES_AT_ONCE, variates))
+            sums = hankel_sums(series[:, some], lookback, horizon)
+            for name, teacher in labels:
+                theirs = _of_variates(teacher, some)
+                found = _label_sums(name, series[:, some], lookback, theirs, start, stop)
+                sums.cross[name], sums.square[name] = found
+            share = sums.averaged().times((some.stop - some.start) / variates)
+            average = share if average is None else replace(average.accumulate(share), count=share.count)
+        assert average is not None
+        total = average if total is None else total.accumulate(average)
+    if total is None:
+        raise ValueError(f"no windows in {begin}..{end}")
+    return total
+
+
+def _of_variates(labels: Labels, some: slice) -> Labels:
+    return lambda first, last: labels(first, last)[:, some]
 
 
 def independent_sums(
@@ -318,6 +376,8 @@ class WindowStatistics:
         key: of everything the sums depend on.
         tuned: whether a teacher was fitted to the training windows: what it says of a block is then no
             forecast, and validation alone is judged.
+        average: keep the sums of the average variate alone: all that one map for all variates needs, in
+            memory that does not grow with them.
 
     Attributes:
         prior: sums of synthetic windows with a teacher's labels, once a pass has added them.
@@ -333,8 +393,9 @@ class WindowStatistics:
         blocks: int = 8,
         key: str = "",
         tuned: bool = False,
+        average: bool = False,
     ) -> None:
-        self.data, self.lookback, self.horizon = data, lookback, horizon
+        self.data, self.lookback, self.horizon, self.average = data, lookback, horizon, average
         self.labels, self.blocks, self.key, self.tuned = tuple(labels), blocks, key, tuned
         self.windows = len(data.windows("train", lookback, horizon))
         self.final: Sums | None = None
@@ -421,14 +482,15 @@ class WindowStatistics:
         labels = () if judge else self.labels
         if isinstance(self.data, SyntheticData):
             return independent_sums(self.data.windows("train", *self._size), begin, end, labels)
-        return series_sums(self.data, self.lookback, self.horizon, begin, end, labels)
+        return series_sums(self.data, self.lookback, self.horizon, begin, end, labels, average=self.average)
 
     def _validation(self, begin: int = 0, end: int | None = None) -> Sums:
         windows = self.data.windows("val", self.lookback, self.horizon)
         end = len(windows) if end is None else end
         if isinstance(self.data, SyntheticData):
             return independent_sums(windows, begin, end)
-        return series_sums(self.data, self.lookback, self.horizon, windows.first + begin, windows.first + end)
+        first, last = windows.first + begin, windows.first + end
+        return series_sums(self.data, self.lookback, self.horizon, first, last, average=self.average)
 
     @property
     def _size(self) -> tuple[int, int]:
