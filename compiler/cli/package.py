@@ -12,7 +12,7 @@ from .paths import INPUT, OUTPUT
 
 @click.command()
 @click.argument("artifact", type=INPUT)
-@click.option("--layout", default="tsfmc", help="tsfmc (default), triton, kserve, mlflow or hf.")
+@click.option("--layout", default="tsfmc", help="tsfmc (default), triton, kserve, mlflow, bench or hf.")
 @click.option("-o", "--out", type=OUTPUT, help="Default: NAME, with the layout's suffix.")
 @click.option("--name", default="forecaster", help="What the platform calls the model.  Default: forecaster.")
 @as_json
