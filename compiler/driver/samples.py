@@ -67,7 +67,7 @@ class Samples(_Part):
         shape = (self.windows, len(task["variates"]), task["lookback"])
         facts = [str(manifest["target"].get("precision", "fp32")), "1 thread"]
         warm = {ARTIFACT: WarmUp(self.warm_up_calls, 0.0, (1, shape[1], task["horizon"]))}
-        found = {}
+        found: dict[str, Any] = {}
         for scenario, sampled in self.scenarios.items():
             turns = {ARTIFACT: sampled.turns()}
             rows = rows_of(turns, {ARTIFACT: Candidate(np.zeros_like)}, threads=1)

@@ -48,7 +48,7 @@ def emulator() -> str | None:
     that the system tells of is of another kind than the program's.
     """
     try:
-        own = os.path.basename(os.readlink("/proc/thread-self/exe"))
+        own = Path(os.readlink("/proc/thread-self/exe")).name  # Python 3.8 has no Path.readlink
     except OSError:
         own = ""
     if own.startswith("qemu"):

@@ -127,7 +127,11 @@ def slower_teacher(record: Record) -> None:
         (change("more", to=1), UsageError, "record: more is 1"),
         (change("scenarios", to={}), UsageError, "there must be scenarios"),
         (change("scenarios", "stream", "artifact", "median_us", to=0), UsageError, "median_us"),
-        (change("scenarios", "stream", "artifact", "median_us", to=float("nan")), UsageError, "NaN is not allowed"),
+        (
+            change("scenarios", "stream", "artifact", "median_us", to=float("nan")),
+            UsageError,
+            "NaN is not allowed",
+        ),
         (change("scenarios", "stream", "artifact", "n", to=3), UsageError, r"artifact\.n"),
         (change("scenarios", "stream", "artifact", "p50_us", to=1e-3), UsageError, "percentiles must rise"),
         (change("scenarios", "stream", "artifact", "p90_us", to="1"), UsageError, "must be numbers"),
