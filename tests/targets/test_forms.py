@@ -114,3 +114,15 @@ def test_threads_are_those_asked_for_and_as_before() -> None:
 def test_an_operator_without_onnx_form_is_an_error_for_who_needs_the_file() -> None:
     with pytest.raises(LoweringError, match="cannot be exported"):
         Model(Branches(), WINDOWS).onnx_file()
+
+
+def test_torch_compile_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one, into an empty cache: its code is generated, compiled and called, and computes the same."""
+    needs("g++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    candidate = prepare("compiled", Model(make_model(), WINDOWS), 1)
+    assert isinstance(candidate, Candidate) and candidate.form is not None
+    assert candidate.form.startswith("fp32, torch.compile")
+    np.testing.assert_allclose(candidate.call(WINDOWS[:1]), reference(make_model(), WINDOWS[:1]), atol=1e-5)
+    assert [path for path in tmp_path.rglob("*.so")], "nothing was compiled"
