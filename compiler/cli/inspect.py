@@ -43,6 +43,7 @@ def command(what: Path, settings: dict[str, Any], trust: Path | None, as_json: b
 
 def _inspect_data(source: Path, settings: dict[str, Any], as_json: bool) -> None:
     from .. import api
+    from ..base.errors import DataError
     from ..base.progress import for_stderr
     from .survey_view import show_survey
 
@@ -52,7 +53,7 @@ def _inspect_data(source: Path, settings: dict[str, Any], as_json: bool) -> None
     else:
         show_survey(found, costs)
     if not found.readable:
-        raise click.exceptions.Exit(2)
+        raise DataError(f"{source} cannot be read as it is", hint="what it takes is said above")
 
 
 def _inspect_artifact(artifact: Path, trust: Path | None, as_json: bool) -> None:

@@ -106,7 +106,7 @@ def _costs(costs: Sequence[Cost]) -> Table:
             seconds_words(cost.seconds),
             bytes_words(cost.memory_bytes),
             bytes_words(cost.disk_bytes),
-            cost.basis,
+            _words(cost.basis),
         )
     return table
 

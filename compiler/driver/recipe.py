@@ -438,8 +438,9 @@ def _of_panel(preset: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]
     """The preset for what ``user`` names as data: another one where they are many series in one table."""
     task: Any = user.get("task", {})
     named = task.get("id_column") if isinstance(task, dict) else None
-    if named is None:
-        guessed = guess_columns(str(user.get("data", "")))
+    data = str(user.get("data", ""))
+    if named is None and not _is_no_path(data):
+        guessed = guess_columns(data)
         named = guessed and guessed.id
     if named is None:
         return preset
@@ -447,6 +448,15 @@ def _of_panel(preset: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]
     if preset["student"]["kind"] != "dlinear":
         del fleet["pipeline"]  # students that are trained take the windows of a panel as any others
     return _merge(_merge(preset, fleet), {"task": {"id_column": named}})
+
+
+def _is_no_path(text: str) -> bool:
+    """Whether looking at it would fail: the field's own check says why."""
+    try:
+        checked_path(text, "")
+    except UsageError:
+        return True
+    return False
 
 
 def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:

@@ -290,7 +290,8 @@ _SIMILAR = {
 
 _BARE_METAL = (
     "bare metal without an operating system",
-    f"name one of {', '.join(each.name for each in _BARE)}; for another core compile the c target's C",
+    f"name one of {', '.join(each.name for each in _BARE)}; for another core compile the c target's C with "
+    "gcc-arm-none-eabi or gcc-riscv64-unknown-elf",
 )
 _ELSEWHERE = {
     "android": (

@@ -19,6 +19,7 @@ from torch import Tensor
 from tsfmc.compiler import contracts
 from tsfmc.compiler.base.errors import VerificationError
 from tsfmc.compiler.contracts import passes, students, targets
+from tsfmc.compiler.contracts.samples import unit as sample_unit
 from tsfmc.compiler.frontends import FRONTENDS
 from tsfmc.compiler.ir.forecaster import Forecaster
 from tsfmc.compiler.ir.passes import Pass, PassContext, PassResult
@@ -42,6 +43,15 @@ def small_unit(folder: Path) -> CompileUnit:
     return make_unit(folder, rows=330)
 
 
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def quantile_unit(folder: Path) -> CompileUnit:
+    """Its task has levels, as that of a recipe with quantiles."""
+    unit = sample_unit(folder)
+    return unit.with_(task=replace(unit.task, quantile_levels=LEVELS))
+
+
 _TEACHER: dict[str, Any] = {"make_unit": small_unit, "before": ()}
 PASS_OPTIONS: Mapping[str, dict[str, Any]] = {
     "align_temporal": {"student": {"kind": "dlinear", "embedding": 8}},
@@ -49,6 +59,10 @@ PASS_OPTIONS: Mapping[str, dict[str, Any]] = {
     "distill": {"before": ("record_teacher", "build_student"), "epochs": 1},
     "drop_dead_weights": _TEACHER,
     "finetune": {**_TEACHER, "epochs": 1},
+    "add_quantiles": {
+        "levels": LEVELS,
+        "make_unit": quantile_unit,
+    },
     "solve_fleet": {"make_unit": make_panel_unit, "before": ("build_student",)},
     "prune_channels": {**_TEACHER, "epochs": 1, "floor": 1, "round_to": 1},
 }

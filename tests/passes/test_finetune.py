@@ -131,7 +131,7 @@ def test_weights_without_effect_are_not_trained(family: str, unused: str) -> Non
 
 def test_the_preset_without_student_lists_the_passes() -> None:
     recipe = resolve(settings=["student.kind=none"])
-    assert recipe.pipeline == ("drop_dead_weights", "prune_channels", "finetune")
+    assert recipe.pipeline == ("drop_dead_weights", "prune_channels", "finetune", "add_quantiles")
     assert all(name in PASSES for name in recipe.pipeline) and not recipe.baseline
 
 
