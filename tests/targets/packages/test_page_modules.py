@@ -33,7 +33,7 @@ CASES: dict[str, Good | Bad] = {
 PAGE_WORDS = {
     re.escape(FILL_HINT): "repair the file, or fill it: choose ffill or interpolate",
     re.escape(UNSORTED): "expected a later one: sort the rows, no time twice",
-    "; add --csv .*": "",
+    "; (for decimal commas )?add --csv .*": "",
 }
 """Where a message names an option of the command line, and what the page says instead."""
 OWN_WORDS = ("cannot be read as CSV",)
