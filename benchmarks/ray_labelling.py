@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from tsfmc.compiler.base.executors import Executor, executor_of
+from tsfmc.compiler.base.engines import executor_of
+from tsfmc.compiler.base.executors import Executor
 from tsfmc.compiler.base.parallel import Processes
 from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.base.ray_executor import Ray

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from .base.engines import executor_of
 from .base.errors import UsageError
-from .base.executors import Executor, executor_of
+from .base.executors import Executor
 from .base.parallel import Processes
 from .base.paths import disk_errors, require_room
 from .base.progress import Progress, Silent

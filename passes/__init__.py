@@ -17,6 +17,7 @@ PASSES = Registry(
         "add_prior": "passes.add_prior:AddPrior",
         "solve_affine": "passes.solve_affine:SolveAffine",
         "solve_fleet": "passes.solve_fleet:SolveFleet",
+        "add_inputs": "passes.add_inputs:AddInputs",
         "add_branch": "passes.add_branch:AddBranch",
         "refit_affine": "passes.refit_affine:RefitAffine",
         "distill": "passes.distill:Distill",

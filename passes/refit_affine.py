@@ -26,6 +26,7 @@ from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import Setting, setting_of, solve
 from ..compiler.learning.labels import stored_labels, teacher_stores
 from ..compiler.learning.statistics import STATES, Sums, WindowStatistics, series_sums
+from .add_inputs import AddInputs
 from .solve_affine import SolveAffine
 
 Until = Literal["train+val", "all"]
@@ -37,7 +38,7 @@ class RefitAffine(Pass):
     """Replaces the solved student by one that has seen later rows; keeps the former as ``judged``."""
 
     name = "refit_affine"
-    reads = frozenset({"data", "teacher_store", "companions", "student", "statistics", "setting"})
+    reads = frozenset({"data", "teacher_store", "companions", "student", "effect", "statistics", "setting"})
     writes = frozenset({"student", "judged"})
     summary = "solve the chosen setting again on later rows; what is told of accuracy stays what it was"
 
@@ -51,10 +52,15 @@ class RefitAffine(Pass):
         return None if recipe.refit == "none" else {"until": recipe.refit}
 
     def requires(self, unit: CompileUnit) -> None:
-        if not unit.record or unit.record[-1].name != SolveAffine.name:
+        if not unit.record or unit.record[-1].name not in (SolveAffine.name, AddInputs.name):
             raise PassError(
                 "there is no setting to solve again",
                 hint=f"put refit_affine right after {SolveAffine.name}, or leave refit out",
+            )
+        if unit.effect is not None:
+            raise PassError(
+                "the student has inputs beside the window, whose effect is not solved again",
+                hint="leave refit out, or the inputs",
             )
         if setting_of(unit.setting).align:
             raise PassError(

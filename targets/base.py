@@ -66,6 +66,7 @@ class TaskFacts:
         mean, std: of each variate ``[D]``: ``scaled = (raw - mean) / std``.
         licence: of the teacher, SPDX; None where unknown.
         quantile_levels: of the forecast, ascending; none where a step has one number.
+        inputs: groups of numbers behind a variate's past, as the manifest has them.
     """
 
     variates: tuple[str, ...]
@@ -76,6 +77,7 @@ class TaskFacts:
     std: tuple[float, ...]
     licence: str | None = None
     quantile_levels: tuple[float, ...] = ()
+    inputs: tuple[Mapping[str, Any], ...] = ()
 
     def contract(self, shape: Shape) -> dict[str, dict[str, Any]]:
         """``task`` and ``input`` as a manifest has them, as far as they are known here."""
@@ -88,6 +90,7 @@ class TaskFacts:
                 "step_seconds": self.step_seconds,
                 "missing": self.missing,
                 **({"quantile_levels": list(self.quantile_levels)} if self.quantile_levels else {}),
+                **({"inputs": [dict(group) for group in self.inputs]} if self.inputs else {}),
             },
             "input": {"mean": list(self.mean), "std": list(self.std)},
         }

@@ -13,6 +13,7 @@ import grimp
 import pytest
 
 import tsfmc
+from tsfmc.compiler.base.engines import EXECUTORS
 from tsfmc.compiler.frontends import FRONTENDS
 from tsfmc.compiler.students import STUDENTS
 from tsfmc.passes import PASSES
@@ -22,6 +23,7 @@ from tsfmc.targets.packages import LAYOUTS
 ROOT = Path(tsfmc.__file__).resolve().parent
 HOUSE = ("tsfmc.compiler", "tsfmc.passes", "tsfmc.targets")
 REGISTRIES = {
+    "tsfmc.compiler.base.engines": EXECUTORS,
     "tsfmc.compiler.frontends.families": FRONTENDS,
     "tsfmc.compiler.students": STUDENTS,
     "tsfmc.passes": PASSES,

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar, runtime_checkable
 
 from .errors import UsageError
-from .registry import Registry
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -77,19 +76,3 @@ class Local:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """There is nothing to end."""
-
-
-EXECUTORS = Registry(
-    "engine",
-    {"local": "compiler.base.executors:Local", "ray": "compiler.base.ray_executor:Ray"},
-    contract="compiler.base.executors:Executor",
-)
-
-
-def executor_of(engine: str | Executor) -> Executor:
-    """An engine by its name, or one that a caller has made already.
-
-    Raises:
-        UsageError: there is no such engine.
-    """
-    return EXECUTORS[engine]() if isinstance(engine, str) else engine

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"show_default": False})
 @recipe_options(
-    "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates", "step",
+    "teacher", "data", "target", "device", "student", "lookback", "horizon", "variates",
+    "calendar", "known_columns", "past_columns", "step",
     "split", "missing", "max_filled", "id_column", "time_column", "value_columns", "holdout_items",
     "duplicates", "sort", "zone", "csv", "quantiles", "recipe", "set", "budget", "teacher_store",
     "licence_policy", "baseline", "refit", "with_teacher", "seed", "threads",

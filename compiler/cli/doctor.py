@@ -20,7 +20,7 @@ def command(as_json: bool) -> None:
     from ...passes import PASSES
     from ...targets import TARGETS
     from ..base.content import cache_root
-    from ..base.executors import EXECUTORS
+    from ..base.engines import EXECUTORS
     from ..frontends import FRONTENDS
     from ..students import STUDENTS
 

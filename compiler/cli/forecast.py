@@ -15,12 +15,14 @@ from .reading import reading_options
 if TYPE_CHECKING:
     from ...targets.artifact.device.fleet import Fleet
     from ...targets.artifact.device.forecaster import Forecaster
+    from ...targets.artifact.device.rows import History
 
 
 @click.command()
 @click.argument("artifact", type=INPUT)
 @click.option("--input", "--data", "source", type=INPUT, required=True, help="CSV, TSV, Parquet or .xlsx.")
 @click.option("--id", "ids", multiple=True, help="An item of a fleet, may be repeated. Default: all of them.")
+@click.option("--ahead", type=INPUT, help="What is known over the horizon, where inputs ask for it.")
 @click.option("--output", type=OUTPUT, help="CSV or Parquet; stdout as CSV without it.")
 @click.option("--plot", type=OUTPUT, help="Also draw it: a .png, .svg or .html file.")
 @reading_options
@@ -31,6 +33,7 @@ def command(
     artifact: Path,
     source: Path,
     ids: tuple[str, ...],
+    ahead: Path | None,
     output: Path | None,
     plot: Path | None,
     asked: dict[str, Any],
@@ -45,6 +48,7 @@ def command(
 
     Without --output the forecast is CSV on stdout, and on a terminal a table with sparklines.
     """
+    from ...targets.artifact.device.ahead import forecast_from
     from ...targets.artifact.device.output import Forecast, filled_line
     from ...targets.artifact.device.rows import renamed_columns
     from ...targets.artifact.open import compiler_errors
@@ -60,9 +64,12 @@ def command(
         raise UsageError(f"--id {ids[0]}: {artifact} has no items", hint="leave it out")
     with compiler_errors():
         names = renamed_columns(rename)
-    history = read_history(source, model.manifest, rename=names, **asked)
-    values = model.forecast(history.values)
+
+    def read(path: Path, manifest: dict[str, Any]) -> History:
+        return read_history(path, manifest, rename=names, **asked)
+
     with compiler_errors():
+        history, values = forecast_from(model, read, source, ahead)
         forecast = Forecast(history, values, model.manifest["task"])
     if filled := filled_line(history):
         say(filled, err=True)

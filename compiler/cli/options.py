@@ -44,7 +44,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--workers", type=click.IntRange(min=1), help=WORKERS)
     @functools.wraps(command)
     def packed(engine: str, address: str | None, workers: int | None, **values: Any) -> Any:
-        from ..base.executors import EXECUTORS
+        from ..base.engines import EXECUTORS
 
         return command(engine=EXECUTORS[engine](address, workers), **values)
 

@@ -6,7 +6,7 @@ Nothing here holds the series in memory: values are memory-mapped and a batch co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,6 +88,8 @@ class Dataset:
         reading: how the file was read, where not as usual, in one line.
         notes: remarks for the user, one line each.
         unmeasured: why no accuracy is measured on it, empty where the test split is real and unseen.
+        known, past: names of columns that are read and not forecast: known ahead, and up to now.
+        beside: ``[T, K]`` memory-mapped, the values of ``known`` and ``past`` in this order, in their units.
     """
 
     name: str
@@ -104,6 +106,9 @@ class Dataset:
     reading: str = ""
     notes: tuple[str, ...] = ()
     unmeasured: str = ""
+    known: tuple[str, ...] = ()
+    past: tuple[str, ...] = ()
+    beside: Array = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def overlap_name(self) -> str:

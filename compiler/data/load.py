@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ def load_data(
     zone: str = "",
     csv: str | Dialect = PLAIN,
     max_filled: float = MAX_FILLED,
+    known: Sequence[str] = (),
+    past: Sequence[str] = (),
     progress: Progress | None = None,
     chunk_rows: int | None = None,
 ) -> Dataset:
@@ -58,6 +60,7 @@ def load_data(
         csv: how a text file is written, such as ``sep=;,decimal=,``, see ``dialect.py``.
         max_filled: share of a variate's cells that ``missing`` may fill in, and of rows before a variate
             begins; more is refused.
+        known, past: columns that are read and not forecast, known ahead and up to now; ``all`` is the others.
         progress: where downloading and reading report to.
         chunk_rows: rows held in memory while reading; by default about 16 MB.
 
@@ -70,34 +73,64 @@ def load_data(
     wanted = None if variates == "all" else [name.strip() for name in variates.split(",")]
     if chunk_rows is not None and chunk_rows < 2:
         raise UsageError(f"chunk_rows {chunk_rows} is too small", hint="expected at least 2 rows")
+    beside = checked_columns(known, past, wanted)
     found = find_source(as_file(source), progress, reading.dialect)
     if found.known:
         reading = Reading(missing=reading.missing)
-    table = load_table(found, wanted, reading, progress, chunk_rows, max_filled)
+    if beside and wanted is None:
+        every = load_table(found, None, reading, progress, chunk_rows, max_filled).variates
+        wanted = [name for name in every if name not in beside]
+    asked = wanted if wanted is None else [*wanted, *beside]
+    table = load_table(found, asked, reading, progress, chunk_rows, max_filled)
+    names = table.variates[: len(table.variates) - len(beside)]
+    if not names:
+        raise UsageError(f"{found.name}: every column is an input, none is left to forecast")
     rows = len(table.values)
     _check_known(found, rows)
     splits = resolve_split(split, rows, found.name, found.known.borders if found.known else None)
     require_windows(splits, found.name, lookback, horizon)
-    mean, std = _statistics(table.values[: splits.train])
-    constant = [name for name, scale in zip(table.variates, std, strict=True) if scale == 0]
+    values, columns = table.values[:, : len(names)], table.values[:, len(names) :]
+    mean, std = _statistics(values[: splits.train])
+    constant = [name for name, scale in zip(names, std, strict=True) if scale == 0]
     return Dataset(
         name=found.name,
         sha256=table.sha256,
-        variates=table.variates,
+        variates=names,
         frequency=table.frequency,
         rows=rows,
         splits=splits,
         mean=mean,
         std=np.where(std == 0, 1.0, std),
-        values=table.values,
+        values=values,
         timestamps=table.timestamps,
         filled=table.filled,
+        known=tuple(known),
+        past=tuple(past),
+        beside=columns,
         reading=reading_text(reading),
         notes=(
             *(f"variate {name!r} is constant over the train split; its scale is 1" for name in constant),
             *_filled_notes(table),
         ),
     )
+
+
+def checked_columns(
+    known: Sequence[str], past: Sequence[str], variates: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The columns that are read beside the variates.
+
+    Raises:
+        UsageError: a column has two parts to play.
+    """
+    beside = (*known, *past)
+    for name in beside:
+        if beside.count(name) > 1 or name in (variates or ()):
+            raise UsageError(
+                f"column {name!r} is named twice among variates, known columns and past columns",
+                hint="a column is forecast, known ahead, or read up to now",
+            )
+    return beside
 
 
 def _filled_notes(table: Table) -> list[str]:

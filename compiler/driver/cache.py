@@ -27,7 +27,9 @@ from ..base.content import content_key, file_hash
 from ..base.errors import MissingError, PassError, TsfmcError, VerificationError
 from ..base.reading import read_json, validated
 from ..base.sealed import publish, read_sealed, sealed, unfinished, warn_damaged
+from ..data.inputs import InputGroup
 from ..ir.effects import code_of, content_of
+from ..ir.inputs import InputEffect
 from ..ir.objective import LossTerm, Objective
 from ..ir.passes import Step
 from ..ir.teacher_store import TeacherStore
@@ -181,6 +183,19 @@ class _Student:
         return student.eval()
 
 
+class _Effect:
+    def save(self, unit: CompileUnit, folder: Path) -> None:
+        assert unit.effect is not None
+        _save_state(unit.effect, folder / "effect.safetensors")
+        (folder / "effect.json").write_text(json.dumps(unit.effect.config))
+
+    def load(self, before: CompileUnit, folder: Path) -> Any:
+        config = _json(folder / "effect.json")
+        weight = load_file(folder / "effect.safetensors")["weight"]
+        groups = [InputGroup(**group) for group in config["groups"]]
+        return InputEffect(groups, weight, config["ridge"]).eval()
+
+
 class _Teacher:
     def save(self, unit: CompileUnit, folder: Path) -> None:
         from ..frontends import save_teacher
@@ -260,6 +275,7 @@ class _HeldOut:
 
 CODECS: Mapping[PartName, Codec] = {
     "student": _Student(),
+    "effect": _Effect(),
     "teacher": _Teacher(),
     "objective": _Objective(),
     "teacher_store": _Store(),

@@ -274,6 +274,8 @@ def _stamp(unit: CompileUnit, index: int) -> str:
 
 
 def _matrix(unit: CompileUnit, variates: Sequence[int]) -> Matrix | None:
+    if unit.judged_model.inputs:
+        return None  # what lags matter is no matrix of the window alone
     maps = impulse_response(unit.judged_model, len(program_variates(unit)), unit.task.lookback, variates)
     if maps is None:
         return None

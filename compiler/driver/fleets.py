@@ -20,6 +20,8 @@ from ...targets.artifact.device.fleet import HISTORY, nearest_slot
 from ...targets.artifact.fleet import write_fleet
 from ..data import Panel, PanelWindows, Part
 from ..ir.fleet import FLEET, Fleet
+from ..ir.forecaster import Forecaster
+from ..ir.inputs import WindowRows, rows_for
 from ..ir.passes import PassContext, PassResult, Step
 from ..ir.unit import CompileUnit
 from ..learning.evaluate import Predict, evaluate, model_predictor, naive_scale, seasonal_naive
@@ -55,20 +57,27 @@ def program_scale(unit: CompileUnit) -> tuple[list[float], list[float]]:
 
 def program_windows(unit: CompileUnit, part: Part, count: int) -> np.ndarray:
     """Windows as the program takes them, spread over a part: ``[count, S, L]``, fewer of many slots."""
+    if fleet_of(unit) is None:
+        return unit.rows(part).spread(count)
     windows = unit.data.windows(part, unit.task.lookback, unit.task.horizon)
     slots = len(program_variates(unit))
-    if fleet_of(unit) is None:
-        return windows.spread(count)
     count = max(2, min(count, MOST_NUMBERS // (slots * unit.task.lookback)))
     return windows.spread(count * slots).reshape(count, slots, unit.task.lookback)
 
 
-def predictor(unit: CompileUnit, model: nn.Module) -> Predict:
-    """Forecasts of a model of the unit's program, for windows of the data."""
+def predictor(unit: CompileUnit, model: Forecaster, part: Part = "test") -> Predict:
+    """Forecasts of a model of the unit's program, for windows of a part of the data."""
     if fleet_of(unit) is None:
-        return model_predictor(model)
+        return with_inputs(unit, model, model_predictor(model), part)
+    return routed(unit, model_run(model), part)
 
-    return routed(unit, model_run(model))
+
+def with_inputs(unit: CompileUnit, model: Forecaster, predict: Predict, part: Part = "test") -> Predict:
+    """``predict``, which takes the rows of ``model``, from windows of a part."""
+    rows = rows_for(model, unit.data.windows(part, unit.task.lookback, unit.task.horizon))
+    if not isinstance(rows, WindowRows):
+        return predict
+    return lambda indices, past: predict(indices, rows.rows(indices, past))
 
 
 def model_run(model: nn.Module) -> Run:
@@ -86,7 +95,8 @@ def routed(unit: CompileUnit, run: Run, part: Part = "test") -> Predict:
     """Windows of items to their slots and back; ``run`` takes ``[B, S, L]``."""
     fleet = fleet_of(unit)
     if fleet is None:
-        return lambda indices, past: torch.from_numpy(run(past.numpy()))
+        plain: Predict = lambda indices, past: torch.from_numpy(run(past.numpy()))  # noqa: E731
+        return with_inputs(unit, unit.shipped, plain, part)
     windows = unit.data.windows(part, unit.task.lookback, unit.task.horizon)
     assert isinstance(windows, PanelWindows)
     return _through(run, windows, fleet.slot_of, len(fleet.slots))

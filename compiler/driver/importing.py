@@ -172,6 +172,8 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
         zone=task.zone,
         csv=recipe.data_format.dialect,
         max_filled=task.max_filled,
+        known=task.known,
+        past=task.past,
         progress=progress,
     )
 

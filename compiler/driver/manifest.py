@@ -42,6 +42,7 @@ def manifest_fields(unit: CompileUnit, build: Build, job: Job) -> dict[str, Any]
             "step_seconds": step_seconds(task.frequency),
             **reading_fields(job.recipe.reading),
             **quantile_fields(task),
+            **input_fields(unit),
         },
         "input": dict(zip(("mean", "std"), program_scale(unit), strict=True)),
         "teacher": provenance(info, data.overlap_name),
@@ -93,6 +94,12 @@ def quantile_fields(task: Task) -> dict[str, Any]:
     return {"quantile_levels": list(task.quantile_levels), "point": "median"}
 
 
+def input_fields(unit: CompileUnit) -> dict[str, Any]:
+    """What stands in a row behind the lookback, where anything does."""
+    groups = unit.shipped.inputs
+    return {"inputs": [asdict(group) for group in groups]} if groups else {}
+
+
 def provenance(info: TeacherInfo, data: str) -> dict[str, Any]:
     """Where a teacher comes from.
 
@@ -133,6 +140,7 @@ def task_facts(unit: CompileUnit, missing: str) -> TaskFacts:
         std=tuple(program_scale(unit)[1]),
         licence=unit.teacher_info.licence if unit.teacher_info else None,
         quantile_levels=task.quantile_levels,
+        inputs=tuple(asdict(group) for group in unit.shipped.inputs),
     )
 
 

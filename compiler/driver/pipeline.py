@@ -34,7 +34,7 @@ from .jobs import target_job
 from .keeping import KeepStatistics
 from .latency import TeacherForms
 from .manager import PassManager
-from .recipe import Recipe, check_quantiles, check_refit, check_teachers, pass_options
+from .recipe import Recipe, check_inputs, check_quantiles, check_refit, check_teachers, pass_options
 from .stages import Export, target_stages
 from .timing import TargetClock
 
@@ -88,7 +88,15 @@ def build_passes(recipe: Recipe) -> list[Pass]:
     kinds: dict[str, type[Pass]] = {name: PASSES[name] for name in recipe.pipeline}
     read_later = frozenset().union(*(kind.reads for kind in kinds.values()))
     written = frozenset().union(*(kind.writes for kind in kinds.values()))
-    view = RecipeView(recipe.student.model_dump(), read_later, recipe.refit, written, recipe.task.quantiles)
+    view = RecipeView(
+        recipe.student.model_dump(),
+        read_later,
+        recipe.refit,
+        written,
+        recipe.task.quantiles,
+        recipe.task.calendar,
+        (*recipe.task.known, *recipe.task.past),
+    )
     passes = []
     for name in recipe.pipeline:
         follow = kinds[name].follow(view)
@@ -96,6 +104,7 @@ def build_passes(recipe: Recipe) -> list[Pass]:
             passes.append(kinds[name](**pass_options(recipe, name, kinds[name].Options, follow)))
     check_refit(recipe, passes)
     check_quantiles(recipe, passes)
+    check_inputs(recipe, passes)
     check_teachers(recipe, passes)
     return passes
 

@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...targets.base import Engine
 from ..base.progress import Progress
 from ..base.spread import spread
+from ..ir.forecaster import Forecaster
 from ..ir.quantiles import QuantileForecaster
 from ..ir.unit import CompileUnit
 from ..learning.compare import block_windows, compare, mean_interval
 from ..learning.evaluate import seasonal_naive
 from ..learning.quantiles import PredictQuantiles, QuantileAccuracy, evaluate_quantiles
 from ..learning.residuals import interpolated
+from .fleets import with_inputs
 
 Rows = Mapping[str, QuantileAccuracy]
 NAIVE_WINDOWS = 2048
@@ -38,10 +40,12 @@ def reference_quantiles(unit: CompileUnit, progress: Progress) -> dict[str, Quan
         return {}
     rows: dict[str, PredictQuantiles] = {"seasonal_naive": naive_quantiles(unit)}
     if unit.plain_head is not None:
-        rows["empirical_residuals"] = of_model(QuantileForecaster(unit.judged_model, unit.plain_head))
+        rows["empirical_residuals"] = of_model(unit, QuantileForecaster(unit.judged_model, unit.plain_head))
     if unit.supervised is not None and unit.supervised.head is not None:
         supervised = unit.supervised
-        rows["supervised"] = of_model(QuantileForecaster(supervised.judged_model, unit.supervised.head))
+        rows["supervised"] = of_model(
+            supervised, QuantileForecaster(supervised.judged_model, unit.supervised.head)
+        )
     if (teacher := teacher_quantiles(unit)) is not None:
         rows["teacher"] = teacher
     return evaluated(unit, rows, progress)
@@ -57,7 +61,7 @@ def artifact_quantiles(
         return evaluated(unit, {"student": of_engine(engine, unit)}, progress)
     model = QuantileForecaster(unit.judged_model, unit.head)
     name = "model" if engine is None or precision != "fp32" else "student"
-    return evaluated(unit, {name: of_model(model)}, progress)
+    return evaluated(unit, {name: of_model(unit, model)}, progress)
 
 
 def evaluated(
@@ -76,15 +80,15 @@ def evaluated(
     }
 
 
-def of_model(model: nn.Module) -> PredictQuantiles:
-    """A module ``[B, D, L] -> [B, D, H, Q]``."""
+def of_model(unit: CompileUnit, model: Forecaster) -> PredictQuantiles:
+    """A module ``[B, D, L] -> [B, D, H, Q]``, or one of rows, on windows of the unit's data."""
     model = model.eval()
 
     def predict(indices: Sequence[int], past: Tensor) -> Tensor:
         quantiles: Tensor = model(past)
         return quantiles
 
-    return predict
+    return with_inputs(unit, model, predict)
 
 
 def of_engine(engine: Engine, unit: CompileUnit) -> PredictQuantiles:
@@ -95,7 +99,7 @@ def of_engine(engine: Engine, unit: CompileUnit) -> PredictQuantiles:
         rows = np.array(engine(past.numpy()))
         return torch.from_numpy(rows.reshape(*rows.shape[:2], *sizes))
 
-    return predict
+    return with_inputs(unit, unit.shipped, predict)
 
 
 def naive_quantiles(unit: CompileUnit) -> PredictQuantiles:

@@ -112,6 +112,11 @@ class TaskSection(_Section):
     missing: Literal["error", "ffill", "interpolate"] = "error"
     max_filled: float = Field(default=MAX_FILLED, ge=0, le=1, allow_inf_nan=False)
     """The share of a variate's cells that ``missing`` may fill in; more is refused."""
+    calendar: bool = False
+    """Try the cycles of the step as inputs, see ``passes/add_inputs.py``."""
+    known_columns: str = ""
+    past_columns: str = ""
+    """Columns ``a,b`` that are read and not forecast: known over the horizon, and up to now."""
     duplicates: Literal["error", "mean", "first"] = "error"
     sort: bool = False
     zone: Annotated[str, AfterValidator(_as_zone)] = ""
@@ -127,6 +132,21 @@ class TaskSection(_Section):
     """Of the long format, separated by commas; found by their names."""
     holdout_items: float = Field(default=0.0, ge=0, le=0.9, allow_inf_nan=False)
     """Share of a panel's items that is kept out of everything and judged at the end."""
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names in ``known_columns``."""
+        return split_names(self.known_columns)
+
+    @property
+    def past(self) -> tuple[str, ...]:
+        """The names in ``past_columns``."""
+        return split_names(self.past_columns)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 class StudentSection(BaseModel):
@@ -439,6 +459,29 @@ def check_refit(recipe: Recipe, passes: Iterable[Pass]) -> None:
         raise RecipeError(
             f"refit: {recipe.refit!r}, and no pass of the pipeline solves a student again",
             hint="put a pass that refits into the pipeline (tsfmc passes), or leave refit out",
+        )
+
+
+def check_inputs(recipe: Recipe, passes: Iterable[Pass]) -> None:
+    """What a user asks for must act.
+
+    Raises:
+        RecipeError: inputs are asked for, and nothing would learn from them or supply them.
+    """
+    task = recipe.task
+    if not (task.calendar or task.known or task.past):
+        return
+    if recipe.data == SYNTHETIC:
+        raise RecipeError("task: synthetic windows have neither a calendar nor columns", hint="give data")
+    if not any("effect" in step.writes for step in passes):
+        raise RecipeError(
+            "task: this pipeline does not learn from a calendar or from columns",
+            hint="leave them out, or use an affine student, whose pipeline has add_inputs",
+        )
+    if recipe.with_teacher:
+        raise RecipeError(
+            "with_teacher: a teacher without inputs cannot be timed beside an artifact that has some",
+            hint="leave with_teacher out, or the inputs",
         )
 
 

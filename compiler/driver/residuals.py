@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from ..base.spread import spread
 from ..data.splits import Part
 from ..ir.unit import CompileUnit
-from ..learning.evaluate import model_predictor
+from .fleets import predictor
 
 LEVELS = (0.1, 0.9)
 MIN_WINDOWS = 50
@@ -94,7 +94,7 @@ def _chosen(unit: CompileUnit, split: Part) -> Sequence[int]:
 def _errors(unit: CompileUnit, split: Part, chosen: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
     """``truth - forecast`` of each window, ``[B, D, H]``, scaled data."""
     windows = unit.data.windows(split, unit.task.lookback, unit.task.horizon)
-    predict = model_predictor(unit.judged_model)
+    predict = predictor(unit, unit.judged_point, split)
     with torch.inference_mode():
         for start in range(0, len(chosen), BATCH):
             indices = chosen[start : start + BATCH]

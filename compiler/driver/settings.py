@@ -51,6 +51,18 @@ class OtherSettings(TypedDict, total=False):
         str | None,
         Setting("task.step", "Step of the series to come, for --data synthetic: h, 15min, D, ..."),
     ]
+    calendar: Annotated[
+        bool | None,
+        Setting("task.calendar", "Try hour, weekday and season of the first step as inputs."),
+    ]
+    known_columns: Annotated[
+        str | None,
+        Setting("task.known_columns", "Columns a,b known over the horizon: tried as inputs, not forecast."),
+    ]
+    past_columns: Annotated[
+        str | None,
+        Setting("task.past_columns", "Columns a,b known up to now: tried as inputs, not forecast."),
+    ]
     split: Annotated[
         str | None,
         Setting("task.split", "'ltsf', fractions 0.7,0.1,0.2 or row counts. Default: ltsf."),

@@ -46,13 +46,14 @@ class Export(Step):
 
     name = "export"
     summary = "torch.export of the student, or of the teacher where there is none, batch symbolic"
-    reads = frozenset({"data", "teacher", "student", "head"})
+    reads = frozenset({"data", "teacher", "student", "effect", "head"})
     writes = frozenset({"program"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         task = unit.task
         quantiles = max(1, len(task.quantile_levels))
-        shape = Shape(len(program_variates(unit)), task.lookback, task.horizon, quantiles)
+        beside = sum(group.width for group in unit.shipped.inputs)
+        shape = Shape(len(program_variates(unit)), task.lookback, task.horizon, quantiles, beside)
         program = export_program(unit.shipped.eval(), shape, calibration(unit))
         return PassResult(unit.with_(program=program), True)
 
@@ -149,7 +150,7 @@ class Measure(Stage):
 
     verb = "measure"
     summary = "test accuracy of the payload, latency beside the teacher's forms in one run"
-    reads = frozenset({"data", "teacher", "student", "head", "judged", "build"})
+    reads = frozenset({"data", "teacher", "student", "effect", "head", "judged", "build"})
 
     def run(self, unit: CompileUnit, context: PassContext) -> PassResult:
         build = build_of(unit)
@@ -169,7 +170,18 @@ class Keep(Stage):
     verb = "keep"
     summary = "leave errors and a few example windows beside the artifact, for report"
     reads = frozenset(
-        {"data", "teacher", "teacher_store", "student", "head", "judged", "supervised", "accuracy", "build"}
+        {
+            "data",
+            "teacher",
+            "teacher_store",
+            "student",
+            "effect",
+            "head",
+            "judged",
+            "supervised",
+            "accuracy",
+            "build",
+        }
     )
     writes = frozenset({"facts"})
 
@@ -192,7 +204,7 @@ class Pack(Stage):
     verb = "pack"
     summary = "manifest, self-test, runner and hashes; renamed into place"
     reads = frozenset(
-        {"data", "teacher", "student", "head", "accuracy", "quantile_accuracy", "facts", "build"}
+        {"data", "teacher", "student", "effect", "head", "accuracy", "quantile_accuracy", "facts", "build"}
     )
     writes = frozenset({"build", "artifacts"})
 
@@ -228,16 +240,18 @@ def target_stages(job: Job) -> Sequence[Stage]:
 
 
 def calibration(unit: CompileUnit) -> np.ndarray:
-    """Training windows for tracing and quantisation: ``[256, D, L]``, evenly spread."""
+    """Training rows for tracing and quantisation: ``[256, D, L + E]``, evenly spread."""
     return program_windows(unit, "train", CALIBRATION_WINDOWS)
 
 
 def selftest_vectors(unit: CompileUnit) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H Q]``."""
-    windows = rotation(unit)
-    past = windows[:: max(1, len(windows) // SELFTEST_WINDOWS)][:SELFTEST_WINDOWS]
-    scaling = unit.data.scaling
-    return scaling.unscale(past), scaling.unscale(forecast_of(unit, past))
+    """Vectors in raw units, from the model itself: past ``[3, D, L]``, forecast ``[3, D, H Q]``; inputs stand
+    behind the past as they are."""
+    rows = rotation(unit)
+    rows = rows[:: max(1, len(rows) // SELFTEST_WINDOWS)][:SELFTEST_WINDOWS]
+    scaling, lookback = unit.data.scaling, unit.task.lookback
+    past = np.concatenate([scaling.unscale(rows[..., :lookback]), rows[..., lookback:]], axis=-1)
+    return past, scaling.unscale(forecast_of(unit, rows))
 
 
 def forecast_of(unit: CompileUnit, past: np.ndarray) -> np.ndarray:

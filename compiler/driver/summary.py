@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
@@ -35,6 +36,7 @@ def summary_lines(manifest: Mapping[str, Any]) -> list[str]:
         f"student    {student['name']}, {student['parameters']:,} parameters, "
         f"payload {manifest['size']['payload_bytes']:,} bytes",
         *metadata_lines(manifest),
+        *input_lines(manifest),
         "",
         *choice_part(manifest),
         *accuracy_table(manifest),
@@ -67,6 +69,25 @@ def teacher_line(teacher: Mapping[str, Any]) -> str:
         f"teacher    {teacher.get('as', teacher['name'])}, {teacher['parameters']:,} parameters, "
         f"{teacher['licence']}, pre-training overlap with this data: {teacher['pretraining_overlap']}"
     )
+
+
+def input_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What each set of inputs that was tried gave, over the rolling origins that chose."""
+    tried: list[Mapping[str, Any]] = []
+    for entry in manifest["passes"] or ():
+        tried = entry["metrics"].get("inputs", tried)
+    if not tried:
+        return []
+    best: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for row in tried:
+        kept = best.setdefault(tuple(row["inputs"]), row)
+        if row["chosen"] or (row["log_ratio"] < kept["log_ratio"] and not kept["chosen"]):
+            best[tuple(row["inputs"])] = row
+    lines = ["", "inputs beside the window (*), error over the blocks against none"]
+    for names, row in best.items():
+        gain = f"{100 * math.expm1(row['log_ratio']):+.1f} % +- {100 * row['standard_error']:.1f}"
+        lines.append(f"{'*' if row['chosen'] else ' '} {', '.join(names) or 'none':<55} {gain:>18}")
+    return lines
 
 
 def metadata_lines(manifest: Mapping[str, Any]) -> list[str]:

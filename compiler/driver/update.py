@@ -76,6 +76,11 @@ def update(
     started = time.perf_counter()
     require_room(out, 0, "the out directory", "choose another one with --out")
     model = open_artifact(artifact)
+    if model.manifest["task"].get("inputs"):
+        raise UsageError(
+            f"{artifact}: it has inputs beside the window, whose effect an update cannot solve again",
+            hint="compile again on all rows",
+        )
     state = find_state(artifact, model.manifest)
     header = state.header
     with tempfile.TemporaryDirectory(prefix="tsfmc-update-") as folder:

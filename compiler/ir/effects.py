@@ -84,7 +84,8 @@ def _head(head: QuantileHead | None) -> Any:
 
 
 def _data(unit: CompileUnit) -> Any:
-    return [str(unit.data), unit.data.sha256, list(unit.data.variates)]
+    columns = [list(unit.data.known), list(unit.data.past)]
+    return [str(unit.data), unit.data.sha256, list(unit.data.variates), *(columns if any(columns) else ())]
 
 
 def _companions(unit: CompileUnit) -> Any:
@@ -101,6 +102,7 @@ _CONTENT: Mapping[PartName, Callable[[CompileUnit], Any]] = {
     "teacher_store": lambda unit: unit.teacher_store and unit.teacher_store.key,
     "teacher_states": lambda unit: unit.teacher_states and unit.teacher_states.key,
     "student": lambda unit: _module(unit.student),
+    "effect": lambda unit: _module(unit.effect),
     "head": lambda unit: _head(unit.head),
     "plain_head": lambda unit: _head(unit.plain_head),
     "judged": lambda unit: _module(unit.judged),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..base.errors import RecipeError
 from ..base.reading import read_toml
+from ..data.inputs import InputGroup
 from .prunable import PrunableStructure
 
 
@@ -28,6 +29,8 @@ class Forecaster(nn.Module):
     """JSON-able description from which an equal module (other weights) can be built."""
     lookback: int
     horizon: int
+    inputs: tuple[InputGroup, ...] = ()
+    """What stands in a row after its lookback; none for a model of the window alone."""
 
     def forward(self, past: Tensor) -> Tensor:
         """Point forecast ``[B, D, H]`` of ``past [B, D, L]``, in the units of ``past``."""

@@ -92,6 +92,8 @@ class RecipeView:
         refit: up to which split the student is solved again before it is shipped: ``none``, ``train+val``
             or ``all``.
         quantile_levels: of the task; none for a point forecast.
+        calendar: whether the calendar is tried as an input.
+        columns: columns that are read and not forecast.
     """
 
     student: Mapping[str, Any]
@@ -99,6 +101,8 @@ class RecipeView:
     refit: str = "none"
     written: frozenset[PartName] = frozenset()
     quantile_levels: tuple[float, ...] = ()
+    calendar: bool = False
+    columns: tuple[str, ...] = ()
 
 
 class Step:

@@ -31,18 +31,20 @@ TRACED = 2
 class Shape:
     """Static sizes of the program: D variates, L lookback, H horizon; the batch is dynamic unless fixed.
 
-    ``quantiles`` is how many numbers a step has, 1 for a point forecast.
+    ``quantiles`` is how many numbers a step has, 1 for a point forecast; ``beside`` how many inputs E stand
+    behind the lookback.
     """
 
     variates: int
     lookback: int
     horizon: int
     quantiles: int = 1
+    beside: int = 0
 
     @property
     def inputs(self) -> int:
-        """Numbers of a variate's row of the input."""
-        return self.lookback
+        """Numbers of a variate's row of the input, ``L + E``."""
+        return self.lookback + self.beside
 
     @property
     def outputs(self) -> int:

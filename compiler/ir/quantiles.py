@@ -94,13 +94,14 @@ class QuantileForecaster(Forecaster):
 
     def __init__(self, point: Forecaster, head: QuantileHead) -> None:
         super().__init__()
-        self.lookback, self.horizon = point.lookback, point.horizon
+        self.lookback, self.horizon, self.inputs = point.lookback, point.horizon, point.inputs
         self.config = point.config
         self.point, self.head = point, head
 
     def forward(self, past: Tensor) -> Tensor:
         """``past [B, D, L]`` to quantiles ``[B, D, H, Q]``."""
-        quantiles: Tensor = self.head(past, self.point(past))
+        window = past[..., : self.lookback] if self.inputs else past
+        quantiles: Tensor = self.head(window, self.point(past))
         return quantiles
 
 
@@ -110,6 +111,7 @@ class MedianForecaster(Forecaster):
     def __init__(self, quantiles: QuantileForecaster) -> None:
         super().__init__()
         self.lookback, self.horizon, self.config = quantiles.lookback, quantiles.horizon, quantiles.config
+        self.inputs = quantiles.inputs
         self.quantiles = quantiles
         self.place = quantiles.head.levels.index(MEDIAN)
 

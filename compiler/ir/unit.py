@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from ..data import Dataset
+from ..data import Dataset, Part, Windows
 from ..data.dataset import NO_DATA
 from .companions import Companion
 from .fleet import Fleet
 from .forecaster import Forecaster, Teacher, parameter_count
+from .inputs import InputEffect, InputForecaster, WindowRows, rows_for
 from .objective import Objective
 from .program import Program
 from .provenance import TeacherInfo
@@ -35,6 +36,7 @@ PartName = Literal[
     "teacher_store",
     "teacher_states",
     "student",
+    "effect",
     "head",
     "plain_head",
     "objective",
@@ -128,6 +130,7 @@ class CompileUnit:
         teacher_info: provenance of the teacher.
         teacher_store: its stored outputs, once they exist.
         student: the student; after ``student = none`` the teacher itself is what is lowered.
+        effect: what inputs beside the window add to the student's forecast, where any earned their place.
         head: what makes quantiles of the point forecast of whatever is lowered, where the task has levels.
         plain_head: the quantiles of its residuals, as wide for every window: what ``head`` is compared with.
         judged: the student as it was before it was fitted to rows that it is judged on, else None.
@@ -152,6 +155,7 @@ class CompileUnit:
     teacher_info: TeacherInfo | None = None
     teacher_store: TeacherStore | None = None
     student: Forecaster | None = None
+    effect: InputEffect | None = None
     head: QuantileHead | None = None
     plain_head: QuantileHead | None = None
     objective: Objective = field(default_factory=Objective)
@@ -194,14 +198,23 @@ class CompileUnit:
         return model
 
     @property
+    def point(self) -> Forecaster:
+        """``model``, with its inputs where it has any: rows in."""
+        return self.model if self.effect is None else InputForecaster(self.model, self.effect)
+
+    @property
     def judged_model(self) -> Forecaster:
-        """Whose accuracy may be told: ``model``, or what it was before it saw the rows that judge it."""
-        return self.judged if self.judged is not None else self.model
+        """Whose accuracy may be told: ``point``, or what it was before it saw the rows that judge it."""
+        return self.judged if self.judged is not None else self.point
 
     @property
     def shipped(self) -> Forecaster:
-        """What targets lower: ``model``, with its quantiles where there is a head."""
-        return self.model if self.head is None else QuantileForecaster(self.model, self.head)
+        """What targets lower: ``point``, with its quantiles where there is a head."""
+        return self.point if self.head is None else QuantileForecaster(self.point, self.head)
+
+    def rows(self, part: Part) -> Windows | WindowRows:
+        """What ``shipped`` reads: the windows of a part, with their inputs where it has any."""
+        return rows_for(self.shipped, self.data.windows(part, self.task.lookback, self.task.horizon))
 
     @property
     def judged_point(self) -> Forecaster:
@@ -222,6 +235,7 @@ class CompileUnit:
             f"  student   {describe_module(self.student)}",
         ]
         lines += _parameters(self.student)
+        lines += [f"  effect    {describe_module(self.effect)}"] if self.effect is not None else []
         lines += [f"  head      {describe_module(self.head)}"] if self.head is not None else []
         lines += [f"  judged    {describe_module(self.judged)}"] if self.judged is not None else []
         lines += ["  objective"] + [f"    {line}" for line in self.objective.lines()]

@@ -87,8 +87,7 @@ def series_pieces(
 ) -> Iterator[Piece]:
     """The windows that start in the rows ``begin .. end-1``, read a piece at a time."""
     for start, stop in chunked(begin, end, PIECE_WINDOWS):
-        rows = data.values[start : stop + lookback + horizon - 1]
-        series = np.ascontiguousarray(data.scaling.scale(rows.T).T)
+        series = scaled_rows(data, start, stop + lookback + horizon - 1)
         yield SeriesPiece(start, stop, tuple(labels), series, lookback, horizon)
 
 
@@ -98,3 +97,8 @@ def independent_pieces(
     """The windows ``begin .. end-1`` of those that have no rows in common, read a piece at a time."""
     for start, stop in chunked(begin, end):
         yield IndependentPiece(start, stop, tuple(labels), *windows.batch(range(start, stop)))
+
+
+def scaled_rows(data: Dataset, first: int, last: int) -> Array:
+    """``[last - first, D]`` float64."""
+    return np.ascontiguousarray(data.scaling.scale(data.values[first:last].T).T)

@@ -23,6 +23,7 @@ from ..data import Dataset, Windows
 from ..data.levels import MEDIAN
 from ..data.splits import Part
 from ..ir.forecaster import Forecaster
+from ..ir.inputs import rows_for
 from ..ir.quantiles import Spread
 from ..ir.teacher_store import TeacherStore
 from ..students.dlinear import DLinear
@@ -107,11 +108,14 @@ def stretch_of(
     origin: Origin, kinds: Sequence[Spread], store: TeacherStore | None, levels: Sequence[float]
 ) -> Stretch:
     """Residuals and spreads of an origin's windows, and the teacher's quantiles where they are stored."""
+    reads = rows_for(origin.model, origin.windows)
     residuals: list[Tensor] = []
     spreads: dict[Spread, list[Tensor]] = {kind: [] for kind in kinds}
     for start in range(0, len(origin.chosen), BATCH_WINDOWS):
-        past, future = origin.windows.batch(origin.chosen[start : start + BATCH_WINDOWS])
-        residuals.append(future - origin.model(past))
+        indices = origin.chosen[start : start + BATCH_WINDOWS]
+        past, future = origin.windows.batch(indices)
+        rows = past if isinstance(reads, Windows) else reads.rows(indices, past)
+        residuals.append(future - origin.model(rows))
         for kind, found in spreads.items():
             found.append(kind.of(past).squeeze(-1))
     stretch = Stretch(

@@ -300,13 +300,16 @@ def _label_sums(name: str, piece: SeriesPiece, labels: Labels) -> tuple[Tensor, 
 class Fold:
     """One judgement of a rolling origin: fitted on windows before it, judged on a block after them.
 
-    ``prior`` is what a fit may lean on besides, see ``Sums.with_prior``.
+    ``prior`` is what a fit may lean on besides, see ``Sums.with_prior``.  The fit's windows start at rows
+    ``0 .. until - 1``, those of the judged block at ``starts[0] .. starts[1] - 1``.
     """
 
     name: str
     fit: Sums
     judged: Sums
     prior: Sums | None = None
+    until: int = 0
+    starts: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -392,11 +395,13 @@ class WindowStatistics:
         names = [*(f"block {block}" for block in range(2, 1 + len(fitted))), "validation"]
         sums = self._sums([span for pair in zip(fitted, judged, strict=True) for span in pair])
         total: Sums | None = None
-        for name in names:
+        for name, fit, block in zip(names, fitted, judged, strict=True):
             total = added(islice(sums, 1), total)
             if name == names[-1]:
                 self.final = total
-            yield Fold(name, total, next(sums), self.prior)
+            first = self.data.windows(block.part, *self._size).first
+            starts = (first + block.begin, first + block.end)
+            yield Fold(name, total, next(sums), self.prior, fit.end, starts)
 
     def stretches(self) -> list[Fold]:
         """The validation split cut into stretches of time, each longer than a horizon, at most ``blocks``.

@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from typing import Any
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "task": ("lookback", "horizon", "variates", "frequency", "step_seconds", "missing"),
+    "task": (
+        "lookback",
+        "horizon",
+        "variates",
+        "frequency",
+        "step_seconds",
+        "missing",
+        "quantile_levels",
+        "inputs",
+    ),
     "input": ("mean", "std"),
 }
 

@@ -42,6 +42,7 @@ class TaskPart(_Part):
     missing: Literal["error", "ffill", "interpolate"] = "error"
     quantile_levels: tuple[float, ...] | None = None
     point: Literal["mean", "median"] = "mean"
+    inputs: tuple[dict[str, Any], ...] | None = None
     duplicates: Literal["error", "mean", "first"] = "error"
     sort: bool = False
     zone: str = ""

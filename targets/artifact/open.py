@@ -8,9 +8,10 @@ parts and the engine class of the installed target; it never executes the ``run.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,15 @@ class Forecaster(forecaster.Forecaster):
 
     unpacked: ExitStack
 
-    def forecast(self, past: np.ndarray, id: str | Sequence[str] | None = None) -> np.ndarray:
+    def forecast(
+        self,
+        past: np.ndarray,
+        id: str | Sequence[str] | None = None,
+        first_step: datetime | None = None,
+        columns: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+    ) -> np.ndarray:
         with compiler_errors():
-            return super().forecast(past, id)
+            return super().forecast(past, id, first_step, columns)
 
     def selftest(self) -> dict[str, Any]:
         with compiler_errors():

@@ -8,9 +8,11 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ...compiler.data.encoding import CYCLE_SECONDS
 from ..base import TaskFacts
 from .memory import ALIGNMENT, plan
 from .read_graph import Graph
@@ -109,7 +111,8 @@ def _task_fields(graph: Graph, task: TaskFacts) -> dict[str, str]:
     step = task.step_seconds
     return {
         "VARIATES": str(graph.variates),
-        "LOOKBACK": str(graph.lookback),
+        "LOOKBACK": str(graph.lookback - sum(group["width"] for group in task.inputs)),
+        **_input_fields(task),
         "HORIZON": str(graph.horizon // max(1, len(levels))),
         "QUANTILES": str(max(1, len(levels))),
         "LEVELS": ", ".join(map(number, levels)) or number(0.5),
@@ -122,6 +125,41 @@ def _task_fields(graph: Graph, task: TaskFacts) -> dict[str, str]:
         "POLICY": {"error": "0", "ffill": "1", "interpolate": "2"}[task.missing],
         "TASK": f"0x{zlib.crc32(about.encode()):08X}U",
     }
+
+
+def _input_fields(task: TaskFacts) -> dict[str, str]:
+    """What a row is: a variate's past, and where the task has inputs those behind it, without a stream."""
+    if not task.inputs:
+        row = "#define TSFMC_ROW TSFMC_LOOKBACK /* numbers of a variate in a call */\n"
+        return {"ROW": row, "STREAM": "", "STREAM_END": ""}
+    width = sum(group["width"] for group in task.inputs)
+    lines = [
+        f"#define TSFMC_INPUTS {width} /* behind each variate's past, the same for all, as they are: */",
+        *(f"/*   {_input_words(group)} */" for group in task.inputs),
+        "#define TSFMC_ROW (TSFMC_LOOKBACK + TSFMC_INPUTS) /* numbers of a variate in a call */",
+    ]
+    return {
+        "ROW": "\n".join(lines) + "\n",
+        "STREAM": "#ifndef TSFMC_INPUTS /* a stream of rows knows no inputs */\n",
+        "STREAM_END": "#endif\n",
+    }
+
+
+def _input_words(group: Mapping[str, Any]) -> str:
+    """How the numbers of a group are made."""
+    name, width = _plain(group["name"]), group["width"]
+    if group["kind"] == "calendar":
+        return (
+            f"{width}: sin(a), sin(2 a) ... sin({group['harmonics']} a), then the cosines, a = 2 pi t / "
+            f"{CYCLE_SECONDS[group['name']]:.0f} s ({name}), t the first forecast step in seconds since 1970"
+        )
+    steps = "coming HORIZON values" if group["kind"] == "known" else "last LOOKBACK values"
+    return f"{width}: the {steps} of {name}, less their mean over the lookback, over {number(group['scale'])}"
+
+
+def _plain(name: str) -> str:
+    """A name in a comment, which it must not end."""
+    return json.dumps(name).replace("*/", "* /")
 
 
 def _kernels(steps: Sequence[Step]) -> str:

@@ -36,8 +36,9 @@ class Engine:
 
     def _refuse_other_shapes(self, task: dict[str, Any]) -> None:
         variates, quantiles = len(task["variates"]), len(task.get("quantile_levels") or [0.5])
+        beside = sum(group["width"] for group in task.get("inputs") or [])
         for node, steps in (
-            (self._session.get_inputs()[0], task["lookback"]),
+            (self._session.get_inputs()[0], task["lookback"] + beside),
             (self._session.get_outputs()[0], task["horizon"] * quantiles),
         ):
             shape = [size if isinstance(size, int) else None for size in node.shape]  # None: any

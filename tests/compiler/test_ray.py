@@ -24,8 +24,9 @@ from tiny_teachers import tiny_teacher
 from tsfmc.compiler import api
 from tsfmc.compiler.base import ray_executor
 from tsfmc.compiler.base.content import cache_root
+from tsfmc.compiler.base.engines import EXECUTORS, executor_of
 from tsfmc.compiler.base.errors import EngineError, MissingError, UsageError, VerificationError
-from tsfmc.compiler.base.executors import EXECUTORS, Executor, Local, executor_of
+from tsfmc.compiler.base.executors import Executor, Local
 from tsfmc.compiler.base.parallel import Processes, one_thread
 from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.base.ray_executor import ATTEMPTS, SETTINGS, Ray

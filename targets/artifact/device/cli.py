@@ -13,6 +13,7 @@ from ....compiler.base.text import printable
 from ....compiler.data.dialect import DIALECT_EXAMPLE
 from ....compiler.data.filling import POLICIES
 from ....compiler.data.reading import DUPLICATES
+from .ahead import forecast_from
 from .bench import bench, latency_file
 from .check import SUMS, find_problems, open_files
 from .engine import Engine
@@ -20,7 +21,7 @@ from .errors import ArtifactError, EngineError, InputError
 from .fleet import Fleet, FleetForecast, read_items
 from .forecaster import Forecaster
 from .output import Forecast, filled_line, save_rows
-from .rows import read_csv, renamed_columns
+from .rows import History, read_csv, renamed_columns
 from .signature import check_signature
 
 
@@ -48,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     forecast = commands.add_parser("forecast", help="forecast from the last rows of a CSV")
     forecast.add_argument("past", type=Path)
+    forecast.add_argument(
+        "--ahead", type=Path, metavar="TABLE", help="what is known over the horizon, where inputs ask for it"
+    )
     forecast.add_argument("--id", action="append", help="an item of a fleet; may be repeated (default: all)")
     forecast.add_argument("-o", "--output", type=Path, help="a CSV file instead of standard output")
     forecast.add_argument(
@@ -92,17 +96,21 @@ def _run_forecast(arguments: argparse.Namespace) -> int:
         return _run_fleet(arguments, forecaster, forecaster.fleet)
     if arguments.id:
         raise InputError("--id: this artifact has no items")
-    history = read_csv(
-        arguments.past,
-        forecaster.manifest,
-        arguments.missing,
-        renamed_columns(arguments.rename),
-        duplicates=arguments.duplicates,
-        sort=arguments.sort,
-        zone=arguments.zone,
-        csv=arguments.csv,
-    )
-    forecast = Forecast(history, forecaster.forecast(history.values), forecaster.manifest["task"])
+
+    def read(path: Path, manifest: dict[str, Any]) -> History:
+        return read_csv(
+            path,
+            manifest,
+            arguments.missing,
+            renamed_columns(arguments.rename),
+            duplicates=arguments.duplicates,
+            sort=arguments.sort,
+            zone=arguments.zone,
+            csv=arguments.csv,
+        )
+
+    history, values = forecast_from(forecaster, read, arguments.past, arguments.ahead)
+    forecast = Forecast(history, values, forecaster.manifest["task"])
     filled = filled_line(history)
     if filled:
         print(filled, file=sys.stderr)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from .engine import Engine
 from .errors import ArtifactError, EngineError, InputError
 from .files import MAX_MANIFEST_BYTES
 from .fleet import Fleet
-from .manifest import MANIFEST, is_number, outputs_of, parse_manifest
+from .inputs import encode_inputs
+from .manifest import MANIFEST, inputs_of, is_number, outputs_of, parse_manifest
 from .rows import History
 from .signature import check_signature
 from .stream import Stream
@@ -76,6 +78,7 @@ class Forecaster:
         self.horizon: int = task["horizon"]
         self.variates: tuple[str, ...] = tuple(task["variates"])
         self.quantile_levels: tuple[float, ...] = tuple(task.get("quantile_levels") or ())
+        self.inputs: int = inputs_of(task) - self.lookback
         self.scaling = Scaling(self.manifest["input"]["mean"], self.manifest["input"]["std"])
         self.fleet = Fleet(self.files, self.manifest) if "fleet" in self.manifest else None
         if threads < 1:
@@ -94,22 +97,34 @@ class Forecaster:
                 f"the engine cannot be loaded here: {reason} (this artifact needs {self._needs()})"
             ) from error
 
-    def forecast(self, past: np.ndarray, id: str | Sequence[str] | None = None) -> np.ndarray:
+    def forecast(
+        self,
+        past: np.ndarray,
+        id: str | Sequence[str] | None = None,
+        first_step: datetime | None = None,
+        columns: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+    ) -> np.ndarray:
         """``[D, L]`` -> ``[D, H]`` or ``[B, D, L]`` -> ``[B, D, H]``, float64, in the units of the data.
 
         With quantile levels a step has Q numbers, ascending: ``[D, H, Q]`` or ``[B, D, H, Q]``.
 
         Args:
+            past: for an artifact with inputs either the pasts of one forecast, beside ``first_step`` and
+                ``columns``, or rows ``[.., D, L + E]`` that have the inputs of ``encode_inputs`` behind them.
             id: of a fleet's item, whose window is ``[L]``, or the names of several, ``[N, L]``; an item that
                 nobody has seen gets the fleet's head, or with longer windows the one that fits them best.
+            first_step, columns: see ``encode_inputs``.
 
         Raises:
             InputError: another shape, a value that is not a finite number, or an id and no fleet.
         """
         if id is not None:
             return self._of_items(past, id)
+        if self.inputs and np.shape(past)[-1:] == (self.lookback,):
+            inputs = encode_inputs(self.manifest["task"], first_step, columns or {})
+            past = self._with_inputs(np.asarray(past), inputs)
         windows = self._checked(past)
-        forecast = self.scaling.unscale(self._in_scaled_units(self.scaling.scale(windows)))
+        forecast = self.scaling.unscale(self._in_scaled_units(self._scaled(windows)))
         if self.quantile_levels:
             forecast = forecast.reshape(*forecast.shape[:2], self.horizon, len(self.quantile_levels))
         result: np.ndarray = forecast[0] if np.ndim(past) == 2 else forecast
@@ -170,11 +185,11 @@ class Forecaster:
             raise ArtifactError(
                 f"{MANIFEST} field selftest.tolerance: expected a number in (0, 1), got {tolerance!r}"
             )
-        past = self._vectors(SELFTEST_PAST, self.lookback)
+        past = self._vectors(SELFTEST_PAST, self.lookback + self.inputs)
         expected = self.scaling.scale(self._vectors(SELFTEST_FORECAST, outputs_of(self.manifest["task"])))
         if len(past) != len(expected):
             raise ArtifactError(f"{SELFTEST_FORECAST} has {len(expected)} windows, expected {len(past)}")
-        scaled = self.scaling.scale(self._checked(past))
+        scaled = self._scaled(self._checked(past))
         error = np.abs(self._in_scaled_units(scaled) - expected)
         scale = window_scale(scaled, expected)
         relative = error.max(axis=(1, 2)) / np.where(scale > 0, scale, 1.0)
@@ -188,9 +203,20 @@ class Forecaster:
 
     def example_windows(self, count: int) -> np.ndarray:
         """``[count, D, L]`` float32, scaled: the self-test's real windows, each rolled by another time."""
-        vectors = self.scaling.scale(self._vectors(SELFTEST_PAST, self.lookback))
+        vectors = self._scaled(self._vectors(SELFTEST_PAST, self.lookback + self.inputs))
         rolled = [np.roll(vectors[n % len(vectors)], 7 * n, axis=-1) for n in range(count)]
         return np.stack(rolled).astype(np.float32)
+
+    def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        """Raw rows ``[..., D, L + E]`` in the units of the model, which inputs are in already."""
+        if not self.inputs:
+            return self.scaling.scale(rows)
+        past = self.scaling.scale(rows[..., : self.lookback])
+        return np.concatenate([past, rows[..., self.lookback :]], axis=-1)
+
+    def _with_inputs(self, past: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        shared = np.broadcast_to(inputs, (*past.shape[:-1], len(inputs)))
+        return np.concatenate([past, shared], axis=-1)
 
     def _checked(self, past: np.ndarray) -> np.ndarray:
         """``past`` as float64 ``[B, D, L]``."""
@@ -198,7 +224,7 @@ class Forecaster:
             windows = np.asarray(past, dtype=np.float64)
         except (TypeError, ValueError):
             raise InputError("past: expected an array of numbers") from None
-        variates, lookback = len(self.variates), self.lookback
+        variates, lookback = len(self.variates), self.lookback + self.inputs
         if windows.ndim not in (2, 3) or windows.shape[-2:] != (variates, lookback) or windows.shape[0] == 0:
             raise InputError(
                 f"past has shape {list(windows.shape)}, expected [D, L] = [{variates}, {lookback}] "

@@ -13,6 +13,7 @@ from ....compiler.data.levels import MEDIAN, levels_problem
 from ....compiler.data.reading import checked_reading
 from .errors import ArtifactError
 from .files import MAX_MANIFEST_BYTES, is_safe_name, read_bytes
+from .inputs import checked_groups, input_width
 from .strict import parse_json
 
 SCHEMA = 1
@@ -79,6 +80,7 @@ def _check_task(task: dict[str, Any]) -> None:
     if len(set(variates)) != len(variates):
         raise ArtifactError(f"{MANIFEST} field task.variates: a name occurs twice")
     _check_levels(task.get("quantile_levels"))
+    checked_groups(task)
     if values_of(task) > MAX_WINDOW_VALUES:
         raise _field("task", f"a window of up to {MAX_WINDOW_VALUES} numbers", values_of(task))
     if not isinstance(task.get("frequency"), (str, type(None))):
@@ -108,16 +110,22 @@ def outputs_of(task: dict[str, Any]) -> int:
     return size
 
 
+def inputs_of(task: dict[str, Any]) -> int:
+    """Numbers of a variate's row: its past, and the inputs behind it, ``L + E``."""
+    size: int = task["lookback"] + input_width(task)
+    return size
+
+
 def values_of(task: dict[str, Any]) -> int:
-    """Numbers of one window and its forecast, ``D (L + H Q)``."""
-    size: int = len(task["variates"]) * (task["lookback"] + outputs_of(task))
+    """Numbers of one row and its forecast, ``D (L + E + H Q)``."""
+    size: int = len(task["variates"]) * (inputs_of(task) + outputs_of(task))
     return size
 
 
 def _check_shapes(task: dict[str, Any], target: dict[str, Any]) -> None:
     """A program's fixed shapes are the task's, and its batches stay within the cap."""
     batches = _batches(target.get("batch"))
-    for name, steps in (("input_shape", task["lookback"]), ("output_shape", outputs_of(task))):
+    for name, steps in (("input_shape", inputs_of(task)), ("output_shape", outputs_of(task))):
         shape = target.get(name)
         if shape is None:
             continue

@@ -474,4 +474,5 @@ def _take_window(history: History, table: Table, task: dict[str, Any], places: n
 
 
 def _too_short(table: Table, task: dict[str, Any], found: int, what: str) -> InputError:
-    return InputError(f"{table.name} has {found} {what}, expected at least {task['lookback']} (the lookback)")
+    whose = task.get("rows_are", "lookback")
+    return InputError(f"{table.name} has {found} {what}, expected at least {task['lookback']} (the {whose})")

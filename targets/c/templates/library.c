@@ -7,7 +7,7 @@
 TSFMC_API const char *tsfmc_missing_cpu_feature(void);
 TSFMC_API int tsfmc_predict(const float *past, float *forecast);
 TSFMC_API extern const int tsfmc_shape[4]; /* batch, variates, numbers of a row in and out */
-const int tsfmc_shape[4] = {1, TSFMC_VARIATES, TSFMC_LOOKBACK, TSFMC_HORIZON * TSFMC_QUANTILES};
+const int tsfmc_shape[4] = {1, TSFMC_VARIATES, TSFMC_ROW, TSFMC_HORIZON * TSFMC_QUANTILES};
 
 const char *tsfmc_missing_cpu_feature(void) {
 @CPU_CHECKS@

@@ -96,10 +96,10 @@ int tsfmc_selftest(const tsfmc_model *model, float *past, float *forecast, void 
   uint32_t random = 1U;
   for (int d = 0; d < TSFMC_VARIATES; ++d) {
     float walk = 0.0F;
-    for (int t = 0; t < TSFMC_LOOKBACK; ++t) {
+    for (int t = 0; t < TSFMC_ROW; ++t) {
       random = random * 1664525U + 1013904223U;
       walk += ((float)(random >> 25) - 64.0F) / 64.0F;
-      past[d * TSFMC_LOOKBACK + t] = walk;
+      past[d * TSFMC_ROW + t] = walk;
     }
   }
   const int status = tsfmc_forecast(model, past, forecast, scratch);
@@ -112,7 +112,7 @@ int tsfmc_selftest(const tsfmc_model *model, float *past, float *forecast, void 
   return TSFMC_OK;
 }
 
-/* Stream -------------------------------------------------------------------------------------------------- */
+@STREAM@/* Stream -------------------------------------------------------------------------------------------------- */
 
 #define TSFMC_TASK @TASK@
 
@@ -194,3 +194,4 @@ int tsfmc_restore(tsfmc_stream *stream, const void *state) {
   memcpy(stream, state, sizeof *stream);
   return TSFMC_OK;
 }
+@STREAM_END@

@@ -20,7 +20,7 @@
 #define TSFMC_STEP_SECONDS @STEP_SECONDS@ /* 0: not a whole number of seconds, or unknown */
 #define TSFMC_FREQUENCY @FREQUENCY@
 #define TSFMC_PRECISION "@PRECISION@"
-#define TSFMC_INPUT_SIZE (TSFMC_VARIATES * TSFMC_LOOKBACK)
+@ROW@#define TSFMC_INPUT_SIZE (TSFMC_VARIATES * TSFMC_ROW)
 #define TSFMC_OUTPUT_SIZE (TSFMC_VARIATES * TSFMC_HORIZON * TSFMC_QUANTILES)
 #define TSFMC_AT(variate, step, quantile) (((variate) * TSFMC_HORIZON + (step)) * TSFMC_QUANTILES + (quantile))
 #define TSFMC_SCRATCH_BYTES @SCRATCH_BYTES@
@@ -60,7 +60,7 @@ TSFMC_API extern const tsfmc_model tsfmc_student;
 TSFMC_API extern const char *const tsfmc_names[TSFMC_VARIATES];
 TSFMC_API extern const float tsfmc_levels[TSFMC_QUANTILES]; /* ascending */
 
-/* past [VARIATES][LOOKBACK], oldest first -> forecast [VARIATES][HORIZON][QUANTILES], both scaled (see
+/* past [VARIATES][ROW], oldest first -> forecast [VARIATES][HORIZON][QUANTILES], both scaled (see
  * tsfmc_scale): forecast[TSFMC_AT(d, t, q)] is the quantile of level tsfmc_levels[q].
  * `past` and `forecast` must not overlap.  `scratch`: TSFMC_SCRATCH_BYTES of any alignment and content. */
 TSFMC_API int tsfmc_forecast(const tsfmc_model *model, const float *past, float *forecast, void *scratch);
@@ -74,7 +74,7 @@ TSFMC_API void tsfmc_unscale(float *values, int steps);
  * Overwrites past and forecast: TSFMC_OK, TSFMC_DAMAGED, TSFMC_WRONG, or what tsfmc_forecast returns. */
 TSFMC_API int tsfmc_selftest(const tsfmc_model *model, float *past, float *forecast, void *scratch);
 
-/* Rows as they come, in raw units.  Fields are private. */
+@STREAM@/* Rows as they come, in raw units.  Fields are private. */
 typedef struct {
   uint32_t task;
   uint32_t rows;                  /* so far, at most LOOKBACK */
@@ -99,7 +99,7 @@ TSFMC_API int tsfmc_stream_forecast(const tsfmc_model *model, tsfmc_stream *stre
 /* TSFMC_STATE_BYTES to keep over a restart, on the same kind of processor. */
 TSFMC_API void tsfmc_save(const tsfmc_stream *stream, void *state);
 TSFMC_API int tsfmc_restore(tsfmc_stream *stream, const void *state);
-
+@STREAM_END@
 #ifdef __cplusplus
 }
 #endif
