@@ -338,6 +338,7 @@ def compare(
     *,
     data: str | None = None,
     latency: bool = True,
+    scenario: str = "stream",
     threads: int = 1,
     duration_s: float = 5.0,
     progress: Progress | None = None,
@@ -347,7 +348,7 @@ def compare(
     See ``reporting/compare.py`` for what is compared and for the rule.
 
     Raises:
-        UsageError: fewer than two artifacts, or different tasks.
+        UsageError: an unknown scenario, fewer than two artifacts, or different tasks.
     """
     from .reporting.compare import run
 
@@ -355,6 +356,7 @@ def compare(
         [Path(path) for path in artifacts],
         data=data,
         latency=latency,
+        scenario=scenario,
         threads=threads,
         duration_s=duration_s,
         progress=progress or Silent(),

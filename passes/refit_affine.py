@@ -89,13 +89,14 @@ def part_sums(unit: CompileUnit, part: Part, setting: Setting, targets: tuple[st
     task = unit.task
     windows = unit.data.windows(part, task.lookback, task.horizon)
     last = windows.first + len(windows)
+    average = isinstance(unit.statistics, WindowStatistics) and unit.statistics.average
     wanted, stores = dict(setting.teachers), teacher_stores(unit)
     labels = [
         (name, stored_labels(store, part, windows.first))
         for name, store in stores.items()
         if name in wanted and store.counts.get(part) == len(windows)
     ]
-    sums = series_sums(unit.data, task.lookback, task.horizon, windows.first, last, labels)
+    sums = series_sums(unit.data, task.lookback, task.horizon, windows.first, last, labels, average=average)
     for name in targets:
         sums.cross.setdefault(name, sums.cross["truth"])
         sums.square.setdefault(name, sums.square["truth"])

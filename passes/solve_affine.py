@@ -28,11 +28,12 @@ from ..compiler.learning.affine import DEFAULT_PRIOR, DEFAULT_RIDGE, Form
 from ..compiler.learning.grid import Grid
 from ..compiler.learning.mixing import Mixing, choose_mix, mixes_of
 from ..compiler.learning.rolling_origin import Selection, Stretches, select
-from ..compiler.learning.statistics import STATES, TOO_FEW, WindowStatistics
+from ..compiler.learning.statistics import STATES, TOO_FEW, WindowStatistics, bytes_of_each
 
 Searched = Literal["lambda", "tau", "maps", "ridge", "prior"]
 UNDECIDED = f"{TOO_FEW}, and too short a validation: the teacher has its default weights, nothing was judged"
 CAUTIOUS = f"{TOO_FEW}: judged by {{}} stretches of the validation split, against the default weights"
+ONE_MAP = "{} variates: one map for all of them is the only form, as maps of each need sums of {:.1f} GB"
 FEWEST_STRETCHES = 3
 """Stretches of validation that say anything about the spread between them."""
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=True)]  # infinite: the teacher alone
@@ -81,6 +82,14 @@ class SolveAffine(Pass):
             )
         if not isinstance(unit.statistics, WindowStatistics):
             raise PassError("there are no statistics", hint="put gather_statistics before solve_affine")
+        maps = unit.student.config.get("maps", "shared")
+        if unit.statistics.average and maps not in ("auto", "shared"):
+            raise PassError(
+                f"{len(unit.task.variates)} variates are too many for {maps} maps: the sums of each of them "
+                f"take {_gigabytes(unit):.1f} GB, and only the average variate's were gathered",
+                hint="leave student.maps to auto, take fewer variates or a shorter lookback, or with that "
+                "much memory several times over set passes.gather_statistics.variates=each",
+            )
         aimed: dict[str, str] = {}
         for _, term in unit.objective.active():
             if term.target is None:
@@ -105,6 +114,8 @@ class SolveAffine(Pass):
             grid, mixing = self._mixed(unit.statistics, grid)
             selection, warnings = self._selected(unit.statistics, grid)
             task.advance(1)
+        if unit.statistics.average and unit.student.config.get("maps") == "auto":
+            warnings = (*warnings, ONE_MAP.format(len(unit.task.variates), _gigabytes(unit)))
         for warning in warnings:
             context.progress.line(f"    warning: {warning}")
         arrays = selection.solution.arrays()
@@ -177,7 +188,8 @@ class SolveAffine(Pass):
         taus: tuple[float, ...] = () if teacher is None else (teacher.tau,)
         if teacher is not None and "tau" in search:
             taus = tuple(dict.fromkeys((0.0, teacher.tau)))
-        forms, ranks = _forms(student, options.ranks, searched="maps" in search)
+        searched = "maps" in search and not statistics.average
+        forms, ranks = _forms(student, options.ranks, searched=searched)
         align = _weight(objective, STATES) / (truth or 1.0)
         priors = options.priors if "prior" in search else (options.prior,)
         return replace(
@@ -202,6 +214,11 @@ def _forms(
     if maps != "auto":
         return (maps,), (int(student.config.get("rank", 0)),)
     return (Grid().forms, ranks) if searched else (("shared",), ranks)
+
+
+def _gigabytes(unit: CompileUnit) -> float:
+    task = unit.task
+    return bytes_of_each(len(task.variates), task.lookback, task.horizon) / 1e9
 
 
 def _check_rank(unit: CompileUnit) -> None:

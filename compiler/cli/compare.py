@@ -16,6 +16,11 @@ from .paths import INPUT
 @click.option(
     "--latency/--no-latency", default=True, help="Measure all of them in one interleaved run. Default: yes."
 )
+@click.option(
+    "--scenario",
+    default="stream",
+    help="stream: the next call follows at once; interval: cold caches. Default: stream.",
+)
 @click.option("--allow-noisy", is_flag=True, help="A noisy latency run does not fail.")
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, help="Threads of every artifact. Default: 1."
@@ -27,6 +32,7 @@ def command(
     artifacts: tuple[Path, ...],
     data: str | None,
     latency: bool,
+    scenario: str,
     allow_noisy: bool,
     threads: int,
     duration: float,
@@ -43,7 +49,13 @@ def command(
     from ..reporting.compare import COLUMNS
 
     outcome = api.compare(
-        artifacts, data=data, latency=latency, threads=threads, duration_s=duration, progress=for_stderr()
+        artifacts,
+        data=data,
+        latency=latency,
+        scenario=scenario,
+        threads=threads,
+        duration_s=duration,
+        progress=for_stderr(),
     )
     if as_json or style == "json":
         print_json(outcome.to_dict())

@@ -15,7 +15,7 @@ from .paths import INPUT, OUTPUT
 @click.option(
     "--layout",
     default="tsfmc",
-    help="tsfmc (default), triton, kserve, mlflow, hf, oci, edge-impulse or web.",
+    help="tsfmc (default), triton, kserve, mlflow, hf, oci, edge-impulse, web or bench.",
 )
 @click.option("-o", "--out", type=OUTPUT, help="Default: NAME, with the layout's suffix.")
 @click.option("--name", default="forecaster", help="What the platform calls the model.  Default: forecaster.")

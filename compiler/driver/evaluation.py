@@ -17,7 +17,6 @@ At most ``MAX_NUMBERS`` numbers of the user's data and forecasts are kept, and t
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ...targets.artifact.open import read_manifest
 from ..base.content import file_hash
 from ..base.errors import VerificationError
+from ..base.reading import read_model
 from ..base.sealed import write_text
 from ..base.spread import spread
 from ..ir.unit import CompileUnit
@@ -149,17 +149,14 @@ def load_evaluation(path: Path) -> Evaluation:
     Raises:
         VerificationError: the file is too large, or not what ``save_evaluation`` writes.
     """
-    hint = "compile again, or remove it"
-    if path.stat().st_size > MAX_BYTES:
-        raise VerificationError(f"{path} is larger than {MAX_BYTES:,} bytes", hint=hint)
-    try:
-        return Evaluation.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise VerificationError(f"{path} field {where}: {first['msg']}", hint=hint) from None
-    except (ValueError, RecursionError) as error:
-        raise VerificationError(f"{path} is not JSON: {error}", hint=hint) from None
+    return read_model(
+        path,
+        Evaluation,
+        what="evaluation",
+        error=VerificationError,
+        max_bytes=MAX_BYTES,
+        hint="compile again, or remove it",
+    )
 
 
 def kept_residuals(artifact: Path) -> dict[str, Any] | None:

@@ -7,17 +7,32 @@ interval must lie below that of the baseline.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, RootModel
+
 from ..base.errors import BudgetError, UsageError
+from ..base.reading import read_json, validated
 from .bench import Bench, Entry
 from .budgets import NOISY_LINE, missed_latency
 
 MAX_BASELINE_BYTES = 64 << 20
+
+
+class _Entry(BaseModel):
+    """What a gate reads of an earlier entry."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    against: str | None = None
+    scenarios: dict[str, dict[str, Any]] = {}
+
+
+class _Baseline(RootModel[tuple[_Entry, ...]]):
+    """``bench --format json``."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +87,11 @@ def read_baseline(path: Path) -> dict[str, Entry]:
     Raises:
         UsageError: it is not one.
     """
-    try:
-        if path.stat().st_size > MAX_BASELINE_BYTES:
-            raise UsageError(f"{path}: more than {MAX_BASELINE_BYTES} bytes")
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(entry["name"]): entry for entry in entries if isinstance(entry.get("scenarios", {}), dict)
-        }
-    except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror}", hint="tsfmc bench ... --format json writes one"
-        ) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UsageError(
-            f"{path} is no output of tsfmc bench --format json", hint="write one with the same --against"
-        ) from None
+    hint = "write one with tsfmc bench ... --format json and the same --against"
+    what = "output of tsfmc bench"
+    entries = read_json(path, what=what, error=UsageError, max_bytes=MAX_BASELINE_BYTES, hint=hint)
+    parsed = validated(entries, _Baseline, what=f"{path}: {what}", error=UsageError, hint=hint)
+    return {entry.name: entry.model_dump() for entry in parsed.root}
 
 
 def _regressions(bench: Bench, baseline: Mapping[str, Entry], gates: Gates) -> Iterator[str]:

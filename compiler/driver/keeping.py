@@ -98,6 +98,8 @@ def _state(recipe: Recipe, unit: CompileUnit, statistics: WindowStatistics, fitt
         nothing = np.zeros((0, len(task.variates)))
         header = _header(recipe, unit, None)
         return state_of(header, None, prior, nothing, np.zeros((0, len(task.variates))), fitted)
+    if statistics.average:  # what is kept of one map for all is a sum over the variates
+        sums = sums.times(len(task.variates))
     first = data.splits.train - task.lookback - task.horizon + 1
     end = data.splits.span("test")[1]
     last = None if data.timestamps is None else str(data.timestamps[end - 1])

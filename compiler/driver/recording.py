@@ -1,23 +1,25 @@
 """``bench --record``: what a device measured becomes part of its artifact's manifest.
 
-The file was written by the artifact's own ``run.py`` and carried here by a person, so it proves nothing: it
-is checked for whether it can be true of this artifact.
+The file was written by the artifact's own ``run.py``, or by the static program of ``package --layout bench``,
+and carried here by a person, so it proves nothing: it is checked for whether it can be true of this artifact.
 
     binding        the payload that was measured is this one, by its hashes
     parity         the device's self-test passed, at this artifact's tolerance
     plausibility   figures are finite and in order, a ratio agrees with the medians it is of, its interval
                    holds it, and the machine is the one that the program was made for
+
+Under an emulator everything but the times is what it is on the device: the record says that the artifact
+computes there what it should, and none of its times goes into the manifest.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ...targets.artifact.device.bench import listed_payload
@@ -25,12 +27,16 @@ from ...targets.artifact.device.check import read_sums
 from ...targets.artifact.open import check_artifact, joined, read_manifest
 from ...targets.artifact.write import replace_manifest
 from ..base.errors import UsageError, VerificationError
+from ..base.reading import read_json, validated
+from .samples import Samples
 
-MAX_RECORD_BYTES = 1 << 20
-EXECUTED = "executed"
+MAX_RECORD_BYTES = 32 << 20
+COMPILED, EMULATED, EXECUTED = "compiled", "emulated", "executed"
 SAME_RATIO = 3.0
 """A ratio may depart from that of the wall medians by this factor: it is of processor times, and other
 programs stretch the wall's."""
+WHAT = "latency record"
+UNCHANGED = "copy what run.py bench --record wrote, unchanged"
 ORDER = ("p50_us", "p90_us", "p95_us", "p99_us", "p99.9_us")
 
 
@@ -105,7 +111,7 @@ class RecordSelftest(_Part):
 
 
 class LatencyRecord(_Part):
-    """``latency.json`` of ``run.py bench --record``."""
+    """``latency.json``: rows, or the samples that rows are worked out from."""
 
     format: Literal["tsfmc-latency"]
     version: Literal[1]
@@ -115,7 +121,20 @@ class LatencyRecord(_Part):
     host: dict[str, Any]
     selftest: RecordSelftest
     cold_start: dict[str, float]
-    scenarios: dict[Literal["stream", "interval"], RecordScenario] = Field(min_length=1)
+    scenarios: dict[Literal["stream", "interval"], RecordScenario] = Field(default={})
+    samples: Samples | None = None
+
+    @model_validator(mode="after")
+    def _measured(self) -> LatencyRecord:
+        if bool(self.scenarios) == (self.samples is not None):
+            raise PydanticCustomError("scenarios", "there must be scenarios, or samples of them")
+        return self
+
+    @property
+    def emulator(self) -> str | None:
+        """What ran the program in the place of a processor."""
+        found = self.host.get("emulator")
+        return None if found is None else str(found)
 
 
 def add_record(artifact: Path, file: Path) -> dict[str, Any]:
@@ -123,7 +142,9 @@ def add_record(artifact: Path, file: Path) -> dict[str, Any]:
 
     Where nothing was measured at home (a cross-compiled program), it becomes the latency and the cold start
     of the artifact, ``measured_on: device``; elsewhere it stands under ``latency.devices``.  The level
-    becomes ``executed``.  A signature of the artifact ends with its old manifest: sign it again.
+    becomes ``executed``.  A record from an emulator says that the artifact works there, under
+    ``target.emulated_record``, at the level ``emulated`` where nothing better is known; its times are left
+    out.  A signature of the artifact ends with its old manifest: sign it again.
 
     Raises:
         UsageError: the artifact is packed in one file, or the record is no record.
@@ -137,10 +158,26 @@ def add_record(artifact: Path, file: Path) -> dict[str, Any]:
             f"{artifact}: {joined(standing.problems)}", hint="get an intact copy of the artifact"
         )
     manifest = read_manifest(artifact)
-    text = _read(file)
-    record = _parsed(text, file)
+    fields = read_json(file, what=WHAT, error=UsageError, max_bytes=MAX_RECORD_BYTES, hint=UNCHANGED)
+    record = _checked(fields, file)
     _check_binding(record, manifest, artifact, file)
-    return replace_manifest(artifact, with_record(manifest, json.loads(text)))
+    if record.emulator is not None:
+        return replace_manifest(artifact, with_emulated(manifest, record))
+    if record.samples is not None:
+        fields["scenarios"] = record.samples.worked_out(manifest)
+        _checked({name: value for name, value in fields.items() if name != "samples"}, file)
+    return replace_manifest(artifact, with_record(manifest, fields))
+
+
+def with_emulated(manifest: Mapping[str, Any], record: LatencyRecord) -> dict[str, Any]:
+    """The manifest's fields with what an emulated run shows: that the program computes what it should."""
+    found = {
+        "emulator": record.emulator,
+        "measured_at": record.measured_at,
+        "selftest": record.selftest.model_dump(),
+    }
+    level = EMULATED if manifest["level"] == COMPILED else manifest["level"]
+    return {**manifest, "target": {**manifest["target"], "emulated_record": found}, "level": level}
 
 
 def with_record(manifest: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,26 +193,8 @@ def with_record(manifest: Mapping[str, Any], record: Mapping[str, Any]) -> dict[
     return {**manifest, **fields, "level": EXECUTED}
 
 
-def _read(file: Path) -> str:
-    try:
-        if file.stat().st_size > MAX_RECORD_BYTES:
-            raise UsageError(f"{file} has more than {MAX_RECORD_BYTES} bytes")
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}", hint="run.py bench --record writes it") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{file} is not text", hint="run.py bench --record writes it") from None
-
-
-def _parsed(text: str, file: Path) -> LatencyRecord:
-    try:
-        return LatencyRecord.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(
-            f"{file} field {where}: {first['msg']}", hint="copy what run.py bench --record wrote, unchanged"
-        ) from None
+def _checked(fields: Any, file: Path) -> LatencyRecord:
+    return validated(fields, LatencyRecord, what=f"{file}: {WHAT}", error=UsageError, hint=UNCHANGED)
 
 
 def _check_binding(record: LatencyRecord, manifest: Mapping[str, Any], artifact: Path, file: Path) -> None:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -48,6 +49,9 @@ TOO_FEW = "too few windows for rolling origins"
 TUNED = "the teacher was tuned on the training windows, on which rolling origins would overrate it"
 STATES = "states"
 """The target that is no forecast: a teacher's states, see ``in_window_coordinates``."""
+MOST_BYTES = 768 << 20
+"""Largest sums of every variate by itself; beyond them the average variate's alone are kept."""
+VARIATES_AT_ONCE = 32
 LOST_DIGITS = 1e5
 """Largest ratio of uncentred to centred sums that leaves ten digits after centring."""
 
@@ -127,13 +131,27 @@ class Sums:
             return self
 
         def blend(value: Tensor) -> Tensor:
-            return (value + pooling * value.mean(0, keepdim=True)) / (1 + pooling)
+            # In one copy: the sums of many variates are what takes the memory.
+            return (value + pooling * value.mean(0, keepdim=True)).div_(1 + pooling)
 
         return Sums(
             self.count,
             blend(self.gram),
             {name: blend(value) for name, value in self.cross.items()},
             {name: blend(value) for name, value in self.square.items()},
+        )
+
+    def averaged(self) -> Sums:
+        """The average variate's: ``D = 1``, with the windows of one."""
+        return replace(self.pooled().times(1 / len(self.gram)), count=self.count)
+
+    def times(self, factor: float) -> Sums:
+        """Every sum times a number, over as many windows."""
+        return Sums(
+            self.count,
+            self.gram * factor,
+            {name: value * factor for name, value in self.cross.items()},
+            {name: value * factor for name, value in self.square.items()},
         )
 
     def pooled(self) -> Sums:
@@ -186,6 +204,11 @@ def window_products(values: Array, lookback: int, horizon: int) -> tuple[Tensor,
     return total.gram[0], total.cross["truth"][0], total.square["truth"][0]
 
 
+def bytes_of_each(variates: int, lookback: int, horizon: int) -> int:
+    """What the sums of every variate by itself take."""
+    return 8 * variates * lookback * (lookback + horizon)
+
+
 def in_window_coordinates(name: str, target: Tensor, past: Tensor, mean: Tensor) -> Tensor:
     """A target ``[..., H]`` as a student that is centred by the window's mean ``[..., 1]`` is to meet it.
 
@@ -209,8 +232,14 @@ def window_sums(past: Tensor, target: Tensor, name: str = "truth") -> Sums:
     return Sums(len(past), x.mT @ x, {name: x.mT @ y}, {name: y.square().sum(1)})
 
 
-def piece_sums(piece: Piece) -> Sums:
-    """Sums over the windows of a piece, and of its labels: the task of an executor."""
+def piece_sums(piece: Piece, average: bool = False) -> Sums:
+    """Sums over the windows of a piece, and of its labels: the task of an executor.
+
+    Args:
+        average: those of the average variate, some variates at a time.
+    """
+    if isinstance(piece, SeriesPiece) and average:
+        return _average_sums(piece)
     if isinstance(piece, SeriesPiece):
         sums = hankel_sums(piece.series, piece.lookback, piece.horizon)
         for name, labels in piece.labels:
@@ -223,6 +252,23 @@ def piece_sums(piece: Piece) -> Sums:
     return sums
 
 
+def _average_sums(piece: SeriesPiece) -> Sums:
+    variates = piece.series.shape[1]
+    total: Sums | None = None
+    for first in range(0, variates, VARIATES_AT_ONCE):
+        some = slice(first, min(first + VARIATES_AT_ONCE, variates))
+        labels = tuple((name, _of_variates(teacher, some)) for name, teacher in piece.labels)
+        sums = piece_sums(replace(piece, series=piece.series[:, some], labels=labels))
+        share = sums.averaged().times((some.stop - some.start) / variates)
+        total = share if total is None else replace(total.accumulate(share), count=share.count)
+    assert total is not None
+    return total
+
+
+def _of_variates(labels: Labels, some: slice) -> Labels:
+    return lambda first, last: labels(first, last)[:, some]
+
+
 def series_sums(
     data: Dataset,
     lookback: int,
@@ -230,17 +276,21 @@ def series_sums(
     begin: int,
     end: int,
     labels: Sequence[tuple[str, Labels]] = (),
+    *,
+    average: bool = False,
 ) -> Sums:
     """Sums over the windows of a data set that start in the rows ``begin .. end-1``, and of their labels.
 
-    Memory does not grow with ``end - begin``.
+    Memory does not grow with ``end - begin``; nor does it with the variates where the ``average`` one is
+    asked for.
 
     Raises:
         ValueError: there are none.
     """
     if begin >= end:
         raise ValueError(f"no windows in {begin}..{end}")
-    return added(map(piece_sums, series_pieces(data, lookback, horizon, begin, end, labels)))
+    pieces = series_pieces(data, lookback, horizon, begin, end, labels)
+    return added(map(partial(piece_sums, average=average), pieces))
 
 
 def added(sums: Iterable[Sums], total: Sums | None = None) -> Sums:
@@ -335,6 +385,8 @@ class WindowStatistics:
         key: of everything the sums depend on.
         tuned: whether a teacher was fitted to the training windows: what it says of a block is then no
             forecast, and validation alone is judged.
+        average: keep the sums of the average variate alone: all that one map for all variates needs, in
+            memory that does not grow with them.
         executor: where the blocks are summed; by default here.
 
     Attributes:
@@ -351,9 +403,10 @@ class WindowStatistics:
         blocks: int = 8,
         key: str = "",
         tuned: bool = False,
+        average: bool = False,
         executor: Executor | None = None,
     ) -> None:
-        self.data, self.lookback, self.horizon = data, lookback, horizon
+        self.data, self.lookback, self.horizon, self.average = data, lookback, horizon, average
         self.labels, self.blocks, self.key, self.tuned = tuple(labels), blocks, key, tuned
         self.executor = executor or Local()
         self.windows = len(data.windows("train", lookback, horizon))
@@ -442,7 +495,7 @@ class WindowStatistics:
     def _sums(self, spans: Sequence[_Span]) -> Iterator[Sums]:
         """Sums over each span, in this order; with an engine, those of the next ones are under way."""
         pieces = chain.from_iterable(self._pieces(span) for span in spans)
-        found = self.executor.map(piece_sums, pieces)
+        found = self.executor.map(partial(piece_sums, average=self.average), pieces)
         size = CHUNK_WINDOWS if isinstance(self.data, SyntheticData) else PIECE_WINDOWS
         for span in spans:
             yield added(islice(found, len(chunked(span.begin, span.end, size))))

@@ -1,7 +1,7 @@
 """``tsfmc compare``: artifacts side by side, each held against the first.
 
 accuracy   every artifact on the same test windows, each difference paired (``learning/compare.py``)
-latency    all artifacts in one interleaved run
+latency    all artifacts in one interleaved run, in one scenario
 size, parity, provenance    from the manifests
 
 An artifact regresses against the first when
@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...targets.artifact.device.rounds import SCENARIOS, STREAM
 from ...targets.artifact.open import Forecaster, open_artifact
 from ...targets.measure.latency import measure
-from ..base.errors import BudgetError, TsfmcError, UsageError
+from ..base.errors import BudgetError, TsfmcError, UsageError, unknown_name
 from ..base.progress import Progress
 from ..data import Dataset, known_names
 from ..data.as_compiled import load_as_compiled
@@ -174,6 +175,7 @@ def run(
     *,
     data: str | None = None,
     latency: bool = True,
+    scenario: str = STREAM,
     threads: int = 1,
     duration_s: float = 5.0,
     progress: Progress,
@@ -183,10 +185,14 @@ def run(
     Args:
         data: where the test windows come from; by default the data set that the first manifest names, where
             it is a known one.  The split is the first artifact's.
+        scenario: of the latency, one of ``SCENARIOS``.
 
     Raises:
-        UsageError: fewer than two artifacts, or other variates or another horizon than the first's.
+        UsageError: an unknown scenario, fewer than two artifacts, or other variates or another horizon than
+            the first's.
     """
+    if scenario not in SCENARIOS:
+        raise unknown_name("scenario", scenario, SCENARIOS)
     if len(paths) < 2:
         raise UsageError("compare takes two artifacts or more", hint="tsfmc compare A B")
     models = [open_artifact(path, threads=threads) for path in paths]
@@ -205,9 +211,9 @@ def run(
     if latency and len({model.lookback for model in models}) > 1:
         notes.append("latency not compared: the lookbacks differ, so the windows do")
     elif latency:
-        progress.line("latency of all, interleaved")
+        progress.line(f"latency of all, interleaved: {scenario}")
         windows = models[0].example_windows(WINDOWS) if series is None else _windows(models[0], series)
-        speeds, method, noisy = side_by_side(models, windows, threads, duration_s)
+        speeds, method, noisy = side_by_side(models, windows, threads, duration_s, scenario)
         methods.append(f"latency: {method}")
     sides = []
     for place, (name, model) in enumerate(zip(names, models, strict=True)):
@@ -230,13 +236,14 @@ def run(
 
 
 def side_by_side(
-    models: Sequence[Forecaster], windows: np.ndarray, threads: int, duration_s: float
+    models: Sequence[Forecaster], windows: np.ndarray, threads: int, duration_s: float, scenario: str = STREAM
 ) -> tuple[list[Speed], str, bool]:
     """All in one run: the speed of each, the method, and whether the run was noisy."""
     names = [f"artifact {place}" for place in range(1, len(models) + 1)]
     report = measure(
         {name: model.engine for name, model in zip(names, models, strict=True)},
         windows,
+        scenario=scenario,
         threads=threads,
         duration_s=duration_s,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.artifact.device.output import Forecast
+from ..base.text import printable
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 FLAT = "▄"
@@ -43,8 +44,3 @@ def sparkline(values: npt.NDArray[np.floating], low: float, high: float) -> str:
         return FLAT * len(pieces)
     heights = [(piece.mean() - low) / (high - low) for piece in pieces]
     return "".join(BLOCKS[min(int(height * len(BLOCKS)), len(BLOCKS) - 1)] for height in heights)
-
-
-def printable(text: str) -> str:
-    """Without what a terminal would obey instead of show."""
-    return "".join(character if character.isprintable() else "?" for character in text)

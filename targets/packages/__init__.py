@@ -9,6 +9,7 @@ LAYOUTS = Registry(
         "triton": "targets.packages.triton:Triton",
         "kserve": "targets.packages.kserve:KServe",
         "mlflow": "targets.packages.mlflow:MlflowModel",
+        "bench": "targets.packages.device_bench:DeviceBench",
         "hf": "targets.packages.hugging_face:HuggingFace",
         "oci": "targets.packages.oci:Oci",
         "edge-impulse": "targets.packages.edge_impulse:EdgeImpulse",

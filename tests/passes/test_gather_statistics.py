@@ -15,7 +15,9 @@ from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.ir.passes import Pass, PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
+from tsfmc.compiler.learning import statistics
 from tsfmc.compiler.learning.statistics import Sums, WindowStatistics, window_sums
+from tsfmc.passes import gather_statistics
 from tsfmc.passes.align_temporal import AlignTemporal
 from tsfmc.passes.build_student import BuildStudent
 from tsfmc.passes.drop_dead_weights import DropDeadWeights
@@ -55,8 +57,30 @@ def test_sums_of_truth_and_teacher(taught: CompileUnit) -> None:
 
 
 def test_without_a_teacher_there_is_the_truth_alone(unit: CompileUnit) -> None:
-    statistics = gather(unit)
-    assert statistics.targets == ("truth",) and statistics.all().cross.keys() == {"truth"}
+    found = gather(unit)
+    assert found.targets == ("truth",) and found.all().cross.keys() == {"truth"}
+
+
+def test_the_average_variates_sums_are_those_of_each_averaged(
+    taught: CompileUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of two and one of the three variates; validation and every fold, the teacher's sums as well."""
+    monkeypatch.setattr(statistics, "VARIATES_AT_ONCE", 2)
+    monkeypatch.setattr(statistics, "PIECE_WINDOWS", 50)
+    each, average = gather(taught, variates="each"), gather(taught, variates="average")
+    assert average.average and not each.average and average.key != each.key
+    for one, other in zip(each.folds(), average.folds(), strict=True):
+        assert other.fit.gram.shape[0] == 1
+        for name in ("truth", "teacher"):
+            assert_same(one.fit.averaged(), other.fit, name)
+        assert_same(one.judged.averaged(), other.judged, "truth")
+
+
+def test_many_variates_are_averaged(taught: CompileUnit, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not gather(taught).average
+    monkeypatch.setattr(gather_statistics, "MOST_BYTES", 8 * 3 * 48 * 60 - 1)
+    assert gather(taught).average
+    assert not gather(taught, variates="each").average
 
 
 def test_blocks(taught: CompileUnit) -> None:

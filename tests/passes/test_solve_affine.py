@@ -31,10 +31,16 @@ RIDGE = 20.0
 
 
 def prepared(
-    unit: CompileUnit, *, lambda_kd: float = 1.0, tau: float | None = None, **config: Any
+    unit: CompileUnit,
+    *,
+    lambda_kd: float = 1.0,
+    tau: float | None = None,
+    variates: str = "auto",
+    **config: Any,
 ) -> CompileUnit:
     """As it comes to the pass, statistics gathered."""
-    passes = [BuildStudent(kind="dlinear", config=config, lambda_kd=lambda_kd), GatherStatistics()]
+    gather = GatherStatistics(variates=variates)
+    passes = [BuildStudent(kind="dlinear", config=config, lambda_kd=lambda_kd), gather]
     if tau is not None:
         passes.append(WeightHorizons(tau=tau))
     return PassManager(passes).run(unit, PassContext())
@@ -142,6 +148,28 @@ def test_auto_searches_forms_only_when_asked(taught: CompileUnit) -> None:
     assert {row["form"] for row in solved(unit, search=("lambda",))[0].metrics["selection"]} == {"shared"}
     forms = {row["form"] for row in solved(unit, search=("maps",))[0].metrics["selection"]}
     assert forms == {"shared", "per-variate", "low-rank"}
+
+
+def test_of_the_average_variate_comes_the_same_shared_map(taught: CompileUnit) -> None:
+    """To the setting, the error it says it has, and the map; other forms are left out, and a line says so."""
+    (one, mine), (other, theirs) = (
+        solved(prepared(taught, maps=maps, variates=variates))
+        for maps, variates in (("shared", "each"), ("auto", "average"))
+    )
+    warnings = one.metrics.pop("warnings"), other.metrics.pop("warnings")
+    assert warnings[1][-1].startswith("3 variates: one map for all of them is the only form")
+    assert not any("only form" in line for line in warnings[0])
+    assert other.metrics["maps"] == "shared"
+    assert {k: other.metrics[k] for k in ("lambda", "tau", "ridge", "candidates")} == {
+        k: one.metrics[k] for k in ("lambda", "tau", "ridge", "candidates")
+    }
+    assert other.metrics["validation_mse"] == pytest.approx(one.metrics["validation_mse"], rel=1e-9)
+    torch.testing.assert_close(dlinear_maps(theirs), dlinear_maps(mine), rtol=1e-5, atol=1e-6)
+
+
+def test_maps_of_each_need_the_sums_of_each(taught: CompileUnit) -> None:
+    with pytest.raises(PassError, match=r"3 variates are too many for low-rank maps.*gather_statistics"):
+        SolveAffine().requires(prepared(taught, maps="low-rank", rank=3, variates="average"))
 
 
 def test_options_are_the_values_tried(taught: CompileUnit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,3 +115,17 @@ def test_threads_are_those_asked_for_and_as_before() -> None:
 def test_an_operator_without_onnx_form_is_an_error_for_who_needs_the_file() -> None:
     with pytest.raises(LoweringError, match="cannot be exported"):
         Model(Branches(), WINDOWS).onnx_file()
+
+
+def test_torch_compile_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one, into an empty cache: its code is generated, compiled and called."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    model = make_model()
+    candidate = prepare("compiled", Model(model, WINDOWS), 1)
+    assert isinstance(candidate, Candidate) and candidate.form is not None
+    assert candidate.form.startswith("fp32, torch.compile")
+    with torch.no_grad():
+        expected = model(torch.from_numpy(WINDOWS[:1])).numpy()
+    np.testing.assert_allclose(candidate.call(WINDOWS[:1]), expected, rtol=1e-4, atol=1e-5)
+    assert list(tmp_path.rglob("*.so")), "nothing was compiled"

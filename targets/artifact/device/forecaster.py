@@ -185,21 +185,25 @@ class Forecaster:
             raise ArtifactError(
                 f"{MANIFEST} field selftest.tolerance: expected a number in (0, 1), got {tolerance!r}"
             )
-        past = self._vectors(SELFTEST_PAST, self.lookback + self.inputs)
-        expected = self.scaling.scale(self._vectors(SELFTEST_FORECAST, outputs_of(self.manifest["task"])))
-        if len(past) != len(expected):
-            raise ArtifactError(f"{SELFTEST_FORECAST} has {len(expected)} windows, expected {len(past)}")
-        scaled = self._scaled(self._checked(past))
+        scaled, expected = self.selftest_windows()
         error = np.abs(self._in_scaled_units(scaled) - expected)
         scale = window_scale(scaled, expected)
         relative = error.max(axis=(1, 2)) / np.where(scale > 0, scale, 1.0)
         return {
-            "windows": len(past),
+            "windows": len(scaled),
             "max_abs": float(error.max()),
             "max_rel": float(relative.max()),
             "tolerance": tolerance,
             "passed": bool((relative <= tolerance).all()),
         }
+
+    def selftest_windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Windows ``[N, D, L]`` and the original model's forecasts ``[N, D, H]``, scaled."""
+        past = self._vectors(SELFTEST_PAST, self.lookback + self.inputs)
+        expected = self.scaling.scale(self._vectors(SELFTEST_FORECAST, outputs_of(self.manifest["task"])))
+        if len(past) != len(expected):
+            raise ArtifactError(f"{SELFTEST_FORECAST} has {len(expected)} windows, expected {len(past)}")
+        return self._scaled(self._checked(past)), expected
 
     def example_windows(self, count: int) -> np.ndarray:
         """``[count, D, L]`` float32, scaled: the self-test's real windows, each rolled by another time."""

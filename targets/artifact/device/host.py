@@ -36,8 +36,25 @@ def device_record(packages: tuple[str, ...]) -> dict[str, Any]:
         "system": platform.system(),
         "cores": _usable_cores(),
         "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "emulator": emulator(),
         "packages": {"python": platform.python_version(), **_versions(packages)},
     }
+
+
+def emulator() -> str | None:
+    """What runs this program in the place of a processor; its times say nothing of a device.
+
+    An emulator of programs answers for their own files, but its process has its own name, and the processor
+    that the system tells of is of another kind than the program's.
+    """
+    try:
+        own = Path(os.readlink("/proc/thread-self/exe")).name  # Python 3.8 has no Path.readlink
+    except OSError:
+        own = ""
+    if own.startswith("qemu"):
+        return own
+    x86 = platform.machine() in ("x86_64", "AMD64", "i386", "i586", "i686")
+    return "unknown" if not x86 and _cpuinfo("vendor_id") else None
 
 
 def _cpu_model() -> str | None:

@@ -149,21 +149,29 @@ def measure_scenarios(
             )
             rows = rows_of(turns, candidates, threads)
             facts = [precision, f"{threads} thread{'s' if threads > 1 else ''}"]
-            method = _method(scenario, rows, turns, warm, windows.shape, facts, mib, notes)
+            other_work = mib, last_level_cache_kib()
+            method = method_words(scenario, rows, turns, warm, windows.shape, facts, other_work, notes)
             reports[scenario] = LatencyReport(rows, method)
     return reports
 
 
-def _method(
+def method_words(
     scenario: str,
     rows: Mapping[str, Row],
     turns: Mapping[str, Turns],
     warm: Mapping[str, WarmUp],
     windows: Sequence[int],
     facts: Sequence[str],
-    mib: int,
+    other_work: tuple[int, int | None],
     notes: Sequence[str],
 ) -> str:
+    """How the rows were measured.
+
+    Args:
+        windows: ``[N, D, L]``.
+        other_work: MiB that were read and written between calls, and KiB of the last-level cache.
+    """
+    mib, cache = other_work
     count, variates, lookback = windows
     horizon = next(iter(warm.values())).output_shape[-1]
     queries = {name: sum(len(turn) for turn in row.turns_ns) for name, row in rows.items()}
@@ -180,7 +188,7 @@ def _method(
         "host copies in",
     ]
     if scenario == INTERVAL:
-        parts.append(f"before every call {mib} MiB read and written{_cache_words(mib)}")
+        parts.append(f"before every call {mib} MiB read and written{_cache_words(mib, cache)}")
     if len(rows) > 1:
         parts.append(f"interleaved: {len(next(iter(rows.values())).turns_ns)} rounds")
         if scenario == STREAM:
@@ -196,8 +204,7 @@ def _method(
     return ", ".join(parts)
 
 
-def _cache_words(mib: int) -> str:
-    cache = last_level_cache_kib()
+def _cache_words(mib: int, cache: int | None) -> str:
     if cache is None:
         return ""
     shared = ", which stays" if cache > mib * 1024 else ""

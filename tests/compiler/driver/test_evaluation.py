@@ -197,11 +197,11 @@ def test_it_is_read_as_it_was_written(found: Evaluation, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text[:-20], "is not JSON"),
-        (lambda text: json.dumps({**json.loads(text), "more": 1}), "field more"),
-        (lambda text: text.replace('"windows":', '"windows":"x","w":'), "field"),
-        (lambda text: "[" * 200_000, "is not JSON"),
-        (lambda text: " " * (5 << 20), "is larger than"),
+        (lambda text: text[:-20], "evaluation: not JSON"),
+        (lambda text: json.dumps({**json.loads(text), "more": 1}), "more is 1"),
+        (lambda text: text.replace('"windows":', '"windows":"x","w":'), "windows is 'x'"),
+        (lambda text: "[" * 200_000, "nested deeper"),
+        (lambda text: " " * (5 << 20), "5242880 bytes, expected at most"),
     ],
 )
 def test_another_file_is_refused(found: Evaluation, tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]

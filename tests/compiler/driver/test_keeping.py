@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from factory import HORIZON, LOOKBACK
 
 from tsfmc.compiler.driver.keeping import KeepStatistics, waiting
@@ -47,6 +48,24 @@ def test_the_setting_is_the_chosen_one(solved: CompileUnit, tmp_path: Path) -> N
     assert chosen is not None
     assert (setting.form, setting.rank) == ("low-rank", 4)
     assert (setting.ridge, setting.pooling) == (chosen["ridge"], chosen["pooling"])
+
+
+def test_of_the_average_variate_the_same_is_kept(taught: CompileUnit, tmp_path: Path) -> None:
+    """What update adds to later is a sum over the variates, however the compile gathered it."""
+    recipe = make_recipe(lookback=LOOKBACK, horizon=HORIZON)
+    states = []
+    for variates in ("each", "average"):
+        unit = GatherStatistics(variates=variates).run(taught, CONTEXT).unit
+        unit = BuildStudent(kind="dlinear", config={}).run(unit, CONTEXT).unit
+        unit = SolveAffine(ridges=(10.0,), lambdas=(1.0,)).run(unit, CONTEXT).unit
+        with ExitStack() as cleanup:
+            KeepStatistics(recipe, tmp_path).run(unit, PassContext(cleanup=cleanup))
+        states.append(read_state(tmp_path / FILE)[0])
+    (each, average) = (state.sums for state in states)
+    assert each.count == average.count
+    torch.testing.assert_close(average.gram, each.gram, rtol=1e-9, atol=1e-9)
+    for name, value in each.cross.items():
+        torch.testing.assert_close(average.cross[name], value, rtol=1e-9, atol=1e-9)
 
 
 def test_not_without_a_solved_student(taught: CompileUnit, tmp_path: Path) -> None:

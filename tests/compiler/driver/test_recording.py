@@ -123,11 +123,15 @@ def slower_teacher(record: Record) -> None:
         (change("selftest", "passed", to=False), VerificationError, "self-test differs"),
         (change("selftest", "max_rel", to=0.5), VerificationError, "self-test differs"),
         (change("selftest", "tolerance", to=0.9), VerificationError, "self-test differs"),
-        (change("format", to="other"), UsageError, "field format"),
-        (change("more", to=1), UsageError, "field more"),
-        (change("scenarios", to={}), UsageError, "field scenarios"),
+        (change("format", to="other"), UsageError, "record: format is 'other'"),
+        (change("more", to=1), UsageError, "record: more is 1"),
+        (change("scenarios", to={}), UsageError, "there must be scenarios"),
         (change("scenarios", "stream", "artifact", "median_us", to=0), UsageError, "median_us"),
-        (change("scenarios", "stream", "artifact", "median_us", to=float("nan")), UsageError, "median_us"),
+        (
+            change("scenarios", "stream", "artifact", "median_us", to=float("nan")),
+            UsageError,
+            "NaN is not allowed",
+        ),
         (change("scenarios", "stream", "artifact", "n", to=3), UsageError, r"artifact\.n"),
         (change("scenarios", "stream", "artifact", "p50_us", to=1e-3), UsageError, "percentiles must rise"),
         (change("scenarios", "stream", "artifact", "p90_us", to="1"), UsageError, "must be numbers"),
@@ -163,12 +167,12 @@ def test_a_record_of_another_kind_of_machine_is_refused(here: tuple[Path, Path])
 
 def test_a_broken_artifact_a_packed_one_and_no_record(here: tuple[Path, Path]) -> None:
     art, file = here
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UsageError, match="no such latency record"):
         add_record(art, art / "nothing.json")
     with pytest.raises(UsageError, match="unpack it first"):
         add_record(file, file)
     (file.parent / "text.json").write_text("{")
-    with pytest.raises(UsageError, match=r"text\.json field the file: Invalid JSON"):
+    with pytest.raises(UsageError, match=r"text\.json: latency record: not JSON"):
         add_record(art, file.parent / "text.json")
     (art / "model.onnx").write_bytes(b"")
     with pytest.raises(VerificationError, match=r"model\.onnx was changed"):

@@ -70,7 +70,15 @@ def test_latency_is_measured_in_one_run(pair: tuple[Path, Path]) -> None:
     assert first.ratio == 1.0 and first.interval[0] <= 1.0 <= first.interval[1]
     assert second.interval[0] <= second.ratio <= second.interval[1]
     assert "interleaved" in found.methods[0]
+    assert found.methods[0].startswith("latency: single-stream")
     assert "give --data" in found.notes[0]  # the manifest names a file, which is never looked for
+
+
+def test_latency_in_the_other_scenario(pair: tuple[Path, Path]) -> None:
+    found = compare(pair, scenario="interval", duration_s=0.1)
+    assert "interval" in found.methods[0] and "MiB read and written" in found.methods[0]
+    with pytest.raises(UsageError, match="unknown scenario 'both'"):
+        compare(pair, scenario="both")
 
 
 @pytest.mark.parametrize(
