@@ -17,20 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...compiler.base.errors import UsageError
 from .layout import Layout, Packed
 from .web_runtime import copy_runtime
 
 PAGE = Path(__file__).parent / "page"
-PAGE_READS: Mapping[str, object] = {
-    "data_format": {},
-    "zone": "",
-    "duplicates": "error",
-    "sort": False,
-    "quantile_levels": None,
-    "fleet": None,
-}
-"""Fields of a manifest whose usual value the page goes by, and no other."""
 
 
 class Web(Layout):
@@ -45,23 +35,21 @@ class Web(Layout):
     summary: ClassVar[str] = "a page that forecasts a dropped CSV in the browser, for any server of files"
     kinds: ClassVar[tuple[str, ...]] = ("onnx",)
     options: ClassVar[tuple[str, ...]] = ("runtime", "interval")
+    usual: ClassVar[Mapping[str, object]] = {
+        "inputs": None,
+        "fleet": None,
+        "quantile_levels": None,
+        "data_format": {},
+        "zone": "",
+        "duplicates": "error",
+        "sort": False,
+    }
 
     def __init__(self, runtime: Path | None = None, interval: Mapping[str, Any] | None = None) -> None:
         self.runtime, self.interval = runtime, interval
 
     def write(self, artifact: Packed, path: Path) -> None:
-        """Writes the folder.
-
-        Raises:
-            UsageError: the artifact reads tables, or forecasts, in a way that the page does not know.
-        """
-        stated = {"fleet": artifact.manifest.get("fleet"), **artifact.manifest["task"]}
-        for name, usual in PAGE_READS.items():
-            if stated.get(name, usual) not in (usual, None):
-                raise UsageError(
-                    f"layout {self.name} has no {name} of its own, this artifact was compiled with one",
-                    hint=f"run.py and layout mlflow have; or compile without {name}",
-                )
+        """Writes the folder."""
         for source in sorted(PAGE.iterdir()):
             shutil.copyfile(source, path / source.name)
         facts = {"name": artifact.name, "interval": self.interval}

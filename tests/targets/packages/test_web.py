@@ -229,7 +229,7 @@ def test_what_the_page_would_read_otherwise_is_not_packaged(
 ) -> None:
     task = json.loads((folders / "onnx" / "manifest.json").read_text())["task"]
     make_artifact(tmp_path / "onnx", task={**task, field: value})
-    with pytest.raises(UsageError, match=f"layout web has no {field} of its own"):
+    with pytest.raises(UsageError, match=f"layout web does not know {field}, which"):
         api.package(tmp_path / "onnx", layout="web", out=tmp_path / "site", runtime=runtime())
     assert not (tmp_path / "site").exists()
 
