@@ -1,6 +1,7 @@
 """The service of ``docs/examples``: killed in the middle, it goes on with its window."""
 
 import json
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -51,3 +52,58 @@ def test_a_killed_service_goes_on_with_its_window(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ([], "expected {"),
+        ({}, "expected {"),
+        ({"row": [1, 2, 3]}, "expected {"),
+        ({"row": {"load": 1}}, "a value for each variate"),
+        ({"row": dict.fromkeys(VARIATES, 1), "time": 5}, "time: expected ISO 8601 in quotes, got 5"),
+        ({"row": dict.fromkeys(VARIATES, "x"), "time": "2024-01-01"}, "expected numbers"),
+    ],
+)
+def test_a_body_that_is_no_row_is_said_in_one_line(body, says, service):
+    with pytest.raises(urllib.error.HTTPError, match="400") as caught:
+        ask(service, "/rows", body)
+    assert says in json.load(caught.value)["error"]
+
+
+def test_a_length_that_is_no_number_is_answered(service):
+    with socket.create_connection(("127.0.0.1", service), timeout=30) as connection:
+        connection.sendall(b"POST /rows HTTP/1.0\r\nContent-Length: abc\r\n\r\n")
+        assert b" 404 " in connection.makefile("rb").readline()
+
+
+@pytest.mark.parametrize("state", ["{}", '{"what": "tsfmc stre', "[]"])
+def test_a_state_of_something_else_is_refused_before_it_listens(state, tmp_path, artifact):
+    (tmp_path / "state.json").write_text(state)
+    process = subprocess.run(
+        [sys.executable, str(SCRIPT), str(artifact), "--state", str(tmp_path / "state.json"), "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "is no state of this stream" in line
+    assert (tmp_path / "state.json").read_text() == state
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    place = tmp_path_factory.mktemp("made") / "artifact"
+    make_artifact(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def service(artifact):
+    process, port = start(artifact, artifact.parent / "state.json")
+    yield port
+    process.kill()
+    process.wait()

@@ -13,6 +13,7 @@ import json
 import sys
 import threading
 import types
+from contextlib import suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,7 +42,10 @@ class Service:
 
     def push(self, body):
         """``{"row": {variate: value}, "time": ISO 8601}`` -> how many rows were missing before it."""
-        time = body.get("time")
+        if not isinstance(body, dict) or not isinstance(body.get("row"), dict):
+            raise ValueError('expected {"row": {variate: value}, "time": "2024-01-31T13:00:00"}')
+        if not isinstance(time := body.get("time"), (str, type(None))):
+            raise ValueError(f"time: expected ISO 8601 in quotes, got {time!r}")
         with self.lock:
             gap = self.stream.push(body["row"], None if time is None else datetime.fromisoformat(time))
             self.stream.save(self.state)
@@ -64,7 +68,8 @@ class Handler(BaseHTTPRequestHandler):
     service: Service
 
     def do_POST(self):
-        length = int(self.headers.get("Content-Length") or 0)
+        stated = self.headers.get("Content-Length") or ""
+        length = int(stated) if stated.isascii() and stated.isdigit() else 0
         if self.path != "/rows" or not 0 < length <= MAX_BODY:
             self._answer(404, {"error": f"POST /rows with up to {MAX_BODY} bytes"})
             return
@@ -80,8 +85,10 @@ class Handler(BaseHTTPRequestHandler):
     def _try(self, work):
         try:
             self._answer(200, work())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:  # of the runner, too: what a user gave
             self._answer(400, {"error": str(error)})
+        except OSError as error:  # the row is in the window, and not on disk
+            self._answer(500, {"error": f"the window cannot be saved: {error}"})
 
     def _answer(self, code, body):
         text = json.dumps(body).encode()
@@ -108,6 +115,10 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--missing", help="error, ffill or interpolate; default: as compiled")
     given = parser.parse_args()
-    server = serve(given.artifact, given.state, given.port, given.missing)
+    try:
+        server = serve(given.artifact, given.state, given.port, given.missing)
+    except Exception as error:  # of the runner: no artifact, a state of another one; of the system: the port
+        sys.exit(f"error: {error}")
     print(f"listening on port {server.server_port}", file=sys.stderr, flush=True)
-    server.serve_forever()
+    with suppress(KeyboardInterrupt):
+        server.serve_forever()

@@ -13,6 +13,7 @@ another, and its converter takes outputs of two dimensions. So the program is wr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import ClassVar
@@ -60,6 +61,7 @@ class EdgeImpulse(Layout):
     name: ClassVar[str] = "edge-impulse"
     summary: ClassVar[str] = "Edge Impulse: model.onnx for an upload (BYOM), representative.npy"
     kinds: ClassVar[tuple[str, ...]] = ("onnx",)
+    usual: ClassVar[Mapping[str, object]] = {"inputs": None}
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes the folder.

@@ -6,6 +6,7 @@ protocol (v2).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,6 +39,7 @@ class KServe(Layout):
     name: ClassVar[str] = "kserve"
     summary: ClassVar[str] = "KServe: models/ for the storage, inferenceservice.yaml for the cluster"
     kinds: ClassVar[tuple[str, ...]] = ("onnx",)
+    usual: ClassVar[Mapping[str, object]] = {"inputs": None}
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes both."""

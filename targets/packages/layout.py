@@ -77,6 +77,8 @@ class Layout:
     """Kinds of target that it takes; none named means all."""
     suffix: ClassVar[str] = ""
     """Of the one file that it writes; empty where it writes a directory."""
+    usual: ClassVar[Mapping[str, object]] = {}
+    """Field of a task, or ``fleet`` -> the value that it goes by; an artifact with another is refused."""
     options: ClassVar[tuple[str, ...]] = ()
     """Names of what its constructor takes."""
 
@@ -108,7 +110,7 @@ def write_package(artifact: Path, layout: Layout, out: Path, name: str = "foreca
 
     Raises:
         VerificationError: the artifact is not intact.
-        UsageError: the layout does not take this target, ``out`` exists, or the name is not allowed.
+        UsageError: the layout does not take this target or task, ``out`` exists, or the name is not allowed.
     """
     if not NAME.fullmatch(name):
         raise UsageError(
@@ -125,9 +127,20 @@ def write_package(artifact: Path, layout: Layout, out: Path, name: str = "foreca
                 f"{artifact} is for {packed.kind}",
                 hint=f"compile with --target {layout.kinds[0]}",
             )
+        _check_usual(packed, layout)
         with _complete_or_absent(out, layout) as draft:
             layout.write(packed, draft)
     return out
+
+
+def _check_usual(artifact: Packed, layout: Layout) -> None:
+    stated = {"fleet": artifact.manifest.get("fleet"), **artifact.manifest["task"]}
+    for name, usual in layout.usual.items():
+        if stated.get(name, usual) not in (usual, None):
+            raise UsageError(
+                f"layout {layout.name} does not know {name}, which this artifact was compiled with",
+                hint=f"take layout hf, oci or tsfmc, where run.py does, or compile without {name}",
+            )
 
 
 @contextmanager

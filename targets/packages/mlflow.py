@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +54,7 @@ class MlflowModel(Layout):
 
     name: ClassVar[str] = "mlflow"
     summary: ClassVar[str] = "MLflow model: python_function without a pickle, with a signature"
+    usual: ClassVar[Mapping[str, object]] = {"inputs": None}
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes the model."""

@@ -7,6 +7,7 @@ NAME/artifact/...        where it comes from: manifest, hashes, self-test
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,6 +55,7 @@ class Triton(Layout):
     name: ClassVar[str] = "triton"
     summary: ClassVar[str] = "Triton model repository: config.pbtxt, 1/model.onnx in raw units"
     kinds: ClassVar[tuple[str, ...]] = ("onnx",)
+    usual: ClassVar[Mapping[str, object]] = {"inputs": None}
 
     def write(self, artifact: Packed, path: Path) -> None:
         """Writes the repository."""

@@ -35,6 +35,15 @@ class Web(Layout):
     summary: ClassVar[str] = "a page that forecasts a dropped CSV in the browser, for any server of files"
     kinds: ClassVar[tuple[str, ...]] = ("onnx",)
     options: ClassVar[tuple[str, ...]] = ("runtime", "interval")
+    usual: ClassVar[Mapping[str, object]] = {
+        "inputs": None,
+        "fleet": None,
+        "quantile_levels": None,
+        "data_format": {},
+        "zone": "",
+        "duplicates": "error",
+        "sort": False,
+    }
 
     def __init__(self, runtime: Path | None = None, interval: Mapping[str, Any] | None = None) -> None:
         self.runtime, self.interval = runtime, interval

@@ -1,4 +1,5 @@
-// A file becomes text, and text becomes rows: UTF-8, commas, quotes as RFC 4180 has them, packed or not.
+// A file becomes text, and text becomes rows: UTF-8, commas (tabs in a .tsv), quotes as RFC 4180 has them,
+// packed or not.
 
 import { InputError } from "./text.js";
 
@@ -34,17 +35,18 @@ export async function readText(file) {
  */
 export function parseCsv(name, text) {
   checkLines(name, text);
+  const separator = /\.tsv(\.gz)?$/i.test(name) ? "\t" : ",";
   const records = [];
   let [at, line] = [0, 0];
   while (at < text.length) {
     const cells = [];
     let more = true;
     while (more) {
-      const field = readField(name, text, at);
+      const field = readField(name, text, at, separator);
       cells.push(field.value);
       line += field.breaks;
       at = field.end;
-      more = text[at] === ",";
+      more = text[at] === separator;
       if (more) at += 1;
     }
     at += text.startsWith("\r\n", at) ? 2 : 1;
@@ -57,10 +59,10 @@ export function parseCsv(name, text) {
     rows: rest.filter((row) => !isBlank(row)) };
 }
 
-/** One field from `at` on: its value, where it ends (a comma, a line break, the end), its line breaks. */
-function readField(name, text, at) {
+/** One field from `at` on: its value, where it ends (a separator, a line break, the end), its line breaks. */
+function readField(name, text, at, separator) {
   if (text[at] !== '"') {
-    const end = nextOf(text, /[,\r\n]/g, at);
+    const end = nextOf(text, separator === "," ? /[,\r\n]/g : /[\t\r\n]/g, at);
     return { value: text.slice(at, end), end, breaks: 0 };
   }
   const parts = [];
@@ -72,8 +74,8 @@ function readField(name, text, at) {
     start = quote + 2;
     if (text[quote + 1] === '"') continue; // two quotes are one
     const end = quote + 1;
-    if (end < text.length && !",\r\n".includes(text[end])) {
-      throw unreadable(name, "',' expected after '\"'");
+    if (end < text.length && !`${separator}\r\n`.includes(text[end])) {
+      throw unreadable(name, `'${separator}' expected after '"'`);
     }
     const value = parts.join('"');
     return { value, end, breaks: value.match(/\r\n|\r|\n/g)?.length ?? 0 };

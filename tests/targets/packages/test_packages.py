@@ -200,6 +200,16 @@ def test_a_server_of_onnx_is_not_given_another_target(artifact, tmp_path):
         api.package(other, layout="triton", out=tmp_path / "package")
 
 
+@pytest.mark.parametrize("layout", ["triton", "kserve", "mlflow", "edge-impulse", "web"])
+def test_a_server_of_windows_is_not_given_what_needs_more_than_a_window(layout, artifact, tmp_path):
+    fields = json.loads((artifact / "manifest.json").read_text())
+    calendar = {"kind": "calendar", "name": "hour", "harmonics": 1, "scale": 1.0, "width": 2}
+    other = tmp_path / "other"
+    make_artifact(other, task={**fields["task"], "inputs": [calendar]})
+    with pytest.raises(UsageError, match=f"layout {layout} does not know inputs"):
+        api.package(other, layout=layout, out=tmp_path / "package")
+
+
 def digest(path):
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {

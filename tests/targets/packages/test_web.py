@@ -215,6 +215,25 @@ def test_only_the_page_has_a_runtime(folders: Path, tmp_path: Path) -> None:
         api.package(folders / "onnx", layout="hf", out=tmp_path / "out", runtime=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("zone", "Europe/Berlin"),
+        ("sort", True),
+        ("duplicates", "mean"),
+        ("data_format", {"sep": "semicolon"}),
+    ],
+)
+def test_what_the_page_would_read_otherwise_is_not_packaged(
+    field: str, value: object, folders: Path, tmp_path: Path
+) -> None:
+    task = json.loads((folders / "onnx" / "manifest.json").read_text())["task"]
+    make_artifact(tmp_path / "onnx", task={**task, field: value})
+    with pytest.raises(UsageError, match=f"layout web does not know {field}, which"):
+        api.package(tmp_path / "onnx", layout="web", out=tmp_path / "site", runtime=runtime())
+    assert not (tmp_path / "site").exists()
+
+
 def by_run_py(artifact: Path, past: Path) -> str:
     command = [sys.executable, "-I", str(artifact / "run.py"), "forecast", str(past)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
