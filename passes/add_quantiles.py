@@ -30,7 +30,9 @@ class AddQuantiles(Pass):
     """Adds ``head`` and ``plain_head`` to the unit."""
 
     name = "add_quantiles"
-    reads = frozenset({"data", "teacher", "teacher_store", "student", "judged", "statistics", "setting"})
+    reads = frozenset(
+        {"data", "teacher", "teacher_store", "student", "effect", "judged", "statistics", "setting"}
+    )
     writes = frozenset({"head", "plain_head"})
     summary = "offsets of the task's quantiles in units of the window's spread, from unseen residuals"
 
@@ -48,6 +50,10 @@ class AddQuantiles(Pass):
             raise PassError(
                 f"levels {list(self.options.levels)}, the task has {list(unit.task.quantile_levels)}",
                 hint="give them once, as --quantiles or [task] quantiles",
+            )
+        if unit.student is None and unit.teacher is None:
+            raise PassError(
+                "there is no model to forecast quantiles with", hint="put build_student before it"
             )
         if unit.objective.active():
             raise PassError("the student is not trained yet", hint="put add_quantiles at the end")

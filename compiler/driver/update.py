@@ -81,6 +81,11 @@ def update(
             f"{artifact}: it has inputs beside the window, whose effect an update cannot solve again",
             hint="compile again on all rows",
         )
+    if model.manifest["task"].get("quantile_levels"):
+        raise UsageError(
+            f"{artifact}: it forecasts quantiles, whose offsets an update cannot take again",
+            hint="compile again on all rows",
+        )
     state = find_state(artifact, model.manifest)
     header = state.header
     with tempfile.TemporaryDirectory(prefix="tsfmc-update-") as folder:

@@ -85,12 +85,15 @@ def prefix_of(facts: Mapping[str, Any]) -> str:
         UsageError: the device has no operating system to tell the time.
     """
     named = str(facts["device"])
+    nowhere = UsageError(
+        f"device {named} has no Linux to measure on", hint="its manifest has counts of instructions"
+    )
     try:
         device = find_device(facts["target"] if named.startswith("custom ") else named)
     except TsfmcError:
-        raise UsageError(
-            f"device {named} has no Linux to measure on", hint="its manifest has counts of instructions"
-        ) from None
+        raise nowhere from None
+    if device.board is not None:
+        raise nowhere
     return "" if device.native else device.toolchain.prefix
 
 

@@ -170,7 +170,9 @@ def test_the_library_knows_its_own_shapes(built: tuple[Path, Payload]) -> None:
     folder, payload = built
     batch, variates, horizon = payload.details["output_shape"]
     for name, shape in (("output_shape", [batch, variates, 1]), ("input_shape", [batch, 1, 1])):
-        with pytest.raises(ValueError, match=r"model.so was compiled for batch, variates, numbers in and out"):
+        with pytest.raises(
+            ValueError, match=r"model.so was compiled for batch, variates, numbers in and out"
+        ):
             engine.Engine(ArtifactFiles(folder), facts(payload, **{name: shape}), 1)
     assert horizon > 1
 
