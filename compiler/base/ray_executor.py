@@ -46,7 +46,6 @@ PATIENCE_S = 30.0
 """How long no worker has started before the user is told what is waited for."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what it has to say of dead workers goes to stdout, which is data
     "RAY_worker_niceness": "0",  # 15 otherwise: a worker beside a busy program would hardly run
@@ -304,8 +303,7 @@ def _ray() -> Any:
 
 def _require_answer(address: str) -> None:
     """Left to itself, Ray waits two minutes for an address and then ends the process."""
-    loud = {"RAY_BACKEND_LOG_LEVEL": "warning"}
-    tried = run_process([sys.executable, "-c", _PROBE, address], seconds=ANSWER_S, environment=loud)
+    tried = run_process([sys.executable, "-c", _PROBE, address], seconds=ANSWER_S)
     if tried.ok:
         return
     if "InvalidAuthToken" in tried.stderr:

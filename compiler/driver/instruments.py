@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..base.executors import Executor
 from ..base.progress import Progress
-from ..ir.passes import Pass, Step
+from ..ir.passes import Step
 from ..ir.unit import CompileUnit, PassRecord
 
 
@@ -54,14 +53,3 @@ class DumpInstrument(Instrument):
         if self.which & {"all", step.name}:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / f"{number:03d}_{step.name}.txt").write_text(str(unit))
-
-
-class RestInstrument(Instrument):
-    """Sends workers away when the passes are over: they would be in the way of what is timed then."""
-
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
-
-    def before(self, number: int, step: Step, unit: CompileUnit) -> None:
-        if not isinstance(step, Pass):
-            self.executor.rest()

@@ -29,7 +29,7 @@ from .cache import PassCache
 from .costing import CostInstrument
 from .fleets import JudgeHeldOut
 from .importing import Import, empty_unit
-from .instruments import DumpInstrument, Instrument, ReportInstrument, RestInstrument
+from .instruments import DumpInstrument, Instrument, ReportInstrument
 from .jobs import target_job
 from .keeping import KeepStatistics
 from .latency import TeacherForms
@@ -130,7 +130,7 @@ def run_steps(
         executor: where tasks run; by default here.
     """
     executor = executor or Local()
-    instruments: list[Instrument] = [ReportInstrument(progress), RestInstrument(executor)]
+    instruments: list[Instrument] = [ReportInstrument(progress)]
     if any("teacher" in step.writes for step in steps if isinstance(step, Pass)):
         instruments.append(CostInstrument(threads=recipe.threads, progress=progress))
     if dump_after:
@@ -143,7 +143,9 @@ def run_steps(
         check_purity=purity_is_checked(),
     )
     with tempfile.TemporaryDirectory(prefix="tsfmc-") as workspace, ExitStack() as cleanup:
-        context = PassContext(recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe), executor)
+        context = PassContext(
+            recipe.seed, Path(workspace), progress, cleanup, TargetClock(recipe, executor), executor
+        )
         return manager.run(unit or empty_unit(recipe), context)
 
 

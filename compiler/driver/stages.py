@@ -158,6 +158,7 @@ class Measure(Stage):
         latency = None
         if build.engine is not None:
             job = self.job
+            context.executor.rest()  # workers beside what is timed would be in its way
             latency = artifact_latency(job.recipe, unit, build.engine, build.precision, job.teacher)
         quantiles = artifact_quantiles(unit, build.engine, build.precision, context.progress)
         measured = build.with_(accuracy=rows, quantiles=quantiles, latency=latency)

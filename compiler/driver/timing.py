@@ -12,6 +12,7 @@ from pathlib import Path
 from ...targets import TARGETS
 from ...targets.measure.latency import measure
 from ..base.errors import MissingError
+from ..base.executors import Executor, Local
 from ..ir.forecaster import Forecaster
 from ..ir.passes import Timing
 from ..ir.program import Shape
@@ -24,10 +25,14 @@ DURATION_S = 1.0
 
 
 class TargetClock:
-    """Times models as artifacts of the first target of a recipe that runs on this machine."""
+    """Times models as artifacts of the first target of a recipe that runs on this machine.
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    Args:
+        executor: sent to rest before the clock starts; by default nothing runs beside this process.
+    """
+
+    def __init__(self, recipe: Recipe, executor: Executor | None = None) -> None:
+        self.recipe, self.executor = recipe, executor or Local()
 
     def __call__(self, models: Mapping[str, Forecaster], unit: CompileUnit) -> Timing:
         """The median latency of each model, from one short interleaved run on validation windows.
@@ -53,6 +58,7 @@ class TargetClock:
                     model.eval(), shape, place, options=job.options, calibration=windows
                 )
                 engines[name] = job.target.load(place, payload, self.recipe.threads)
+            self.executor.rest()
             report = measure(engines, windows, threads=self.recipe.threads, duration_s=DURATION_S)
         return Timing(
             {name: row.median_us for name, row in report.rows.items()},
