@@ -68,7 +68,7 @@ def test_inspect_of_what_no_option_reads(
 ) -> None:
     Path("y.csv").write_bytes(table().replace(b"05:00:00", b"05:07:00", 1))
     code, out, err = run(monkeypatch, capsys, "inspect", "y.csv")
-    assert (code, err) == (2, "")
+    assert code == 2 and err == "error: y.csv cannot be read as it is (what it takes is said above)\n"
     assert "which does not follow" in out and "resample the file" in out and "next:" not in out
 
 

@@ -67,6 +67,7 @@ def test_the_average_variates_sums_are_those_of_each_averaged(
     """Groups of two and one of the three variates; validation and every fold, the teacher's sums as well."""
     monkeypatch.setattr(statistics, "VARIATES_AT_ONCE", 2)
     monkeypatch.setattr(statistics, "PIECE_WINDOWS", 50)
+    monkeypatch.setattr("tsfmc.compiler.learning.pieces.PIECE_WINDOWS", 50)
     each, average = gather(taught, variates="each"), gather(taught, variates="average")
     assert average.average and not each.average and average.key != each.key
     for one, other in zip(each.folds(), average.folds(), strict=True):

@@ -93,7 +93,7 @@ def test_past_and_forecast_share_a_scale(forecast: Forecast) -> None:
 
 
 def test_a_name_does_not_command_the_terminal() -> None:
-    assert printable("a\x1b[31m\nb") == "a?[31m?b"
+    assert printable("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
 
 
 def test_sparklines_on_a_terminal(compiled: Path) -> None:
