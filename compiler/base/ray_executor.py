@@ -164,6 +164,7 @@ class _Crew:
             num_cpus=threads["OMP_NUM_THREADS"], max_restarts=0, runtime_env={"env_vars": environment}
         )
         self.seats: list[_Seat] = []
+        self.arrivals: list[Any] = []
         self.looked = False
 
     def results(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -193,7 +194,10 @@ class _Crew:
         return len(seat.tasks) - len(done)
 
     def _hire(self) -> Any:
-        return self.kind.remote(software(), self.shipped)
+        actor = self.kind.remote(software(), self.shipped)
+        if not self.looked:
+            self.arrivals.append(actor.ready.remote())  # before its tasks, which it does in this order
+        return actor
 
     def _send(self, task: _Task) -> None:
         task.reference = task.seat.actor.run.remote(_put(self.ray, task.item))
@@ -218,7 +222,7 @@ class _Crew:
     def _say_if_full(self) -> None:
         """Before the first result: a line where a cluster that others use has no CPU for a worker."""
         self.looked = True
-        done, _ = self.ray.wait([seat.actor.ready.remote() for seat in self.seats], timeout=PATIENCE_S)
+        done, _ = self.ray.wait(self.arrivals, timeout=PATIENCE_S)
         if not done:
             _LOG.warning("warning: no worker has started in %.0f s; is the cluster full?", PATIENCE_S)
 

@@ -8,6 +8,7 @@ whatever way, the guard ends what is left of the cluster and removes its folder.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+ROUNDS = 10
+"""How often what is left of a cluster is looked for."""
 
 
 @contextmanager
@@ -30,14 +34,13 @@ def local_cluster(ray: Any, cpus: int) -> Iterator[None]:
     # Paths of sockets are limited to 107 characters, which a folder for temporary files may use up.
     folder = tempfile.mkdtemp(prefix="tsfmc-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)
     guard = subprocess.Popen(
-        [sys.executable, __file__, folder],
+        [sys.executable, __file__, folder, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the driver
     )
     assert guard.stdin is not None
-    before = psutil.Process().children(recursive=True)
     try:
         ray.init(
             "local",
@@ -47,9 +50,6 @@ def local_cluster(ray: Any, cpus: int) -> Iterator[None]:
             logging_level=logging.CRITICAL,
             _temp_dir=folder,
         )
-        started = [each for each in psutil.Process().children(recursive=True) if each not in before]
-        guard.stdin.write("".join(f"{each.pid} {each.create_time()}\n" for each in started).encode())
-        guard.stdin.flush()
         yield
     finally:
         ray.shutdown()
@@ -57,15 +57,30 @@ def local_cluster(ray: Any, cpus: int) -> Iterator[None]:
         guard.wait()
 
 
-def _guard(folder: str) -> None:
-    for line in sys.stdin.read().splitlines():  # until the driver is gone
-        pid, created = line.split()
-        with suppress(psutil.Error):
-            process = psutil.Process(int(pid))
-            if process.create_time() == float(created):
+def _guard(folder: str, driver: int) -> None:
+    sys.stdin.read()  # until the driver is gone
+    for _ in range(ROUNDS):  # a cluster that is just starting goes on to do so
+        others = [each for each in psutil.process_iter() if each.pid not in (os.getpid(), driver)]
+        left = [process for process in others if _of_cluster(process, folder)]
+        if not left:
+            break
+        for process in left:
+            with suppress(psutil.Error):
                 process.kill()
+        psutil.wait_procs(left, timeout=1)
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _of_cluster(process: psutil.Process, folder: str) -> bool:
+    """Whether it is one of Ray's and was started for the folder, or writes a log there."""
+    try:
+        return process.name().startswith(("ray", "gcs_server", "python")) and (
+            any(folder in argument for argument in process.cmdline())
+            or any(file.path.startswith(folder) for file in process.open_files())
+        )
+    except psutil.Error:
+        return False
+
+
 if __name__ == "__main__":
-    _guard(sys.argv[1])
+    _guard(sys.argv[1], int(sys.argv[2]))
