@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ..data import Dataset, Windows
+from ..data import Dataset, SyntheticData, Windows
 
 Array = npt.NDArray[np.float64]
 Labels = Callable[[int, int], npt.NDArray[np.float32]]
@@ -77,6 +77,11 @@ def chunked(begin: int, end: int, size: int = CHUNK_WINDOWS) -> list[tuple[int, 
     return [(start, min(start + size, end)) for start in range(begin, end, size)]
 
 
+def pieces_of(data: Dataset, begin: int, end: int) -> list[tuple[int, int]]:
+    """The pieces that ``begin .. end`` of a data set is summed in."""
+    return chunked(begin, end, CHUNK_WINDOWS if isinstance(data, SyntheticData) else PIECE_WINDOWS)
+
+
 def series_pieces(
     data: Dataset,
     lookback: int,
@@ -86,7 +91,7 @@ def series_pieces(
     labels: Sequence[tuple[str, Labels]] = (),
 ) -> Iterator[Piece]:
     """The windows that start in the rows ``begin .. end-1``, read a piece at a time."""
-    for start, stop in chunked(begin, end, PIECE_WINDOWS):
+    for start, stop in pieces_of(data, begin, end):
         series = scaled_rows(data, start, stop + lookback + horizon - 1)
         yield SeriesPiece(start, stop, tuple(labels), series, lookback, horizon)
 
@@ -95,7 +100,7 @@ def independent_pieces(
     windows: Windows, begin: int, end: int, labels: Sequence[tuple[str, Labels]] = ()
 ) -> Iterator[Piece]:
     """The windows ``begin .. end-1`` of those that have no rows in common, read a piece at a time."""
-    for start, stop in chunked(begin, end):
+    for start, stop in pieces_of(windows.data, begin, end):
         yield IndependentPiece(start, stop, tuple(labels), *windows.batch(range(start, stop)))
 
 

@@ -35,13 +35,13 @@ from ..data import Dataset, SyntheticData
 from ..data.splits import Part
 from .pieces import (
     CHUNK_WINDOWS,
-    PIECE_WINDOWS,
     Array,
     Labels,
     Piece,
     SeriesPiece,
     chunked,
     independent_pieces,
+    pieces_of,
     series_pieces,
 )
 
@@ -496,9 +496,8 @@ class WindowStatistics:
         """Sums over each span, in this order; with an engine, those of the next ones are under way."""
         pieces = chain.from_iterable(self._pieces(span) for span in spans)
         found = self.executor.map(partial(piece_sums, average=self.average), pieces)
-        size = CHUNK_WINDOWS if isinstance(self.data, SyntheticData) else PIECE_WINDOWS
         for span in spans:
-            yield added(islice(found, len(chunked(span.begin, span.end, size))))
+            yield added(islice(found, len(pieces_of(self.data, span.begin, span.end))))
 
     def _pieces(self, span: _Span) -> Iterator[Piece]:
         windows = self.data.windows(span.part, *self._size)

@@ -32,7 +32,7 @@ from tsfmc.compiler.base.progress import Silent
 from tsfmc.compiler.base.ray_executor import ATTEMPTS, SETTINGS, Ray
 from tsfmc.compiler.data import synthetic_data
 from tsfmc.compiler.ir.unit import CompileUnit
-from tsfmc.compiler.learning import pieces, statistics
+from tsfmc.compiler.learning import pieces
 from tsfmc.compiler.learning.labelling import StoreOptions
 from tsfmc.compiler.learning.statistics import Sums, WindowStatistics
 from tsfmc.compiler.learning.teacher_store import write_store
@@ -203,7 +203,6 @@ def test_statistics_have_the_bits_of_local_ones(
     tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several pieces in a block, labels from a file; and windows that have no rows in common."""
-    monkeypatch.setattr(statistics, "PIECE_WINDOWS", 100)
     monkeypatch.setattr(pieces, "PIECE_WINDOWS", 100)
     unit = make_unit(tmp_path, rows=2500)
     count = len(unit.data.windows("train", 48, 12))

@@ -15,7 +15,7 @@ from tsfmc.compiler.driver.cache import PassCache
 from tsfmc.compiler.driver.manager import PassManager
 from tsfmc.compiler.ir.passes import Pass, PassContext
 from tsfmc.compiler.ir.unit import CompileUnit
-from tsfmc.compiler.learning import statistics
+from tsfmc.compiler.learning import pieces, statistics
 from tsfmc.compiler.learning.statistics import Sums, WindowStatistics, window_sums
 from tsfmc.passes import gather_statistics
 from tsfmc.passes.align_temporal import AlignTemporal
@@ -66,8 +66,7 @@ def test_the_average_variates_sums_are_those_of_each_averaged(
 ) -> None:
     """Groups of two and one of the three variates; validation and every fold, the teacher's sums as well."""
     monkeypatch.setattr(statistics, "VARIATES_AT_ONCE", 2)
-    monkeypatch.setattr(statistics, "PIECE_WINDOWS", 50)
-    monkeypatch.setattr("tsfmc.compiler.learning.pieces.PIECE_WINDOWS", 50)
+    monkeypatch.setattr(pieces, "PIECE_WINDOWS", 50)
     each, average = gather(taught, variates="each"), gather(taught, variates="average")
     assert average.average and not each.average and average.key != each.key
     for one, other in zip(each.folds(), average.folds(), strict=True):
