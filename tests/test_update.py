@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from factory import HORIZON, LOOKBACK, write_series, write_teacher
 
 from tsfmc.compiler import api
 from tsfmc.compiler.base.errors import DataError, MissingError, UsageError, VerificationError
 from tsfmc.compiler.driver.keeping import waiting
 from tsfmc.compiler.driver.summary import summary_lines
-from tsfmc.compiler.learning.update import FILE
+from tsfmc.compiler.ir.quantiles import QuantileHead, Spread
+from tsfmc.compiler.learning.affine import Setting
+from tsfmc.compiler.learning.update import FILE, Header, State, read_state, save_state, state_of
 from tsfmc.targets import TARGETS
 
 SPAN = LOOKBACK + HORIZON
@@ -164,3 +168,49 @@ def test_a_step_is_for_synthetic_data_alone(world: Path) -> None:
         api.compile(
             teacher=world / "teacher", data=world / "old.csv", step="h", lookback=LOOKBACK, horizon=HORIZON
         )
+
+
+def test_an_update_keeps_the_quantiles(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their offsets stay, in units of the window's spread, around the median of the new student."""
+    monkeypatch.setenv("TSFMC_CACHE", str(world / "cache"))
+    sizes = {"lookback": LOOKBACK, "horizon": HORIZON, "set": QUICK, "baseline": False}
+    old = api.compile(
+        data=world / "old.csv",
+        teacher=world / "teacher",
+        quantiles="0.1,0.5,0.9",
+        out=tmp_path / "old",
+        **sizes,
+    )
+    assert old.artifacts
+    before = api.load(tmp_path / "old" / "onnx")
+    result = api.update(tmp_path / "old" / "onnx", world / "new.csv", tmp_path / "new")
+    after = api.load(result.artifact)
+    assert after.quantile_levels == (0.1, 0.5, 0.9)
+    assert "units of each window's spread" in result.manifest["updated"]["quantiles"]
+    past = pd.read_csv(world / "new.csv")[["v0", "v1"]].to_numpy()[:LOOKBACK].T
+    one, two = before.forecast(past), after.forecast(past)
+    assert np.abs(one[..., 1] - two[..., 1]).max() > 1e-3 * np.abs(one).max()
+    np.testing.assert_allclose(one - one[..., 1:2], two - two[..., 1:2], atol=1e-4 * np.abs(one).max())
+    # An artifact with quantiles beside statistics without any.
+    state, _ = read_state(tmp_path / "new" / FILE)
+    save_state(replace(state, head=None), tmp_path / "new" / FILE)
+    with pytest.raises(VerificationError, match=r"statistics of quantiles \[\], the artifact has \[0\.1"):
+        api.update(result.artifact, world / "new2.csv", tmp_path / "newer")
+
+
+def test_statistics_with_a_head_that_crosses_are_refused(tmp_path: Path) -> None:
+    head = QuantileHead(1, 2, (0.1, 0.5, 0.9), Spread("deviation"))
+    save_state(state_with(head), tmp_path / FILE)
+    with pytest.raises(VerificationError, match="its quantiles cross"):
+        read_state(tmp_path / FILE)
+    good = QuantileHead.of(torch.tensor([[[-1.0, 0.0, 1.0]] * 2]), head.levels, head.spread)
+    save_state(state_with(good), tmp_path / FILE)
+    kept = read_state(tmp_path / FILE)[0].head
+    assert kept is not None and kept.spread == good.spread and torch.equal(kept.offsets, good.offsets)
+
+
+def state_with(head: QuantileHead) -> State:
+    """Of nothing but zeros, with a head for one variate and two steps."""
+    zeros = np.zeros((0, 1))
+    header = Header(3, 2, ("a",), "h", None, Setting(), 0, "", {})
+    return replace(state_of(header, None, None, zeros, zeros, Setting()), head=head)

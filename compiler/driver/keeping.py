@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class KeepStatistics(Step):
 
     name = "keep_statistics"
     summary = "leave what an affine student was solved from beside the artifacts, for update"
-    reads = frozenset({"data", "statistics", "setting", "companions"})
+    reads = frozenset({"data", "statistics", "setting", "companions", "head"})
     writes = frozenset({"facts"})
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
@@ -43,6 +43,7 @@ class KeepStatistics(Step):
             return PassResult(unit, False)
         assert isinstance(unit.statistics, WindowStatistics)
         state = _state(self.recipe, unit, unit.statistics, setting_of(unit.setting))
+        state = replace(state, head=unit.head)
         named = context.cleanup.enter_context(kept_beside(state, self.out / FILE))
         return PassResult(unit.with_(facts={**unit.facts, "statistics": named}), True)
 

@@ -52,6 +52,8 @@ from .keeping import kept_beside, waiting
 from .recipe import Recipe
 
 BATCH_WINDOWS = 256
+HEAD_STAYS = "around the new median as far as the compile put them, in units of each window's spread"
+"""Of the quantiles of an updated artifact, for its manifest."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,6 @@ def update(
     if model.manifest["task"].get("inputs"):
         raise UsageError(
             f"{artifact}: it has inputs beside the window, whose effect an update cannot solve again",
-            hint="compile again on all rows",
-        )
-    if model.manifest["task"].get("quantile_levels"):
-        raise UsageError(
-            f"{artifact}: it forecasts quantiles, whose offsets an update cannot take again",
             hint="compile again on all rows",
         )
     state = find_state(artifact, model.manifest)
@@ -121,6 +118,8 @@ def update(
             "old_artifact_on_new_rows": before,
             "filled": asdict(table.filled),
         }
+        if new.head is not None:
+            facts["quantiles"] = HEAD_STAYS
         unit = _unit(new, rows, state, source.name, facts, time.perf_counter() - started)
     with kept_beside(new, out / FILE) as named:
         unit = unit.with_(facts={"statistics": named, "updated": facts})
@@ -163,6 +162,12 @@ def find_state(artifact: Path, manifest: Mapping[str, Any]) -> State:
     for name, value in kept.items():
         if list(task[name]) != value if name == "variates" else task[name] != value:
             raise UsageError(f"{path}: statistics of {name} {value}, the artifact has {task[name]}")
+    levels = [] if state.head is None else list(state.head.levels)
+    if levels != list(task.get("quantile_levels") or ()):
+        raise VerificationError(
+            f"{path}: statistics of quantiles {levels}, the artifact has {task.get('quantile_levels') or []}",
+            hint="compile again",
+        )
     if sha256 != reference["sha256"]:
         raise VerificationError(
             f"{path}: not the statistics that {artifact} names", hint="keep the files of one compile together"
@@ -235,11 +240,18 @@ def _unit(
     )
     record = PassRecord("update", {"rows": len(rows)}, True, seconds, dict(facts))
     return CompileUnit(
-        Task(header.lookback, header.horizon, header.variates, header.step),
+        Task(
+            header.lookback,
+            header.horizon,
+            header.variates,
+            header.step,
+            quantile_levels=() if new.head is None else new.head.levels,
+        ),
         data,
         teacher_info=TeacherInfo(**header.teacher),
         companions=_companions(header),
         student=student.eval().fold(),
+        head=new.head,
         record=(record,),
     )
 

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,6 +31,7 @@ from torch import Tensor
 from ..base.errors import MissingError, UsageError, VerificationError
 from ..base.reading import read_model
 from ..base.sealed import hashed, placed
+from ..ir.quantiles import QuantileHead, Spread
 from .affine import DEFAULT_PRIOR, AffineSolution, Setting, solve, squared_error, target_products
 from .pieces import Array
 from .statistics import Sums, hankel_sums
@@ -91,6 +92,7 @@ class State:
         rows: ``[n, D]`` rows in the units of the data from the first window on that is not in ``sums``.
         judged: ``[chunks, len(PRIORS)]`` squared errors of the candidates.
         scale: ``[2, D]`` mean and deviation, empty until the first chunk of a compile without data.
+        head: what makes quantiles of the student's forecasts; rows that are added leave it as it is.
     """
 
     header: Header
@@ -99,6 +101,7 @@ class State:
     rows: Array
     judged: Array
     scale: Array
+    head: QuantileHead | None = None
 
     def extend(self, rows: Array, *, last: str | None = None, step: str | None = None) -> State:
         """With new rows ``[n, D]``, that follow the last one."""
@@ -225,20 +228,40 @@ def save_state(state: State, path: Path) -> None:
         tensors["prior_gram"] = state.prior.gram
         tensors["prior_cross"] = state.prior.cross[TEACHER]
         tensors["prior_square"] = state.prior.square[TEACHER]
+    if state.head is not None:
+        tensors["offsets"] = state.head.offsets.detach().double()
     facts = {
         "schema": SCHEMA,
         "windows": state.sums.count,
         "prior_windows": state.prior.count if state.prior else 0,
         **asdict(state.header),
     }
+    if state.head is not None:
+        facts["quantiles"] = {"levels": state.head.levels, **asdict(state.head.spread)}
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with placed(path) as partial:
         save_file(contiguous, partial, metadata={"tsfmc": json.dumps(facts, sort_keys=True)})
 
 
+class HeadFacts(BaseModel, extra="forbid"):
+    """What a quantile head is besides its offsets."""
+
+    levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(min_length=1)
+    kind: Literal["constant", "deviation", "differences"]
+    lag: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> HeadFacts:
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ValueError("levels do not ascend")
+        if (self.lag > 0) != (self.kind == "differences"):
+            raise ValueError(f"a spread of kind {self.kind} and lag {self.lag}")
+        return self
+
+
 class Facts(BaseModel, extra="forbid"):
-    """What stands in the header of the file: ``Header``, and the windows in the sums."""
+    """What stands in the header of the file: ``Header``, windows in the sums, and the quantile head."""
 
     schema_: Literal[1] = Field(alias="schema")
     windows: int = Field(ge=0)
@@ -253,6 +276,7 @@ class Facts(BaseModel, extra="forbid"):
     recipe: str
     teacher: dict[str, Any]
     companions: tuple[dict[str, Any], ...] = ()
+    quantiles: HeadFacts | None = None
 
     def header(self) -> Header:
         fields = {field.name: getattr(self, field.name) for field in dataclass_fields(Header)}
@@ -270,7 +294,19 @@ class Facts(BaseModel, extra="forbid"):
             shapes |= {f"prior_{name}": (1, *end) for name, end in zip(sums, ends, strict=True)}
         rows, judged, scale = (len(tensors.get(name, ())) for name in ("rows", "judged", "scale"))
         shapes |= {"rows": (rows, len(self.variates)), "judged": (judged, len(PRIORS))}
+        if self.quantiles is not None:
+            shapes["offsets"] = (len(self.variates), self.horizon, len(self.quantiles.levels))
         return {**shapes, "scale": (2 if scale else 0, len(self.variates))}
+
+    @torch.no_grad()
+    def head(self, tensors: Mapping[str, Tensor]) -> QuantileHead | None:
+        """The quantile head, bit for bit; None where the forecast is a point."""
+        if self.quantiles is None:
+            return None
+        levels, spread = self.quantiles.levels, Spread(self.quantiles.kind, self.quantiles.lag)
+        head = QuantileHead(len(self.variates), self.horizon, levels, spread)
+        head.offsets.copy_(tensors["offsets"])
+        return head.eval()
 
 
 def read_state(path: Path) -> tuple[State, str]:
@@ -303,8 +339,13 @@ def read_state(path: Path) -> tuple[State, str]:
     if facts.prior_windows:
         cross, square = tensors["prior_cross"], tensors["prior_square"]
         prior = Sums(facts.prior_windows, tensors["prior_gram"], {TEACHER: cross}, {TEACHER: square})
-    arrays = (tensors[name].numpy() for name in ("rows", "judged", "scale"))
-    return State(facts.header(), sums, prior, *arrays), sha256
+    head = facts.head(tensors)
+    if head is not None and (head.offsets.diff(dim=-1) <= 0).any():
+        raise VerificationError(f"{path}: its quantiles cross", hint="compile again")
+    if facts.quantiles is not None and facts.quantiles.lag >= facts.lookback:
+        raise VerificationError(f"{path}: a spread of lag {facts.quantiles.lag}", hint="compile again")
+    rows, judged, scale = (tensors[name].numpy() for name in ("rows", "judged", "scale"))
+    return State(facts.header(), sums, prior, rows, judged, scale, head), sha256
 
 
 def check_follows(header: Header, stamps: np.ndarray | None, step: str | None, name: str) -> None:
