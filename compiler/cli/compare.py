@@ -63,6 +63,8 @@ def command(
         click.echo(outcome.markdown(allow_noisy=allow_noisy))
     else:
         print_table(COLUMNS, outcome.rows())
+        for line in outcome.quantile_lines():
+            say(line)
         for side in outcome.sides:
             for line in side.differs:
                 say(f"{side.name}: {line}", err=True)

@@ -31,6 +31,7 @@ from .fleets import with_inputs
 Rows = Mapping[str, QuantileAccuracy]
 NAIVE_WINDOWS = 2048
 """Training windows, evenly spread, whose residuals the seasonal naive forecast has its quantiles from."""
+SHOWN_STEPS = 24
 RIVALS = ("empirical_residuals", "supervised", "teacher", "seasonal_naive")
 
 
@@ -136,6 +137,16 @@ def teacher_quantiles(unit: CompileUnit) -> PredictQuantiles | None:
     )
 
 
+def by_horizon(row: QuantileAccuracy) -> dict[str, Any]:
+    """Coverage and width of the outermost interval at up to ``SHOWN_STEPS`` steps ahead, evenly spread."""
+    steps = np.unique(spread(len(row.step_coverage), SHOWN_STEPS))
+    return {
+        "steps": [int(step) + 1 for step in steps],
+        "coverage": [round(float(row.step_coverage[step]), 4) for step in steps],
+        "width": [float(f"{row.step_width[step]:.4g}") for step in steps],
+    }
+
+
 def quantile_part(rows: Rows, unit: CompileUnit) -> dict[str, Any]:
     """``accuracy.quantiles`` of a manifest; empty for a point forecast."""
     mine = rows.get("student", rows.get("model"))
@@ -145,6 +156,7 @@ def quantile_part(rows: Rows, unit: CompileUnit) -> dict[str, Any]:
     interval = mean_interval(mine.window_coverage, block)
     return {
         "levels": list(mine.levels),
+        "horizon": by_horizon(mine),
         "test": {name: row.to_dict() for name, row in rows.items()},
         "coverage_interval": interval and [interval[0], min(interval[1], 1.0)],
         "comparisons": {

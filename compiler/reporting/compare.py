@@ -1,12 +1,14 @@
 """``tsfmc compare``: artifacts side by side, each held against the first.
 
 accuracy   every artifact on the same test windows, each difference paired (``learning/compare.py``)
+quantiles  of those that have the first's levels: weighted quantile loss and coverage, paired as well
 latency    all artifacts in one interleaved run, in one scenario
 size, parity, provenance    from the manifests
 
 An artifact regresses against the first when
 
-    error      the whole interval of its relative change lies above +0.05 %, below which errors are rounding
+    error      the whole interval of its relative change lies above +0.05 %, below which errors are rounding;
+               likewise of the weighted quantile loss
     latency    the whole interval of its time over the first's lies above 1.05
 
 Where the test split is too short for an interval nothing is concluded from it.  A noisy run is no proof that
@@ -34,6 +36,7 @@ from ..data.as_compiled import load_as_compiled
 from ..driver.verdict import NO_CHANGE, signed
 from ..learning.compare import Comparison, block_windows, compare
 from ..learning.evaluate import Accuracy, Predict, evaluate, naive_scale
+from ..learning.quantiles import PredictQuantiles, QuantileAccuracy, evaluate_quantiles
 from .figures import bytes_words, figure, ratio_with_interval
 
 SLOWER = 1.05
@@ -61,6 +64,36 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """One artifact's quantiles on the common windows; ``loss`` and ``coverage`` are against the first's."""
+
+    row: QuantileAccuracy
+    loss: Comparison | None = None
+    coverage: Comparison | None = None
+
+    def words(self) -> str:
+        """``WQL 0.3329 (+0.4 % [...]), coverage 0.823 (-0.010 [...]), 0.800 expected``."""
+        row = self.row
+        loss, coverage = f"WQL {row.wql:.4f}", f"coverage {row.coverage:.3f}"
+        if self.loss is not None and self.coverage is not None:
+            loss += f" ({signed(self.loss.relative, self.loss.relative_interval)})"
+            ends = self.coverage.difference_interval
+            interval = f" [{ends[0]:+.3f}, {ends[1]:+.3f}]" if ends else ""
+            coverage += f" ({self.coverage.difference:+.3f}{interval})"
+        return f"{loss}, {coverage}, {row.nominal:.3f} expected"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        found = self.row.to_dict()
+        if self.loss is not None and self.coverage is not None:
+            ends = self.coverage.difference_interval
+            found["change"] = self.loss.to_dict()
+            found["coverage_change"] = self.coverage.difference
+            found["coverage_change_interval"] = ends and list(ends)
+        return found
+
+
+@dataclass(frozen=True)
 class Side:
     """One artifact.
 
@@ -68,6 +101,7 @@ class Side:
         accuracy: on the common windows, None where there was no data.
         change: against the first; None for the first itself.
         speed: None where no latency was measured.
+        quantiles: None where it has not the levels of the first.
         differs: what of its provenance is not the first's, in words.
     """
 
@@ -77,6 +111,7 @@ class Side:
     change: Comparison | None = None
     speed: Speed | None = None
     differs: tuple[str, ...] = ()
+    quantiles: Quantiles | None = None
 
     def regressions(self) -> Iterator[str]:
         """Why it is worse than the first, a line each."""
@@ -84,6 +119,9 @@ class Side:
             low, _ = self.change.relative_interval
             if low > NO_CHANGE:
                 yield f"{self.name}: error {signed(self.change.relative, self.change.relative_interval)}"
+        loss = None if self.quantiles is None else self.quantiles.loss
+        if loss is not None and loss.relative_interval is not None and loss.relative_interval[0] > NO_CHANGE:
+            yield f"{self.name}: quantile loss {signed(loss.relative, loss.relative_interval)}"
         if self.speed is not None and self.speed.interval[0] > SLOWER:
             words = ratio_with_interval(self.speed.ratio, self.speed.interval)
             yield f"{self.name}: {words} the time of the first"
@@ -102,6 +140,8 @@ class Side:
             found["accuracy"] = self.accuracy.to_dict()
         if self.change is not None:
             found["change"] = self.change.to_dict()
+        if self.quantiles is not None:
+            found["quantiles"] = self.quantiles.to_dict()
         if self.speed is not None:
             found["latency"] = {
                 "median_us": self.speed.median_us,
@@ -129,6 +169,10 @@ class Outcome:
     def rows(self) -> list[tuple[Any, ...]]:
         """For a table with ``COLUMNS``."""
         return [_row(side, place == 0) for place, side in enumerate(self.sides)]
+
+    def quantile_lines(self) -> list[str]:
+        """What the quantiles of each are worth, and against the first's."""
+        return [f"{side.name}: {side.quantiles.words()}" for side in self.sides if side.quantiles is not None]
 
     def regressions(self, *, allow_noisy: bool = False) -> list[str]:
         """Everything that makes the comparison fail."""
@@ -162,6 +206,8 @@ class Outcome:
         lines += ["", *(f"- {_cell(line)}" for line in found)] if found else []
         lines += ["", _line(COLUMNS), _line(["---", *["---:"] * (len(COLUMNS) - 1)])]
         lines += [_line(["-" if cell is None else str(cell) for cell in row]) for row in self.rows()]
+        if quantiles := self.quantile_lines():
+            lines += ["", *(f"- {_cell(line)}" for line in quantiles)]
         remarks = [*self.notes, *(f"{side.name}: {line}" for side in self.sides for line in side.differs)]
         remarks += self.methods
         if remarks:
@@ -215,6 +261,7 @@ def run(
         windows = models[0].example_windows(WINDOWS) if series is None else _windows(models[0], series)
         speeds, method, noisy = side_by_side(models, windows, threads, duration_s, scenario)
         methods.append(f"latency: {method}")
+    quantiles = [] if series is None else _quantiles(models, series, progress)
     sides = []
     for place, (name, model) in enumerate(zip(names, models, strict=True)):
         change = None
@@ -230,6 +277,7 @@ def run(
                 change,
                 speeds[place] if speeds else None,
                 tuple(_differs(models[0].manifest, model.manifest)) if place else (),
+                quantiles[place] if quantiles else None,
             )
         )
     return Outcome(tuple(sides), tuple(notes), tuple(dict.fromkeys(methods)), noisy)
@@ -309,6 +357,44 @@ def _predictor(model: Forecaster, series: Dataset) -> Predict:
     def predict(indices: Sequence[int], past: Tensor) -> Tensor:
         forecast = model.point(series.scaling.unscale(past.double().numpy()))
         return torch.from_numpy(np.asarray(series.scaling.scale(forecast)))
+
+    return predict
+
+
+def _quantiles(models: Sequence[Forecaster], series: Dataset, progress: Progress) -> list[Quantiles | None]:
+    """Of each that has the levels of the first; nothing where that one has none."""
+    first = models[0]
+    levels = first.quantile_levels
+    if not levels:
+        return []
+    block = block_windows(series, first.lookback, first.horizon)
+    found: list[Quantiles | None] = []
+    base: QuantileAccuracy | None = None
+    for model in models:
+        if model.quantile_levels != levels:
+            found.append(None)
+            continue
+        windows = series.windows("test", model.lookback, model.horizon)
+        row = evaluate_quantiles(
+            _quantile_predictor(model, series), windows, levels, progress=progress, title="quantiles"
+        )
+        if base is None:
+            base = row
+            found.append(Quantiles(row))
+            continue
+        loss = compare(row.window_pinball, base.window_pinball, block)
+        found.append(Quantiles(row, loss, compare(row.window_coverage, base.window_coverage, block)))
+    return found
+
+
+def _quantile_predictor(model: Forecaster, series: Dataset) -> PredictQuantiles:
+    """In the scale of the data, as ``_predictor``."""
+
+    def predict(indices: Sequence[int], past: Tensor) -> Tensor:
+        forecast = model.forecast(series.scaling.unscale(past.double().numpy()))
+        batch, variates, horizon, levels = forecast.shape
+        flat = series.scaling.scale(forecast.reshape(batch, variates, horizon * levels))
+        return torch.from_numpy(np.asarray(flat)).reshape(batch, variates, horizon, levels)
 
     return predict
 

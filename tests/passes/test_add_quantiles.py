@@ -16,6 +16,7 @@ import torch
 from factory import HORIZON, LOOKBACK, make_unit, write_series, write_teacher
 
 import tsfmc
+from tsfmc.compiler import api
 from tsfmc.compiler.base.errors import BudgetError, PassError, RecipeError
 from tsfmc.compiler.driver.budgets import check_budgets, check_judgeable
 from tsfmc.compiler.driver.pipeline import build_passes
@@ -163,8 +164,26 @@ def test_quantiles_are_judged(compiled: Path) -> None:
     assert part["comparisons"]["seasonal_naive"]["relative"] < 0
     below = part["test"]["student"]["below"]
     assert below["0.1"] < below["0.5"] < below["0.9"]
+    horizon = part["horizon"]
+    assert horizon["steps"][0] == 1 and horizon["steps"][-1] == HORIZON
+    if len(horizon["steps"]) == HORIZON:
+        mean = sum(horizon["coverage"]) / HORIZON
+        assert mean == pytest.approx(part["test"]["student"]["coverage"], abs=1e-3)
     text = "\n".join(summary_lines(manifest))
     assert "quantiles P10 to P90" in text and "its residuals' own" in text
+
+
+def test_compare_shows_quantiles(compiled: Path) -> None:
+    """Of the artifact with itself: what the compile found, and no change."""
+    artifact = compiled / "out" / "onnx"
+    outcome = api.compare([artifact] * 2, data=str(compiled / "series.csv"), latency=False)
+    compiled_row = json.loads((artifact / "manifest.json").read_text())["accuracy"]["quantiles"]["test"]
+    first, second = (side.quantiles for side in outcome.sides)
+    assert first is not None and second is not None and first.loss is None
+    assert first.row.wql == pytest.approx(compiled_row["student"]["wql"], rel=1e-5)
+    assert first.row.coverage == pytest.approx(compiled_row["student"]["coverage"], abs=1e-3)
+    assert second.loss is not None and second.loss.relative == 0
+    assert "coverage" in outcome.markdown() and not outcome.regressions()
 
 
 def test_budgets_of_quantiles(compiled: Path) -> None:
