@@ -42,7 +42,8 @@ def command(
     """Compare ARTIFACTS, two or more, each with the first.
 
     Exit code 4 on a regression: the whole interval of the change of the error lies above 0.05 %, or the whole
-    interval of the time over the first's lies above 1.05, or the latency run is noisy.
+    interval of the time over the first's lies above 1.05, or the latency run is noisy; of quantile forecasts
+    also where the whole interval of the change of the quantile loss (WQL) lies above 0.05 %.
     """
     from .. import api
     from ..base.progress import for_stderr
