@@ -12,20 +12,11 @@ from ..native.devices import Device
 from .arena import ALIGNMENT
 from .emit_c import write_sources
 from .emit_vm import compile_vm
+from .names import ARCHIVE, EXAMPLE, HEADER, SHARED, STATIC_BINARY, VM
 from .program import Program
 from .tir import BUILD_OPTIONS
 from .toolchain import TOOL_SECONDS, run_tool
 
-SHARED, ARCHIVE, HEADER, EXAMPLE, VM = (
-    "model.so",
-    "libtsfmc_model.a",
-    "tsfmc_model.h",
-    "main.c",
-    "model_vm.so",
-)
-STATIC_BINARY = "predict"
-BINARIES = (STATIC_BINARY, boards.ELF)
-"""The example, on Linux or on a board: run to check the rest, and no part of the payload."""
 BARE_CALLS = boards.Calls(ARCHIVE, "tsfmc_forecast(past, forecast, scratch)", "TSFMC_OK")
 _C_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Werror")
 _HOSTED = ("-fPIC", "-fvisibility=hidden")

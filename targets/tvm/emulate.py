@@ -21,7 +21,8 @@ from ...compiler.base.errors import TsfmcError
 from ...compiler.base.processes import run_process
 from ..base import Emulation
 from ..native.devices import Device, find_device
-from .build import ARCHIVE, EXAMPLE, HEADER, STATIC_BINARY, link_example
+from .build import link_example
+from .names import ARCHIVE, EXAMPLE, HEADER, STATIC_BINARY
 from .toolchain import can_emulate, require_compiler, run_static_binary
 
 TIME_LIMIT_S = 60.0

@@ -30,8 +30,8 @@ from ..base import Availability, Emulation, Engine, Payload, Program, Rewrite, S
 from ..native import ENGINE
 from ..native.boards import ELF, Measured, run_example
 from ..native.devices import DEVICES, Device, find_device, lesser_devices
-from .build import ARCHIVE, BINARIES, SHARED, STATIC_BINARY, VM
 from .job import PIN, RUNTIME, Job, run_child
+from .names import ARCHIVE, BINARIES, SHARED, STATIC_BINARY, VM
 from .options import TvmOptions
 from .toolchain import can_emulate, problems, require_compiler, run_static_binary
 
