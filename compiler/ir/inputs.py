@@ -19,6 +19,7 @@ from ..base.spread import spread
 from ..data import Windows
 from ..data.inputs import InputGroup, InputRows, input_rows
 from .forecaster import Forecaster
+from .products import product_of_each
 
 
 class InputEffect(nn.Module):
@@ -36,20 +37,13 @@ class InputEffect(nn.Module):
         self.weight = nn.Parameter(weight.float(), requires_grad=False)
 
     @property
-    def width(self) -> int:
-        """E."""
-        return int(self.weight.shape[1])
-
-    @property
     def config(self) -> dict[str, Any]:
         """For the manifest: the groups."""
         return {"groups": [asdict(group) for group in self.groups], "ridge": self.ridge}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``inputs [B, D, E]`` to what they add ``[B, D, H]``."""
-        if torch.compiler.is_exporting():
-            return (inputs.unsqueeze(2) @ self.weight).squeeze(2)
-        return (inputs.transpose(0, 1) @ self.weight).transpose(0, 1)
+        return product_of_each(inputs, self.weight)
 
 
 class InputForecaster(Forecaster):

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from ..base.errors import PassError, RecipeError, UsageError
 from ..ir.forecaster import Forecaster, Student
+from ..ir.products import product_of_each
 from .affine import (
     AffineMap,
     AffineMaps,
@@ -41,7 +42,6 @@ from .affine import (
     fold_per_variate,
     fold_shared,
     mean_added,
-    product_of_each,
 )
 from .normalisation import Normalisation, denormalise, normalise
 

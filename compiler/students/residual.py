@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ..base.errors import PassError, RecipeError
 from ..ir.forecaster import Forecaster, Student
-from .affine import product_of_each
+from ..ir.products import product_of_each
 from .dlinear import DLinear
 from .itransformer import FoldedITransformer, ITransformer
 from .normalisation import EPSILON

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tsfmc.compiler.ir.forecaster import Forecaster, parameter_count
+from tsfmc.compiler.ir.products import product_of_each
 from tsfmc.compiler.students import from_config
 from tsfmc.compiler.students.affine import (
     AffineMap,
@@ -18,7 +19,6 @@ from tsfmc.compiler.students.affine import (
     fold_per_variate,
     fold_shared,
     mean_added,
-    product_of_each,
 )
 
 
