@@ -20,7 +20,7 @@ from ..compiler.ir.inputs import InputEffect
 from ..compiler.ir.passes import Pass, PassContext, PassOptions, PassResult, RecipeView
 from ..compiler.ir.unit import CompileUnit
 from ..compiler.learning.affine import setting_of
-from ..compiler.learning.inputs import RIDGE_FACTORS, choose_inputs, input_sums, solve_with_inputs
+from ..compiler.learning.inputs import RIDGE_FACTORS, choose_inputs, solve_with_inputs
 from ..compiler.learning.statistics import STATES, WindowStatistics
 
 
@@ -65,10 +65,10 @@ class AddInputs(Pass):
             if not choice.kept:
                 return PassResult(unit, False, metrics)
             kept = rows.only(choice.kept)
-            statistics = unit.statistics
-            inputs = input_sums(unit.data, kept, 0, statistics.windows, statistics.labels)
-            sums = statistics.all().without(STATES)
-            solution, effect = solve_with_inputs(sums, inputs, setting, choice.ridge, statistics.prior)
+            sums = unit.statistics.all().without(STATES)
+            solution, effect = solve_with_inputs(
+                sums, choice.sums, setting, choice.ridge, unit.statistics.prior
+            )
         student = type(unit.student).from_affine(setting.form, solution.arrays(), **unit.student.config)
         added = InputEffect(kept.groups, effect, choice.ridge)
         after = unit.with_(student=student.eval(), effect=added.eval())

@@ -174,12 +174,14 @@ class InputChoice:
     Attributes:
         kept: names of the groups, in the order of the row.
         ridge: of their effect, in windows.
+        sums: over all of training, of the groups that were kept.
         table: a row for each candidate: its groups and ridge, its mean log ratio to no inputs, its standard
             error, and whether it was chosen.
     """
 
     kept: tuple[str, ...]
     ridge: float
+    sums: InputSums
     table: list[dict[str, Any]]
 
 
@@ -218,7 +220,8 @@ def choose_inputs(
         before = errors[kept]
     for row in table:
         row["chosen"] = (tuple(row["inputs"]), row["ridge"]) == kept
-    return InputChoice(*kept, table)
+    fitted, _ = found.sums[-1]
+    return InputChoice(*kept, fitted.only(_columns(places, kept[0])), table)
 
 
 class _Judged:
@@ -226,7 +229,8 @@ class _Judged:
 
     def __init__(self, statistics: WindowStatistics, rows: InputRows, setting: Setting) -> None:
         self.statistics, self.rows, self.setting = statistics, rows, setting
-        self.sums: list[tuple[InputSums, InputSums]] = []
+        self.sums: list[tuple[InputSums, InputSums]] = []  # of each fold's fit, the last of all of training
+        self.seen = 0
 
     def errors(self, tried: Sequence[Candidate]) -> dict[Candidate, list[float]]:
         """The MSE of each candidate, fold by fold."""
@@ -243,14 +247,11 @@ class _Judged:
 
     def _sums(self, fold: Fold) -> tuple[InputSums, InputSums]:
         """Of the fold's fit, from that of the fold before it, and of its block."""
-        data, seen = self.statistics.data, self.seen
-        more = input_sums(data, self.rows, seen, fold.until, self.statistics.labels)
+        data = self.statistics.data
+        more = input_sums(data, self.rows, self.seen, fold.until, self.statistics.labels)
         fitted = self.sums[-1][0] + more if self.sums else more
         self.seen = fold.until
         return fitted, input_sums(data, self.rows, *fold.starts)
-
-    seen = 0
-    """Windows of training in the last fit."""
 
 
 def _ratios(errors: Sequence[float], base: Sequence[float]) -> Tensor:
