@@ -16,7 +16,7 @@ from ...targets.forms import Model, Skipped, open_onnx, prepare
 from ...targets.measure.latency import Candidate
 from ..base.errors import MissingError, TeacherError, UsageError
 from ..students import build_student, takes
-from .latency import engine_candidate, split_forms
+from .latency import engine_candidate, of_window, split_forms
 
 TEACHER, PLAIN = "teacher", "plain"
 
@@ -58,12 +58,17 @@ def find_rivals(
     """
     if against is None:
         return Rivals()
-    if against == TEACHER:
-        return Rivals(TEACHER, *split_forms(_teacher_forms(artifact, windows, teacher, forms, threads)))
-    if against == PLAIN:
-        model = Model(_plain_student(artifact.manifest).eval(), windows)
-        prepared = {form: prepare(form, model, threads) for form in forms}
-        return Rivals(PLAIN, *split_forms(prepared))
+    if against in (TEACHER, PLAIN):
+        past = np.ascontiguousarray(windows[..., : artifact.lookback])  # neither has inputs
+        if against == TEACHER:
+            prepared = _teacher_forms(artifact, past, teacher, forms, threads)
+        else:
+            model = Model(_plain_student(artifact.manifest).eval(), past)
+            prepared = {form: prepare(form, model, threads) for form in forms}
+        running, skipped = split_forms(prepared)
+        if artifact.inputs:
+            running = {name: of_window(form, artifact.lookback) for name, form in running.items()}
+        return Rivals(against, running, skipped)
     other = open_artifact(Path(against), threads=threads)
     refuse_other_task(against, other, artifact)
     return Rivals("rival", {artifact_name(Path(against)): engine_candidate(other.engine)})
@@ -71,11 +76,11 @@ def find_rivals(
 
 def refuse_other_task(name: str, one: Forecaster, other: Forecaster) -> None:
     """Raises ``UsageError`` for two artifacts that do not take the same windows."""
-    for field_name in ("lookback", "horizon", "variates"):
-        if one.manifest["task"][field_name] != other.manifest["task"][field_name]:
+    for field_name in ("lookback", "horizon", "variates", "inputs"):
+        if one.manifest["task"].get(field_name) != other.manifest["task"].get(field_name):
             raise UsageError(
                 f"{name} and {other.directory} have different tasks ({field_name})",
-                hint="compare artifacts of one lookback, horizon and set of variates",
+                hint="compare artifacts of one lookback, horizon, set of variates and inputs",
             )
 
 

@@ -274,7 +274,8 @@ class Engine:
         if task is None:
             return
         variates, quantiles = len(task["variates"]), len(task.get("quantile_levels") or [0.5])
-        expected = [[variates, task["lookback"]], [variates, task["horizon"] * quantiles]]
+        beside = sum(group["width"] for group in task.get("inputs") or [])
+        expected = [[variates, task["lookback"] + beside], [variates, task["horizon"] * quantiles]]
         shapes = [spec[side]["shape"] for side in ("input", "output")]
         if shapes != expected:
             raise ValueError(f"{SPEC} has the shapes {shapes}, the task's are {expected}")
