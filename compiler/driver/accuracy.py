@@ -44,7 +44,7 @@ class EvaluateReferences(Step):
     reads = frozenset(
         {
             *("data", "teacher", "teacher_store", "companions", "supervised"),
-            *("student", "judged", "head", "plain_head"),
+            *("student", "effect", "judged", "head", "plain_head"),
         }
     )
     writes = frozenset({"accuracy", "quantile_accuracy"})

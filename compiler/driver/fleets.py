@@ -95,11 +95,14 @@ def routed(unit: CompileUnit, run: Run, part: Part = "test") -> Predict:
     """Windows of items to their slots and back; ``run`` takes ``[B, S, L]``."""
     fleet = fleet_of(unit)
     if fleet is None:
-        plain: Predict = lambda indices, past: torch.from_numpy(run(past.numpy()))  # noqa: E731
-        return with_inputs(unit, unit.shipped, plain, part)
+        return with_inputs(unit, unit.shipped, _plain(run), part)
     windows = unit.data.windows(part, unit.task.lookback, unit.task.horizon)
     assert isinstance(windows, PanelWindows)
     return _through(run, windows, fleet.slot_of, len(fleet.slots))
+
+
+def _plain(run: Run) -> Predict:
+    return lambda indices, past: torch.from_numpy(run(past.numpy()))
 
 
 def _through(run: Run, windows: PanelWindows, slot_of: np.ndarray, slots: int) -> Predict:

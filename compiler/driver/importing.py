@@ -16,7 +16,7 @@ from ..ir.passes import PassContext, PassResult, Step
 from ..ir.provenance import TeacherInfo
 from ..ir.teacher_store import TeacherStore
 from ..ir.unit import CompileUnit, Task
-from .recipe import Recipe
+from .recipe import Recipe, split_names
 
 RESERVED = (FIRST, TUNED, "truth", "states")
 """Targets of statistics that are no further teacher."""
@@ -152,7 +152,7 @@ def load_recipe_data(recipe: Recipe, progress: Progress) -> Dataset:
             horizon=task.horizon,
             id_column=task.id_column,
             time_column=task.time_column,
-            value_columns=[name.strip() for name in (task.value_columns or "").split(",") if name.strip()],
+            value_columns=split_names(task.value_columns or ""),
             split=task.split,
             missing=task.missing,
             max_filled=task.max_filled,

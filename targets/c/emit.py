@@ -111,8 +111,7 @@ def _task_fields(graph: Graph, task: TaskFacts) -> dict[str, str]:
     step = task.step_seconds
     return {
         "VARIATES": str(graph.variates),
-        "LOOKBACK": str(graph.lookback - sum(group["width"] for group in task.inputs)),
-        **_input_fields(task),
+        **_row_fields(graph.lookback, task),
         "HORIZON": str(graph.horizon // max(1, len(levels))),
         "QUANTILES": str(max(1, len(levels))),
         "LEVELS": ", ".join(map(number, levels)) or number(0.5),
@@ -127,18 +126,21 @@ def _task_fields(graph: Graph, task: TaskFacts) -> dict[str, str]:
     }
 
 
-def _input_fields(task: TaskFacts) -> dict[str, str]:
-    """What a row is: a variate's past, and where the task has inputs those behind it, without a stream."""
-    if not task.inputs:
-        row = "#define TSFMC_ROW TSFMC_LOOKBACK /* numbers of a variate in a call */\n"
-        return {"ROW": row, "STREAM": "", "STREAM_END": ""}
+def _row_fields(row: int, task: TaskFacts) -> dict[str, str]:
+    """What a row of so many numbers is: a variate's past, and where the task has inputs those behind it,
+    without a stream."""
     width = sum(group["width"] for group in task.inputs)
+    lookback = str(row - width)
+    if not width:
+        plain = "#define TSFMC_ROW TSFMC_LOOKBACK /* numbers of a variate in a call */\n"
+        return {"LOOKBACK": lookback, "ROW": plain, "STREAM": "", "STREAM_END": ""}
     lines = [
         f"#define TSFMC_INPUTS {width} /* behind each variate's past, the same for all, as they are: */",
         *(f"/*   {_input_words(group)} */" for group in task.inputs),
         "#define TSFMC_ROW (TSFMC_LOOKBACK + TSFMC_INPUTS) /* numbers of a variate in a call */",
     ]
     return {
+        "LOOKBACK": lookback,
         "ROW": "\n".join(lines) + "\n",
         "STREAM": "#ifndef TSFMC_INPUTS /* a stream of rows knows no inputs */\n",
         "STREAM_END": "#endif\n",
