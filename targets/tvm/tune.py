@@ -24,6 +24,7 @@ import numpy as np
 from ...compiler.base.errors import LoweringError
 from ...compiler.base.sealed import read_sealed, sealed, warn_damaged, write_text
 from ..native.devices import Device
+from .names import SHARED
 from .schedule import Sizes
 from .tiles import Tile, ranked
 
@@ -113,7 +114,7 @@ class _Bench:
     def load(self, tiles: Mapping[Sizes, Tile]) -> _Loaded:
         """Builds with these tiles and opens the library."""
         from .arena import ALIGNMENT
-        from .build import SHARED, compile_kernels, link_shared
+        from .build import compile_kernels, link_shared
         from .emit_c import write_sources
         from .scheduled import program_of
 
