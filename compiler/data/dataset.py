@@ -149,6 +149,20 @@ NO_DATA = Dataset("none", "", (), None, 0, Splits(0, 0, 0), np.empty(0), np.empt
 """Before any are loaded."""
 
 
+def checked_windows(
+    indices: Sequence[int] | npt.NDArray[np.integer] | Tensor, count: int, part: Part
+) -> npt.NDArray[np.int64]:
+    """``indices`` as an array.
+
+    Raises:
+        IndexError: one is outside ``0 ... count - 1``.
+    """
+    chosen = np.asarray(indices, dtype=np.int64)
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < count):
+        raise IndexError(f"window {chosen.min()}..{chosen.max()} of {count} {part} windows")
+    return chosen
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
     """Scaled windows of one part: stride 1, none dropped.
@@ -182,9 +196,7 @@ class Windows:
         """
         import torch
 
-        chosen = np.asarray(indices, dtype=np.int64)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
-            raise IndexError(f"window {chosen.min()}..{chosen.max()} of {len(self)} {self.part} windows")
+        chosen = checked_windows(indices, len(self), self.part)
         span = self.lookback + self.horizon
         # [T - span + 1, D, span]: a view of the file; indexing copies the chosen windows alone.
         view = np.lib.stride_tricks.sliding_window_view(np.asarray(self.data.values), span, axis=0)

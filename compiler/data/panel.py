@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..base.errors import DataError, UsageError
 from ..base.spread import spread
-from .dataset import Array, Dataset, Windows
+from .dataset import Array, Dataset, Windows, checked_windows
 from .splits import PARTS, Part
 
 if TYPE_CHECKING:
@@ -183,9 +183,7 @@ class PanelWindows(Windows):
         """
         import torch
 
-        chosen = np.asarray(indices, dtype=np.int64)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
-            raise IndexError(f"window {chosen.min()}..{chosen.max()} of {len(self)} {self.part} windows")
+        chosen = checked_windows(indices, len(self), self.part)
         items, rows = self._place(chosen)
         span = np.arange(self.lookback + self.horizon)
         raw = np.asarray(self.data.values)[rows[:, None] + span, 0]

@@ -44,10 +44,7 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
     Raises:
         LoweringError: no linear layer to quantise, or calibration windows that are not finite.
     """
-    if not np.isfinite(calibration).all():
-        raise LoweringError(
-            "the calibration windows hold values that are not finite", hint="impute the data first"
-        )
+    require_finite(calibration)
     bounded, plain = bound_linear_inputs(model), GraphEditor(model)
     editor = GraphEditor(bounded)
     weights = {node.input[1] for node in plain.old_nodes if is_layer(node, plain)}
@@ -79,6 +76,14 @@ def quantize(model: onnx.ModelProto, calibration: np.ndarray, scheme: Scheme) ->
         editor.emit("Add", [product, rest[source]], "", output=output)
     # QuantizeLinear to fp8 exists from opset 19 on; the operators used here did not change otherwise.
     return editor.finish(opset=19 if scheme == "fp8" else None)
+
+
+def require_finite(calibration: np.ndarray) -> None:
+    """Raises ``LoweringError`` for calibration windows that hold a NaN or an infinity."""
+    if not np.isfinite(calibration).all():
+        raise LoweringError(
+            "the calibration windows hold values that are not finite", hint="impute the data first"
+        )
 
 
 def is_layer(node: onnx.NodeProto, editor: GraphEditor) -> bool:

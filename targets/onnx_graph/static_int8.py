@@ -27,7 +27,7 @@ import onnx
 from ...compiler.base.errors import LoweringError
 from .editor import GraphEditor
 from .precision import bound_linear_inputs
-from .quantize import is_layer, not_finite, weight_axis
+from .quantize import is_layer, not_finite, require_finite, weight_axis
 
 
 def quantize_static(model: onnx.ModelProto, calibration: np.ndarray, *, per_channel: bool) -> onnx.ModelProto:
@@ -41,10 +41,7 @@ def quantize_static(model: onnx.ModelProto, calibration: np.ndarray, *, per_chan
     """
     from onnxruntime import quantization as ort  # type: ignore[import-untyped]
 
-    if not np.isfinite(calibration).all():
-        raise LoweringError(
-            "the calibration windows hold values that are not finite", hint="impute the data first"
-        )
+    require_finite(calibration)
     guarded, layers, stacks = _guarded(model)
     if not layers:
         raise LoweringError(
