@@ -156,7 +156,7 @@ def test_a_manifest_with_other_inputs_is_refused(artifacts: dict[str, Path]) -> 
 
 
 def test_what_has_no_inputs_is_timed_on_the_past_alone(artifacts: dict[str, Path]) -> None:
-    found = api.bench([artifacts["c"]], against="plain", scenario="stream", forms=["eager"], duration_s=0.2)
+    found = api.bench(artifacts["c"], against="plain", scenario="stream", forms=["eager"], duration_s=0.2)
     (entry,) = found.measured
     assert api.inspect(artifacts["c"])["target"]["input_shape"] == [1, 1, LOOKBACK + HORIZON]
     assert entry["scenarios"]["stream"]["speedup_interval"]
